@@ -1,0 +1,37 @@
+PYTHON ?= python3
+# Extra arguments for pip, for example an index with CPU-only torch.
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint types protos clean
+
+demo: $(VENV)/installed
+	$(BIN)/fedaq run
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+protos: $(VENV)/installed
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \
+		protos/fedaq/v1/federation.proto
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) -e '.[dev]'
+	touch $@

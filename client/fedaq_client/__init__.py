@@ -1,0 +1,1 @@
+"""The client: trains, reports ranges, sends the bits it was granted."""

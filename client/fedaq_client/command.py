@@ -1,0 +1,43 @@
+"""``fedaq client``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedaq.options import Data, Set, Task
+
+
+def client(
+    server: Annotated[
+        str, typer.Option(help="Address of the server, host:port.")
+    ] = "127.0.0.1:50051",
+    name: Annotated[
+        str | None, typer.Option(help="Identity of this client [default: its part, or host name]")
+    ] = None,
+    task: Task = None,
+    data: Data = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(help="Use part 2 of 5 of the data: 2/5. Default: all of it is this client's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides who holds which part of the data.")] = 1,
+    connect_timeout: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    assignments: Set = None,
+) -> None:
+    """Train on this machine's data for a federation that a server runs.
+
+    Example: fedaq client --server 192.168.1.10:50051 --name kitchen --task digits --partition 1/3
+    """
+    from fedaq_client.main import run_client
+
+    run_client(
+        server=server,
+        name=name,
+        partition=partition,
+        connect_timeout_s=connect_timeout,
+        config=config,
+        flags={"task": task, "data": data, "seed": seed},
+        assignments=assignments or [],
+    )

@@ -1,0 +1,63 @@
+"""A client process from its settings to its end."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedaq.energy import RadioCost
+from fedaq.partition import WHOLE, parse_partition
+from fedaq.settings import load_settings
+from fedaq.tasks import load_task
+from fedaq.terminal import console
+from fedaq_client.connection import connect
+from fedaq_client.session import Progress, Session
+from fedaq_client.training import Learner, local_data
+
+
+def run_client(
+    *,
+    server: str,
+    name: str | None,
+    partition: str | None,
+    connect_timeout_s: float,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+) -> None:
+    """Take part in one run.
+
+    Raises
+    ------
+    UserError
+        If a setting is wrong, there is no server, or it refuses this client.
+    FedaqError
+        If the connection breaks.
+    """
+    settings = load_settings(config=config, flags=flags, assignments=assignments)
+    task = load_task(settings.task)
+    part = WHOLE if partition is None else parse_partition(partition)
+    if name is None:
+        name = socket.gethostname() if part == WHOLE else f"client-{part.index + 1}"
+    torch.set_num_threads(1)
+    learner = Learner(task, local_data(task, settings.data, part, settings.seed))
+    console.print(f"{name}: {learner.examples} examples, server {server}")
+    reason = asyncio.run(_participate(server, connect_timeout_s, name, learner, radio=None))
+    console.print(f"{name}: {reason}")
+
+
+async def _participate(
+    server: str, timeout_s: float, name: str, learner: Learner, radio: RadioCost | None
+) -> str:
+    async with connect(server, timeout_s) as link:
+        return await Session(link, name, learner, radio, _show).participate()
+
+
+def _show(progress: Progress) -> None:
+    console.print(
+        f"round {progress.round}/{progress.rounds}: train loss {progress.train_loss:.4f}, "
+        f"{progress.downlink_bits:.2f} bits down, {progress.uplink_bits:.2f} up"
+    )

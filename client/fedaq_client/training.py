@@ -1,0 +1,71 @@
+"""What a client learns with: the model in one flat array, and its own data."""
+
+from collections.abc import Sized
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedaq.errors import FedaqError
+from fedaq.model import bind, spec_of
+from fedaq.partition import WHOLE, Partition, iid_indices
+from fedaq.quantizer import derive_seed
+from fedaq.tasks import Task, Training, subset
+
+
+class Learner:
+    """A model and the client's data.
+
+    Parameters
+    ----------
+    task : Task
+    data : Sized
+        The client's training examples.
+
+    Attributes
+    ----------
+    weights : float32, shape (parameters,)
+        Shares its memory with the model; the received model is written here.
+    update : float32, shape (parameters,)
+        After `train`, what training added to the received weights.
+    """
+
+    def __init__(self, task: Task, data: Sized) -> None:
+        self._task = task
+        self._data = data
+        self._model = task.model()
+        self.spec = spec_of(self._model)
+        self.weights = bind(self._model, self.spec)
+        self.update = np.zeros_like(self.weights)
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+        return len(self._data)
+
+    def train(self, training: Training, seed: int, name: str, round_number: int) -> float:
+        """Train from the received weights, leave the update, return the mean loss."""
+        training_seed = derive_seed(seed, "train", name, round_number)
+        np.copyto(self.update, self.weights)
+        torch.manual_seed(training_seed)
+        loss = self._task.train(self._model, self._data, training, training_seed)
+        np.subtract(self.weights, self.update, out=self.update)
+        return loss
+
+
+def local_data(task: Task, data: Path | None, partition: Partition, seed: int) -> Sized:
+    """Return the client's examples: all of the data set, or its part of it.
+
+    Raises
+    ------
+    FedaqError
+        If there are none.
+    """
+    everything = task.train_data(data)
+    if partition == WHOLE:
+        mine = everything
+    else:
+        mine = subset(everything, iid_indices(len(everything), partition, seed))
+    if len(mine) == 0:
+        raise FedaqError(f"task {task.name}: there are no training examples")
+    return mine

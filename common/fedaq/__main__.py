@@ -1,0 +1,5 @@
+"""``python -m fedaq``."""
+
+from fedaq.cli import main
+
+main()

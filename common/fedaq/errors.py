@@ -1,0 +1,34 @@
+"""The errors that a person or a peer is meant to read."""
+
+from fedaq.v1 import federation_pb2 as pb
+
+
+class FedaqError(Exception):
+    """Something outside the user's hands failed; ends a command with exit code 1."""
+
+
+class UserError(FedaqError):
+    """The user asked for something that cannot be; ends a command with exit code 2.
+
+    The message is one line: what was wrong, where, and what would be right.
+    """
+
+
+class NotFiniteError(FedaqError):
+    """A tensor holds NaN or infinity, or a range too wide for float32."""
+
+
+class ProtocolError(FedaqError):
+    """A peer broke the protocol; the message is sent back to it.
+
+    Parameters
+    ----------
+    reason : RefusalReason
+        The machine-readable reason.
+    message : str
+        One sentence for the peer's operator.
+    """
+
+    def __init__(self, reason: pb.RefusalReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

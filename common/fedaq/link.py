@@ -1,0 +1,31 @@
+"""What both ends of a stream agree on besides the messages themselves."""
+
+METHOD = "Participate"
+SERVICE = "fedaq.v1.Federation"
+PATH = f"/{SERVICE}/{METHOD}"
+
+# Chunks are at most 2 MiB; a header of 100,000 tensors fits too.
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+# HTTP/2 pings keep a quiet stream open through NAT. The server must permit what
+# the client sends, or it ends the connection with "too many pings".
+KEEPALIVE_MS = 30_000
+
+_COMMON: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+CLIENT_OPTIONS: list[tuple[str, int]] = [
+    *_COMMON,
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    *_COMMON,
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 3),
+    ("grpc.keepalive_permit_without_calls", 1),
+]

@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Task = Annotated[
+    str | None,
+    typer.Option(help="What is learned: a built-in task or package.module:attribute [digits]"),
+]
+Data = Annotated[Path | None, typer.Option(help="Folder of the task's data, if it needs one.")]
+Out = Annotated[
+    Path | None, typer.Option(help="New folder for the results [runs/<time>-<task>-<scheme>]")
+]
+Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible [1]")]
+Clients = Annotated[int | None, typer.Option(help="Number of clients [5]")]
+Rounds = Annotated[int | None, typer.Option(help="Number of rounds [30]")]
+Scheme = Annotated[
+    str | None,
+    typer.Option(help="Who chooses the bits: fp32, fixed, fedaq, or package.module:attribute"),
+]
+Config = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any other setting, for example fixed.uplink_bits=4."
+    ),
+]

@@ -1,0 +1,167 @@
+"""The stochastic uniform quantizer and its packed codes.
+
+A tensor with values in ``[lo, hi]`` is coded with ``b`` bits in ``s = 2**b - 1``
+steps of ``(hi - lo) / s``. A value is rounded up or down at random so that the
+code is unbiased (QSGD, arXiv 1610.02132; FedPAQ, arXiv 1909.13014), and the
+codes are packed without gaps (docs/wire-format.md).
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedaq import kernels
+from fedaq.errors import NotFiniteError
+
+MIN_BITS = 1
+MAX_BITS = 16
+RAW_BITS = 32
+# A smaller step has no reciprocal in float32; such a tensor is sent as its least value.
+SMALLEST_STEP = float(np.finfo(np.float32).tiny)
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The least and the greatest value of a tensor, both float32 values."""
+
+    lo: float
+    hi: float
+
+    @property
+    def width(self) -> float:
+        """``R = hi - lo``."""
+        return self.hi - self.lo
+
+
+@dataclass(frozen=True)
+class Key:
+    """Names one stream of random numbers: two 32-bit words."""
+
+    word0: int
+    word1: int
+
+
+def derive_key(seed: int, *path: str | int) -> Key:
+    """Derive a key from the seed of the run and the path of what it is used for.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run.
+    *path : str or int
+        For example ``"uplink", client, round, tensor``.
+    """
+    digest = blake2b(repr((seed, *path)).encode(), digest_size=8).digest()
+    return Key(int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
+
+
+def derive_seed(seed: int, *path: str | int) -> int:
+    """Derive a 63-bit seed for a library's generator, as `derive_key` does."""
+    key = derive_key(seed, *path)
+    return (key.word0 | key.word1 << 32) & (2**63 - 1)
+
+
+def is_width(bits: int) -> bool:
+    """Tell whether `bits` is a width the wire knows: 1 to 16, or 32 for raw."""
+    return MIN_BITS <= bits <= MAX_BITS or bits == RAW_BITS
+
+
+def value_range(values: Floats) -> Range:
+    """Return the range of a float32 array.
+
+    Raises
+    ------
+    NotFiniteError
+        If a value is NaN or infinite, or ``hi - lo`` overflows float32.
+    """
+    if values.size == 0:
+        return Range(0.0, 0.0)
+    lo, hi, finite = kernels.value_range(values)
+    if not finite:
+        raise NotFiniteError("a value is NaN or infinite")
+    return checked_range(float(lo), float(hi))
+
+
+def checked_range(lo: float, hi: float) -> Range:
+    """Return the range if it is one: finite, ordered and no wider than float32 holds.
+
+    Raises
+    ------
+    NotFiniteError
+        Otherwise.
+    """
+    if not (np.isfinite(lo) and np.isfinite(hi)):
+        raise NotFiniteError(f"the range [{lo}, {hi}] is not finite")
+    if lo > hi:
+        raise NotFiniteError(f"the range [{lo}, {hi}] is reversed")
+    if hi - lo > np.finfo(np.float32).max:
+        raise NotFiniteError(f"the range [{lo}, {hi}] is wider than float32 can hold")
+    return Range(lo, hi)
+
+
+def packed_bytes(values: int, bits: int) -> int:
+    """Return the bytes that `values` codes of `bits` bits take, raw float32 included."""
+    return (values * bits + 7) // 8
+
+
+def quantization_step(bounds: Range, bits: int) -> float:
+    """Return the quantization step ``(hi - lo) / (2**b - 1)``, rounded to float32."""
+    return float(np.float32(bounds.width / (2**bits - 1)))
+
+
+def error_variance_bound(width: float, bits: int) -> float:
+    """Return the bound ``R**2 / (4 s**2)`` on the error variance of one value.
+
+    FedAQ, arXiv 2406.18156: a value between two codes one step apart, rounded to
+    either without bias, has at most the variance of a fair coin.
+    """
+    return float((width / (2**bits - 1)) ** 2 / 4)
+
+
+def quantize(
+    values: Floats, bounds: Range, bits: int, key: Key, *, first: int, out: NDArray[np.uint8]
+) -> None:
+    """Quantize and pack a slice of a tensor.
+
+    Parameters
+    ----------
+    values : float32, shape (n,)
+        The slice, all values within `bounds`.
+    bounds : Range
+        Range of the whole tensor.
+    bits : int
+        1 to 16.
+    key : Key
+        Random stream of this tensor in this transfer.
+    first : int
+        Index in the tensor of the first value; a multiple of 8.
+    out : uint8, shape (packed_bytes(n, bits),)
+        Receives the packed codes.
+    """
+    levels = 2**bits - 1
+    step = quantization_step(bounds, bits)
+    kernels.quantize_pack(
+        values,
+        np.uint32(first),
+        np.float32(bounds.lo),
+        np.float32(1.0 / step if step >= SMALLEST_STEP else 0.0),
+        np.int32(levels),
+        np.int64(bits),
+        np.uint32(key.word0),
+        np.uint32(key.word1),
+        out,
+    )
+
+
+def dequantize(data: NDArray[np.uint8], bounds: Range, bits: int, out: Floats) -> None:
+    """Unpack codes and write their values into `out`, float32 of shape (n,).
+
+    The value of a code is ``float32(lo + step * code)``, computed in float64, in
+    which the product is exact.
+    """
+    step = quantization_step(bounds, bits)
+    kernels.unpack_dequantize(data, np.int64(bits), bounds.lo, step, out)

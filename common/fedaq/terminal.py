@@ -1,0 +1,5 @@
+"""The one console that people read."""
+
+from rich.console import Console
+
+console = Console(highlight=False, soft_wrap=True)

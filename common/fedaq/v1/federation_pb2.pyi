@@ -1,0 +1,267 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
+    DATA_TYPE_FLOAT32: _ClassVar[DataType]
+
+class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CODEC_UNSPECIFIED: _ClassVar[Codec]
+    CODEC_RAW: _ClassVar[Codec]
+    CODEC_UNIFORM: _ClassVar[Codec]
+
+class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REFUSAL_REASON_UNSPECIFIED: _ClassVar[RefusalReason]
+    REFUSAL_REASON_STALE_ROUND: _ClassVar[RefusalReason]
+    REFUSAL_REASON_OUT_OF_ORDER: _ClassVar[RefusalReason]
+    REFUSAL_REASON_WRONG_SHAPE: _ClassVar[RefusalReason]
+    REFUSAL_REASON_NOT_FINITE: _ClassVar[RefusalReason]
+    REFUSAL_REASON_WRONG_SIZE: _ClassVar[RefusalReason]
+    REFUSAL_REASON_BITS_NOT_GRANTED: _ClassVar[RefusalReason]
+    REFUSAL_REASON_DEADLINE: _ClassVar[RefusalReason]
+    REFUSAL_REASON_OUT_OF_RANGE: _ClassVar[RefusalReason]
+DATA_TYPE_UNSPECIFIED: DataType
+DATA_TYPE_FLOAT32: DataType
+CODEC_UNSPECIFIED: Codec
+CODEC_RAW: Codec
+CODEC_UNIFORM: Codec
+REFUSAL_REASON_UNSPECIFIED: RefusalReason
+REFUSAL_REASON_STALE_ROUND: RefusalReason
+REFUSAL_REASON_OUT_OF_ORDER: RefusalReason
+REFUSAL_REASON_WRONG_SHAPE: RefusalReason
+REFUSAL_REASON_NOT_FINITE: RefusalReason
+REFUSAL_REASON_WRONG_SIZE: RefusalReason
+REFUSAL_REASON_BITS_NOT_GRANTED: RefusalReason
+REFUSAL_REASON_DEADLINE: RefusalReason
+REFUSAL_REASON_OUT_OF_RANGE: RefusalReason
+
+class ClientMessage(_message.Message):
+    __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave")
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    RANGE_REPORT_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    join: Join
+    range_report: RangeReport
+    update: PayloadHeader
+    chunk: Chunk
+    heartbeat: Heartbeat
+    leave: Leave
+    def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., range_report: _Optional[_Union[RangeReport, _Mapping]] = ..., update: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+
+class ServerMessage(_message.Message):
+    __slots__ = ("welcome", "plan", "model", "chunk", "grant", "receipt", "refusal", "finish")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    plan: RoundPlan
+    model: PayloadHeader
+    chunk: Chunk
+    grant: UplinkGrant
+    receipt: Receipt
+    refusal: Refusal
+    finish: Finish
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+
+class Join(_message.Message):
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RADIO_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    client: str
+    examples: int
+    model: ModelSignature
+    radio: Radio
+    software: str
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ...) -> None: ...
+
+class ModelSignature(_message.Message):
+    __slots__ = ("tensors",)
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+
+class TensorSpec(_message.Message):
+    __slots__ = ("name", "shape", "dtype")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: DataType
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ...) -> None: ...
+
+class Radio(_message.Message):
+    __slots__ = ("uplink_j_per_bit", "downlink_j_per_bit")
+    UPLINK_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
+    DOWNLINK_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
+    uplink_j_per_bit: float
+    downlink_j_per_bit: float
+    def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s", "chunk_bytes")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    run_id: str
+    seed: int
+    training: Training
+    heartbeat_interval_s: float
+    chunk_bytes: int
+    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
+
+class Training(_message.Message):
+    __slots__ = ("local_epochs", "batch_size", "learning_rate", "momentum")
+    LOCAL_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    local_epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ...) -> None: ...
+
+class RoundPlan(_message.Message):
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    DOWNLINK_BITS_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_BITS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    rounds: int
+    deadline_s: float
+    downlink_bits: _containers.RepeatedScalarFieldContainer[int]
+    uplink_bits: _containers.RepeatedScalarFieldContainer[int]
+    price: float
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ...) -> None: ...
+
+class TensorHeader(_message.Message):
+    __slots__ = ("codec", "bits", "lo", "hi")
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    LO_FIELD_NUMBER: _ClassVar[int]
+    HI_FIELD_NUMBER: _ClassVar[int]
+    codec: Codec
+    bits: int
+    lo: float
+    hi: float
+    def __init__(self, codec: _Optional[_Union[Codec, str]] = ..., bits: _Optional[int] = ..., lo: _Optional[float] = ..., hi: _Optional[float] = ...) -> None: ...
+
+class PayloadHeader(_message.Message):
+    __slots__ = ("round", "code_bytes", "tensors")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CODE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    code_bytes: int
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
+    def __init__(self, round: _Optional[int] = ..., code_bytes: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("round", "offset", "data")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    offset: int
+    data: bytes
+    def __init__(self, round: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class TensorRange(_message.Message):
+    __slots__ = ("lo", "hi")
+    LO_FIELD_NUMBER: _ClassVar[int]
+    HI_FIELD_NUMBER: _ClassVar[int]
+    lo: float
+    hi: float
+    def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ...) -> None: ...
+
+class RangeReport(_message.Message):
+    __slots__ = ("round", "ranges", "train_loss")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    ranges: _containers.RepeatedCompositeFieldContainer[TensorRange]
+    train_loss: float
+    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ...) -> None: ...
+
+class UplinkGrant(_message.Message):
+    __slots__ = ("round", "uplink_bits")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_BITS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    uplink_bits: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, round: _Optional[int] = ..., uplink_bits: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("round",)
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    def __init__(self, round: _Optional[int] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("round", "reason", "message")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    reason: RefusalReason
+    message: str
+    def __init__(self, round: _Optional[int] = ..., reason: _Optional[_Union[RefusalReason, str]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Leave(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Finish(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class CapturedPayload(_message.Message):
+    __slots__ = ("model", "header", "codes", "sender")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    model: ModelSignature
+    header: PayloadHeader
+    codes: bytes
+    sender: str
+    def __init__(self, model: _Optional[_Union[ModelSignature, _Mapping]] = ..., header: _Optional[_Union[PayloadHeader, _Mapping]] = ..., codes: _Optional[bytes] = ..., sender: _Optional[str] = ...) -> None: ...

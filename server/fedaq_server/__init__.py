@@ -1,0 +1,1 @@
+"""The server: rounds, aggregation, bit-length optimizer, schemes, records."""

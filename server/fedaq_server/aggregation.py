@@ -1,0 +1,181 @@
+"""The weighted mean of the updates, as one running sum.
+
+Updates are folded in chunk by chunk as they arrive. The sum is fixed-point in 64-bit
+integers, whose addition is associative: the mean does not depend on the order of
+arrival, and an update that breaks off midway is taken out again without a trace.
+Memory does not grow with the number of clients: what an undo needs is kept in an
+unnamed file in the run's folder.
+"""
+
+import tempfile
+from fractions import Fraction
+from math import ldexp
+from pathlib import Path
+
+import numpy as np
+
+from fedaq import kernels, payload
+from fedaq.errors import ProtocolError
+from fedaq.model import ModelSpec
+from fedaq.payload import Payload, Piece, TensorCode
+from fedaq.quantizer import Floats, Range, quantization_step
+from fedaq.v1 import federation_pb2 as pb
+
+# Updates beyond this magnitude are refused; it fixes the scale of the sum.
+LARGEST_VALUE = 2.0**16
+_SUM_BITS = 60
+_MAX_SHIFT = 30
+
+
+class Aggregate:
+    """The running sum of one round.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    examples : int
+        Training examples of all clients that take part: the largest total weight.
+    spool : Path
+        Folder for the unnamed files of unfinished updates.
+    """
+
+    def __init__(self, spec: ModelSpec, examples: int, spool: Path) -> None:
+        self.spec = spec
+        self.spool = spool
+        self.examples = 0
+        self.total = np.zeros(spec.parameters, np.int64)
+        self.exponent = _SUM_BITS - 16 - examples.bit_length()
+
+    def apply(self, base: Floats, out: Floats) -> None:
+        """Write ``base + sum_i p_i D_i`` into `out`; both float32, shape (parameters,)."""
+        scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
+        kernels.add_scaled(base, self.total, scale, out)
+
+
+class Contribution:
+    """One client's update on its way into the sum; ends with `commit` or `undo`.
+
+    Parameters
+    ----------
+    aggregate : Aggregate
+    header : Payload
+    examples : int
+        Weight of the update.
+
+    Raises
+    ------
+    ProtocolError
+        If a range reaches beyond `LARGEST_VALUE`.
+    """
+
+    def __init__(self, aggregate: Aggregate, header: Payload, examples: int) -> None:
+        for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
+            if code.bounds is not None:
+                _check_magnitude(tensor.name, code.bounds)
+        self._aggregate = aggregate
+        self._payload = header
+        self._examples = examples
+        self._spool = tempfile.TemporaryFile(dir=aggregate.spool)  # noqa: SIM115
+        self.received = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every code byte has arrived."""
+        return self.received == self._payload.code_bytes
+
+    def add(self, offset: int, data: bytes) -> None:
+        """Fold in one chunk.
+
+        Raises
+        ------
+        ProtocolError
+            If the chunk is not the next one or is malformed; the sum is unchanged.
+        """
+        if offset != self.received:
+            raise ProtocolError(
+                pb.REFUSAL_REASON_OUT_OF_ORDER,
+                f"a chunk for byte {offset} arrived; byte {self.received} is next",
+            )
+        if not data or offset + len(data) > self._payload.code_bytes:
+            raise ProtocolError(
+                pb.REFUSAL_REASON_WRONG_SIZE,
+                f"a chunk of {len(data)} bytes at byte {offset} does not fit an update of "
+                f"{self._payload.code_bytes} code bytes",
+            )
+        pieces = list(self._payload.pieces(offset, len(data)))
+        self._check_raw(pieces, data)
+        self._fold(pieces, data, sign=1)
+        self._spool.write(len(data).to_bytes(4, "little"))
+        self._spool.write(data)
+        self.received += len(data)
+
+    def commit(self) -> None:
+        """Let the update count."""
+        self._aggregate.examples += self._examples
+        self._spool.close()
+
+    def undo(self) -> None:
+        """Take what was folded in out of the sum."""
+        self._spool.seek(0)
+        offset = 0
+        while offset < self.received:
+            data = self._spool.read(int.from_bytes(self._spool.read(4), "little"))
+            self._fold(list(self._payload.pieces(offset, len(data))), data, sign=-1)
+            offset += len(data)
+        self._spool.close()
+
+    def _check_raw(self, pieces: list[Piece], data: bytes) -> None:
+        codes = np.frombuffer(data, np.uint8)
+        for piece in pieces:
+            if self._payload.codes[piece.tensor].bounds is None:
+                values = payload.raw_values(codes[piece.data])
+                name = self._payload.spec.tensors[piece.tensor].name
+                _check_magnitude(name, Range(float(values.min()), float(values.max())))
+
+    def _fold(self, pieces: list[Piece], data: bytes, sign: int) -> None:
+        codes = np.frombuffer(data, np.uint8)
+        spec, exponent = self._payload.spec, self._aggregate.exponent
+        for piece in pieces:
+            code = self._payload.codes[piece.tensor]
+            start = spec.slices[piece.tensor].start + piece.first
+            total = self._aggregate.total[start : start + piece.values]
+            if code.bounds is None:
+                factor = ldexp(float(self._examples), exponent)
+                values = payload.raw_values(codes[piece.data])
+                kernels.accumulate_raw(values, factor, np.int64(sign), total)
+            else:
+                origin, slope, shift = fixed_point(code, self._examples, exponent)
+                kernels.unpack_accumulate(
+                    codes[piece.data],
+                    np.int64(code.bits),
+                    np.int64(origin),
+                    np.int64(slope),
+                    np.int64(shift),
+                    np.int64(sign),
+                    total,
+                )
+
+
+def fixed_point(code: TensorCode, examples: int, exponent: int) -> tuple[int, int, int]:
+    """Return ``(origin, slope, shift)`` that map a code to its weighted fixed-point value.
+
+    A code ``c`` stands for ``origin + (slope * c) / 2**shift`` in units of
+    ``2**-exponent``, weighted by `examples`. The shift keeps as many bits of the slope as
+    64-bit products allow.
+    """
+    assert code.bounds is not None
+    unit = Fraction(2) ** exponent * examples
+    origin = round(Fraction(code.bounds.lo) * unit)
+    reach = int(Fraction(code.bounds.width) * unit)
+    shift = max(0, min(_MAX_SHIFT, 61 - reach.bit_length()))
+    slope = round(Fraction(quantization_step(code.bounds, code.bits)) * unit * 2**shift)
+    return origin, slope, shift
+
+
+def _check_magnitude(name: str, bounds: Range) -> None:
+    if max(-bounds.lo, bounds.hi) > LARGEST_VALUE:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_OUT_OF_RANGE,
+            f"tensor {name}: the update reaches {max(-bounds.lo, bounds.hi):g}; "
+            f"at most {LARGEST_VALUE:g} is accepted",
+        )

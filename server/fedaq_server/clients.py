@@ -1,0 +1,176 @@
+"""The clients that are connected, and the messages between them and the round loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedaq.energy import RadioCost
+from fedaq.errors import FedaqError, ProtocolError
+from fedaq.quantizer import Range
+from fedaq.v1 import federation_pb2 as pb
+
+# Chunks of one client that wait to be folded in; more stay with the sender.
+INBOX = 2
+
+
+class Stream(Protocol):
+    """The server's end of one client's stream."""
+
+    async def read(self) -> pb.ClientMessage | None:
+        """Return the next message, or None when the client has closed the stream."""
+
+    async def write(self, frame: bytes) -> None:
+        """Send a serialized `ServerMessage`."""
+
+
+class Disconnected(FedaqError):
+    """The client's stream ended in the middle of a round."""
+
+
+@dataclass(eq=False)
+class Client:
+    """One connected client.
+
+    Attributes
+    ----------
+    name : str
+        Its identity.
+    examples : int
+        The weight of its updates.
+    radio : RadioCost
+        Joules per bit of its link.
+    ranges : tuple of Range, optional
+        Ranges of its last update, None before its first.
+    """
+
+    name: str
+    examples: int
+    radio: RadioCost
+    stream: Stream
+    ranges: tuple[Range, ...] | None = None
+    last_seen: float = field(default_factory=time.monotonic)
+    _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
+    _round: int = 0
+    _refused: int = 0
+
+    async def send(self, message: pb.ServerMessage) -> None:
+        """Send one message."""
+        await self.stream.write(message.SerializeToString())
+
+    async def refuse(self, round_number: int, error: ProtocolError) -> None:
+        """Tell the client, once per round, why the round goes on without it."""
+        if self._refused == round_number:
+            return
+        self._refused = round_number
+        refusal = pb.Refusal(round=round_number, reason=error.reason, message=str(error))
+        await self.send(pb.ServerMessage(refusal=refusal))
+
+    def open_round(self, round_number: int) -> None:
+        """Let the messages of this round through to `expect`."""
+        self._round = round_number
+        self._inbox = asyncio.Queue(INBOX)
+
+    def close_round(self) -> None:
+        """Refuse whatever else arrives for this round."""
+        inbox, self._inbox = self._inbox, None
+        while inbox is not None and not inbox.empty():
+            inbox.get_nowait()
+
+    async def expect(self, kind: str) -> pb.ClientMessage:
+        """Return the next message of the round, which must be of this kind.
+
+        Raises
+        ------
+        ProtocolError
+            If it is of another kind.
+        Disconnected
+            If the stream has ended.
+        """
+        assert self._inbox is not None
+        message = await self._inbox.get()
+        if message is None:
+            raise Disconnected(f"{self.name} disconnected")
+        if message.WhichOneof("kind") != kind:
+            raise ProtocolError(
+                pb.REFUSAL_REASON_OUT_OF_ORDER,
+                f"{message.WhichOneof('kind')} arrived where {kind} was due",
+            )
+        return message
+
+    async def deliver(self, message: pb.ClientMessage) -> None:
+        """Hand a message that was read from the stream to the round that waits for it."""
+        self.last_seen = time.monotonic()
+        kind = message.WhichOneof("kind")
+        if kind in ("heartbeat", None):
+            return
+        round_number = getattr(getattr(message, kind), "round", 0)
+        inbox = self._inbox
+        if inbox is not None and round_number == self._round:
+            await inbox.put(message)
+        else:
+            await self.refuse(
+                round_number,
+                ProtocolError(
+                    pb.REFUSAL_REASON_STALE_ROUND,
+                    f"{kind} for round {round_number}, which is not open to you",
+                ),
+            )
+
+    def hang_up(self) -> None:
+        """Let a waiting round know that the stream has ended."""
+        if self._inbox is not None:
+            if self._inbox.full():
+                self._inbox.get_nowait()
+            self._inbox.put_nowait(None)
+
+
+class Roster:
+    """Who is connected."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, Client] = {}
+        self._changed = asyncio.Condition()
+        self.on_change: Callable[[int], None] = lambda count: None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._clients
+
+    def present(self) -> list[Client]:
+        """Return the connected clients in the order of their names."""
+        return [self._clients[name] for name in sorted(self._clients)]
+
+    async def add(self, client: Client) -> None:
+        """Let a client take part from the next round on."""
+        self._clients[client.name] = client
+        await self._notify()
+
+    async def remove(self, client: Client) -> None:
+        """Forget a client whose stream has ended."""
+        del self._clients[client.name]
+        client.hang_up()
+        await self._notify()
+
+    async def wait_for(self, count: int, timeout_s: float) -> list[Client]:
+        """Wait until `count` clients are connected and return all that are.
+
+        Raises
+        ------
+        FedaqError
+            If there are fewer after `timeout_s` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: len(self._clients) >= count)
+        except TimeoutError:
+            raise FedaqError(
+                f"{len(self._clients)} of {count} clients connected within {timeout_s:g} s; "
+                "start more of them or ask for fewer with --clients"
+            ) from None
+        return self.present()
+
+    async def _notify(self) -> None:
+        self.on_change(len(self._clients))
+        async with self._changed:
+            self._changed.notify_all()

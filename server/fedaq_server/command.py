@@ -1,0 +1,43 @@
+"""``fedaq server``."""
+
+from typing import Annotated
+
+import typer
+
+from fedaq.options import Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+
+
+def server(
+    task: Task = None,
+    data: Data = None,
+    clients: Clients = None,
+    rounds: Rounds = None,
+    scheme: Scheme = None,
+    seed: Seed = None,
+    out: Out = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [50051]")] = None,
+    config: Config = None,
+    assignments: Set = None,
+) -> None:
+    """Run a federation for clients that connect from anywhere.
+
+    Example: fedaq server --task digits --clients 3 --out runs/first
+    """
+    from fedaq_server.main import run_server
+
+    run_server(
+        config=config,
+        out=out,
+        flags={
+            "task": task,
+            "data": data,
+            "clients": clients,
+            "rounds": rounds,
+            "scheme": scheme,
+            "seed": seed,
+            "network.host": host,
+            "network.port": port,
+        },
+        assignments=assignments or [],
+    )

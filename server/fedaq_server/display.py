@@ -1,0 +1,122 @@
+"""What a person sees while a federation trains, and the table at the end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedaq.settings import Settings
+from fedaq.terminal import console
+from fedaq_server.record import RoundRecord, summarize
+
+_TABLE_ROWS = 12
+
+
+def si(value: float, unit: str) -> str:
+    """Format a quantity with an SI prefix, for example ``3.21 mJ``."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "u")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value / 1e-9:.3g} n{unit}" if value else f"0 {unit}"
+
+
+class Display:
+    """Live progress on a terminal, one line per round elsewhere."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._energy_j = 0.0
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("starting", total=settings.rounds, facts="")
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def on_listening(self, port: int) -> None:
+        """Say where the server listens."""
+        settings = self._settings
+        console.print(
+            f"[bold]fedaq[/bold] {settings.task}, scheme {settings.scheme}, "
+            f"{settings.rounds} rounds; listening on {settings.network.host}:{port}"
+        )
+
+    def on_clients(self, count: int) -> None:
+        """Say how many clients are there while the server waits for the first round."""
+        if self._progress.tasks[0].completed == 0:
+            waiting = f"{count}/{self._settings.clients} clients"
+            self._progress.update(self._bar, description="waiting", facts=waiting)
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Show a finished round."""
+        self._energy_j += record.energy_j
+        facts = (
+            f"accuracy {record.test_accuracy:.4f}  bits {record.downlink_bits:.2f} down "
+            f"{record.uplink_bits:.2f} up  {si(self._energy_j, 'J')}"
+        )
+        name = f"round {record.round}/{self._settings.rounds}"
+        self._progress.update(self._bar, completed=record.round, description=name, facts=facts)
+        if not console.is_terminal:
+            console.print(f"{name}  {facts}")
+
+    def summary(self, records: Sequence[RoundRecord]) -> None:
+        """Print the table of the run."""
+        table = Table(title=f"{self._settings.task}, scheme {self._settings.scheme}")
+        for column in ("round", "accuracy", "train loss", "bits down", "bits up", "payload", "wire",
+                       "energy"):  # fmt: skip
+            table.add_column(column, justify="right")
+        every = max(1, -(-len(records) // _TABLE_ROWS))
+        for record in records:
+            if record.round == 1 or record.round % every == 0:
+                table.add_row(*_row(record))
+        totals = summarize(records)
+        table.add_section()
+        wire = None
+        if totals["uplink_wire_bytes"] is not None:
+            wire = totals["uplink_wire_bytes"] + totals["downlink_wire_bytes"]
+        payload = totals["uplink_payload_bytes"] + totals["downlink_payload_bytes"]
+        table.add_row(
+            "total",
+            f"{totals['final_accuracy']:.4f}",
+            "",
+            f"{totals['mean_downlink_bits']:.2f}",
+            f"{totals['mean_uplink_bits']:.2f}",
+            si(payload, "B"),
+            "-" if wire is None else si(wire, "B"),
+            si(totals["energy_j"], "J"),
+        )
+        console.print(table)
+
+
+def _row(record: RoundRecord) -> tuple[str, ...]:
+    wire = "-"
+    if record.uplink_wire_bytes is not None and record.downlink_wire_bytes is not None:
+        wire = si(record.uplink_wire_bytes + record.downlink_wire_bytes, "B")
+    return (
+        str(record.round),
+        f"{record.test_accuracy:.4f}",
+        f"{record.train_loss:.4f}",
+        f"{record.downlink_bits:.2f}",
+        f"{record.uplink_bits:.2f}",
+        si(record.uplink_payload_bytes + record.downlink_payload_bytes, "B"),
+        wire,
+        si(record.energy_j, "J"),
+    )

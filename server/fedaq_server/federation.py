@@ -1,0 +1,151 @@
+"""A run from its settings to its results."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import save
+
+from fedaq import __version__
+from fedaq.model import ModelSpec, bind, spec_of
+from fedaq.quantizer import Floats, derive_seed
+from fedaq.settings import Settings
+from fedaq.tasks import Task, Training, load_task
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_server import service
+from fedaq_server.clients import Roster
+from fedaq_server.record import RoundRecord, write_atomically, write_run
+from fedaq_server.rounds import Federation, run_rounds
+from fedaq_server.schemes import load_scheme
+from fedaq_server.wire import WireCounter, socket_counter
+
+log = logging.getLogger(__name__)
+
+GOODBYE_S = 10.0
+
+
+class Run:
+    """One run: the federation, and what is recorded of it.
+
+    Parameters
+    ----------
+    settings : Settings
+    folder : Path
+        Receives ``run.json`` and ``model.safetensors``.
+    on_round : callable
+        Told of every finished round.
+
+    Raises
+    ------
+    UserError
+        If the task or the scheme cannot be loaded.
+    """
+
+    def __init__(
+        self, settings: Settings, folder: Path, on_round: Callable[[RoundRecord], None]
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.task = load_task(settings.task)
+        self.training = training_of(self.task, settings)
+        scheme = load_scheme(settings)
+        torch.set_num_threads(1)
+        torch.manual_seed(derive_seed(settings.seed, "model"))
+        module = self.task.model()
+        self.spec = spec_of(module)
+        test_data = self.task.test_data(settings.data)
+        self.records: list[RoundRecord] = []
+        self._on_round = on_round
+        self.roster = Roster()
+        self.federation = Federation(
+            settings=settings,
+            spec=self.spec,
+            module=module,
+            model=bind(module, self.spec),
+            scheme=scheme,
+            roster=self.roster,
+            evaluate=lambda: self.task.evaluate(module, test_data),
+            folder=folder,
+            on_round=self._record,
+        )
+        self.admission = service.Admission(
+            self.spec, settings, self.training, f"{settings.task}-{settings.seed}", self.roster
+        )
+
+    async def rounds(self, wire: WireCounter) -> None:
+        """Run all rounds, keep the final model and let the clients go.
+
+        Raises
+        ------
+        FedaqError
+            If too few clients connect in time.
+        """
+        try:
+            await run_rounds(self.federation, wire)
+            content = save(named_tensors(self.spec, self.federation.model))
+            write_atomically(self.folder / "model.safetensors", content)
+            reason = f"all {self.settings.rounds} rounds are done"
+        except BaseException:
+            reason = "the server stopped"
+            raise
+        finally:
+            await self._say_goodbye(reason)
+
+    def _record(self, record: RoundRecord) -> None:
+        self.records.append(record)
+        write_run(self.folder, self._facts(), self.records)
+        self._on_round(record)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "fedaq": __version__,
+            "task": self.settings.task,
+            "scheme": self.settings.scheme,
+            "seed": self.settings.seed,
+            "clients": self.settings.clients,
+            "parameters": self.spec.parameters,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+    async def _say_goodbye(self, reason: str) -> None:
+        finish = pb.ServerMessage(finish=pb.Finish(reason=reason))
+        goodbyes = (client.send(finish) for client in self.roster.present())
+        await asyncio.gather(*goodbyes, return_exceptions=True)
+
+
+def training_of(task: Task, settings: Settings) -> Training:
+    """Return the task's training with the settings' changes."""
+    changes = settings.training.model_dump(exclude_none=True)
+    return Training(**{**vars(task.training), **changes})
+
+
+def named_tensors(spec: ModelSpec, flat: Floats) -> dict[str, Floats]:
+    """Return the tensors of a model by name, in their shapes."""
+    return {
+        tensor.name: values.reshape(tensor.shape)
+        for tensor, values in zip(spec.tensors, spec.split(flat), strict=True)
+    }
+
+
+async def serve(run: Run, on_listening: Callable[[int], None]) -> None:
+    """Run a federation for clients that connect over gRPC.
+
+    Raises
+    ------
+    UserError
+        If the server cannot listen where it should.
+    FedaqError
+        If too few clients connect in time.
+    """
+    network = run.settings.network
+    server = service.grpc_server(run.admission)
+    port = await service.bind(server, network.host, network.port)
+    await server.start()
+    on_listening(port)
+    try:
+        await run.rounds(socket_counter(port))
+    finally:
+        await server.stop(GOODBYE_S)

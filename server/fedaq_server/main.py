@@ -1,0 +1,44 @@
+"""A server process from its settings to its results."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.logging import RichHandler
+
+from fedaq.settings import load_settings
+from fedaq.terminal import console
+from fedaq_server.display import Display
+from fedaq_server.federation import Run, serve
+from fedaq_server.folder import results_folder
+from fedaq_server.picture import draw_run
+
+
+def run_server(
+    *, config: Path | None, out: Path | None, flags: Mapping[str, Any], assignments: list[str]
+) -> None:
+    """Run a federation and show it.
+
+    Raises
+    ------
+    UserError
+        If a setting is wrong or the server cannot listen.
+    FedaqError
+        If too few clients connect in time.
+    """
+    settings = load_settings(config=config, flags=flags, assignments=assignments)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False, show_level=False)],
+    )
+    folder = results_folder(out, settings)
+    with Display(settings, folder) as display:
+        run = Run(settings, folder, display.on_round)
+        run.roster.on_change = display.on_clients
+        asyncio.run(serve(run, display.on_listening))
+    display.summary(run.records)
+    picture = draw_run(folder)
+    console.print(f"results: {folder}   picture: {picture}")

@@ -1,0 +1,129 @@
+"""What a run leaves behind: ``run.json``, the stable format that later tools read."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedaq.payload import Payload
+from fedaq.tasks import Evaluation
+from fedaq_server.exchange import Report
+from fedaq_server.schemes import RoundState
+from fedaq_server.wire import WireBytes
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round; the fields are those of ``rounds`` in ``run.json``.
+
+    Attributes
+    ----------
+    uplink_bits, downlink_bits : float
+        Mean bits per value over tensors (and clients); 0 where nothing was sent.
+    uplink_payload_bytes, downlink_payload_bytes : int
+        Tensor headers and packed codes, summed over the clients.
+    uplink_wire_bytes, downlink_wire_bytes : int or None
+        All bytes that crossed the sockets; None where they cannot be measured.
+    energy_j : float
+        Joules for the payload bits in both directions.
+    """
+
+    round: int
+    test_accuracy: float
+    test_loss: float
+    train_loss: float
+    uplink_bits: float
+    downlink_bits: float
+    uplink_payload_bytes: int
+    downlink_payload_bytes: int
+    uplink_wire_bytes: int | None
+    downlink_wire_bytes: int | None
+    energy_j: float
+    price: float
+    clients: int
+    left_out: int
+    seconds: float
+
+
+def measure(
+    state: RoundState,
+    downlink: Payload,
+    reports: Sequence[Report],
+    evaluation: Evaluation,
+    wire: WireBytes | None,
+    *,
+    price: float,
+    seconds: float,
+) -> RoundRecord:
+    """Sum up a round; `reports` come in the order of the clients' names."""
+    examples = sum(report.client.examples for report in reports)
+    uplink_j = sum(
+        report.client.radio.uplink_j_per_bit * 8 * report.update.payload_bytes for report in reports
+    )
+    receivers = len(state.clients)
+    loss = sum(report.client.examples * report.train_loss for report in reports)
+    bits = sum(state.spec.mean_bits(report.update.bits) for report in reports)
+    return RoundRecord(
+        round=state.round,
+        test_accuracy=evaluation.accuracy,
+        test_loss=evaluation.loss,
+        train_loss=loss / max(examples, 1),
+        uplink_bits=bits / max(len(reports), 1),
+        downlink_bits=state.spec.mean_bits(downlink.bits),
+        uplink_payload_bytes=sum(report.update.payload_bytes for report in reports),
+        downlink_payload_bytes=downlink.payload_bytes * receivers,
+        uplink_wire_bytes=wire.uplink if wire else None,
+        downlink_wire_bytes=wire.downlink if wire else None,
+        energy_j=uplink_j + state.downlink_j_per_bit * 8 * downlink.payload_bytes,
+        price=price,
+        clients=len(reports),
+        left_out=receivers - len(reports),
+        seconds=seconds,
+    )
+
+
+def summarize(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
+    """Return the ``summary`` of a run."""
+
+    def total(name: str) -> Any:
+        values = [getattr(record, name) for record in rounds]
+        return None if None in values else sum(values)
+
+    sums = (
+        "energy_j",
+        "uplink_payload_bytes",
+        "downlink_payload_bytes",
+        "uplink_wire_bytes",
+        "downlink_wire_bytes",
+        "seconds",
+    )
+    return {
+        "rounds": len(rounds),
+        "final_accuracy": rounds[-1].test_accuracy if rounds else None,
+        "best_accuracy": max((record.test_accuracy for record in rounds), default=None),
+        **{name: total(name) for name in sums},
+        "mean_uplink_bits": total("uplink_bits") / max(len(rounds), 1),
+        "mean_downlink_bits": total("downlink_bits") / max(len(rounds), 1),
+    }
+
+
+def write_run(folder: Path, facts: Mapping[str, Any], rounds: Sequence[RoundRecord]) -> None:
+    """Write ``run.json``; a reader sees the old file or the new one, never half of one."""
+    document = {
+        "version": FORMAT_VERSION,
+        **facts,
+        "rounds": [asdict(record) for record in rounds],
+        "summary": summarize(rounds),
+    }
+    write_atomically(folder / "run.json", json.dumps(document, indent=1).encode() + b"\n")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file in one step."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)  # noqa: PTH105

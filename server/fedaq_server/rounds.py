@@ -1,0 +1,187 @@
+"""The round loop."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from fedaq.energy import downlink_j_per_bit
+from fedaq.errors import ProtocolError
+from fedaq.model import ModelSpec
+from fedaq.payload import tensor_ranges
+from fedaq.quantizer import Floats
+from fedaq.settings import Settings
+from fedaq.tasks import Evaluation
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.aggregation import Aggregate
+from fedaq_server.broadcast import decode_broadcast, encode_broadcast
+from fedaq_server.capture import Capture
+from fedaq_server.clients import Client, Disconnected, Roster
+from fedaq_server.exchange import Report, RoundWork, exchange
+from fedaq_server.record import RoundRecord, measure
+from fedaq_server.schemes import ClientState, Outcome, RoundState, Scheme, checked_bits
+from fedaq_server.wire import WireCounter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything the round loop works on.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Shares its memory with `model`.
+    model : float32, shape (parameters,)
+        ``w_k``, the global model.
+    evaluate : callable
+        Tests the module; called between rounds, off the event loop.
+    on_round : callable
+        Told of every finished round.
+    """
+
+    settings: Settings
+    spec: ModelSpec
+    module: nn.Module
+    model: Floats
+    scheme: Scheme
+    roster: Roster
+    evaluate: Callable[[], Evaluation]
+    folder: Path
+    on_round: Callable[[RoundRecord], None]
+
+
+async def run_rounds(federation: Federation, wire: WireCounter) -> None:
+    """Run every round of the federation.
+
+    Parameters
+    ----------
+    federation : Federation
+    wire : WireCounter
+        Bytes that crossed the sockets.
+
+    Raises
+    ------
+    FedaqError
+        If too few clients connect in time.
+    """
+    settings = federation.settings
+    with ThreadPoolExecutor(1, "fold") as folder:
+        for number in range(1, settings.rounds + 1):
+            started = time.monotonic()
+            wanted = settings.clients if number == 1 else 1
+            clients = await federation.roster.wait_for(wanted, settings.network.join_timeout_s)
+            state = _state(federation, number, clients)
+            work = await _begin(federation, state, clients, folder)
+            reports = await _exchange_all(clients, work)
+            await asyncio.to_thread(_advance, federation, work)
+            evaluation = await asyncio.to_thread(federation.evaluate)
+            record = measure(
+                state, work.broadcast.payload, reports, evaluation, wire.sample(),
+                price=work.plan.price, seconds=time.monotonic() - started,
+            )  # fmt: skip
+            federation.scheme.learn(_outcome(record, reports))
+            federation.on_round(record)
+
+
+def _state(federation: Federation, number: int, clients: list[Client]) -> RoundState:
+    examples = sum(client.examples for client in clients)
+    states = {
+        client.name: ClientState(
+            client.name, client.examples / examples, client.radio, client.ranges
+        )
+        for client in clients
+    }
+    return RoundState(
+        round=number,
+        rounds=federation.settings.rounds,
+        spec=federation.spec,
+        weight_ranges=tensor_ranges(federation.spec, federation.model),
+        clients=states,
+        downlink_j_per_bit=downlink_j_per_bit(
+            [client.radio for client in clients], broadcast=federation.settings.energy.broadcast
+        ),
+    )
+
+
+async def _begin(
+    federation: Federation, state: RoundState, clients: list[Client], folder: ThreadPoolExecutor
+) -> RoundWork:
+    settings = federation.settings
+    plan = federation.scheme.plan(state)
+    broadcast = await asyncio.to_thread(
+        encode_broadcast,
+        federation.spec,
+        federation.model,
+        checked_bits(plan.downlink_bits, federation.spec),
+        settings.seed,
+        state.round,
+        settings.network.chunk_bytes,
+    )
+    capture = Capture(federation.folder / "payloads") if settings.capture else None
+    if capture is not None:
+        capture.keep(broadcast.payload, state.round, "server", broadcast.codes())
+    return RoundWork(
+        state=state,
+        plan=plan,
+        scheme=federation.scheme,
+        broadcast=broadcast,
+        aggregate=Aggregate(
+            federation.spec, sum(client.examples for client in clients), federation.folder
+        ),
+        deadline_s=settings.network.round_deadline_s,
+        folder=folder,
+        capture=capture,
+    )
+
+
+async def _exchange_all(clients: list[Client], work: RoundWork) -> list[Report]:
+    """Return the reports of the clients that finished in time, in the order of their names."""
+    tasks = {asyncio.create_task(exchange(client, work)): client for client in clients}
+    _, late = await asyncio.wait(tasks, timeout=work.deadline_s)
+    for task in late:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    reports = []
+    for client, result in zip(clients, results, strict=True):
+        if isinstance(result, Report):
+            reports.append(result)
+        elif isinstance(result, ProtocolError | Disconnected):
+            log.warning("round %d: %s left out: %s", work.state.round, client.name, result)
+        elif isinstance(result, asyncio.CancelledError):
+            log.warning("round %d: %s left out: too late", work.state.round, client.name)
+            await client.refuse(work.state.round, _too_late(work))
+        else:
+            raise result
+    return reports
+
+
+def _too_late(work: RoundWork) -> ProtocolError:
+    return ProtocolError(
+        pb.REFUSAL_REASON_DEADLINE,
+        f"the update was not there {work.deadline_s:g} s after the round began",
+    )
+
+
+def _advance(federation: Federation, work: RoundWork) -> None:
+    """Turn the global model into that of the next round."""
+    if federation.settings.base == "broadcast":
+        decode_broadcast(work.broadcast, federation.model)
+    work.aggregate.apply(federation.model, federation.model)
+
+
+def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
+    return Outcome(
+        round=record.round,
+        test_accuracy=record.test_accuracy,
+        test_loss=record.test_loss,
+        train_loss=record.train_loss,
+        update_ranges={report.client.name: report.ranges for report in reports},
+        energy_j=record.energy_j,
+    )

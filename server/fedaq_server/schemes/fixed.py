@@ -1,0 +1,41 @@
+"""The same bits in every round: FedPAQ (arXiv 1909.13014), and plain FedAvg as fp32."""
+
+from dataclasses import dataclass
+
+from fedaq.payload import Bits
+from fedaq.quantizer import RAW_BITS, Range
+from fedaq.settings import Settings
+from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Constant bit-lengths, the same for every tensor and client."""
+
+    uplink_bits: int
+    downlink_bits: int
+
+    def plan(self, state: RoundState) -> Plan:
+        """Give every tensor the same bits."""
+        tensors = len(state.spec.tensors)
+        uplink = (self.uplink_bits,) * tensors
+        return Plan((self.downlink_bits,) * tensors, dict.fromkeys(state.clients, uplink))
+
+    def grant(
+        self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Range, ...]
+    ) -> Bits:
+        """Grant what was planned."""
+        return plan.uplink_bits[client.name]
+
+    def learn(self, outcome: Outcome) -> None:
+        """Learn nothing: the bits are fixed."""
+
+
+def fixed(settings: Settings) -> Fixed:
+    """Return the scheme ``fixed``, 8 bits each way unless told otherwise."""
+    return Fixed(settings.fixed.uplink_bits, settings.fixed.downlink_bits)
+
+
+def fp32(settings: Settings) -> Fixed:
+    """Return the scheme ``fp32``: nothing is quantized."""
+    return Fixed(RAW_BITS, RAW_BITS)
