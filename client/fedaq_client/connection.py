@@ -53,7 +53,7 @@ class GrpcLink:
             message = await self._call.read()
         except grpc.aio.AioRpcError:
             raise await self._broken() from None
-        if message is grpc.aio.EOF:
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
             if await self._call.code() != grpc.StatusCode.OK:
                 raise await self._broken()
             return None
@@ -85,7 +85,7 @@ async def connect(address: str, timeout_s: float) -> AsyncIterator[GrpcLink]:
                 f"no server at {address} within {timeout_s:g} s; is it running, and is the "
                 "address right? (--server host:port)"
             ) from None
-        method = channel.stream_stream(
+        method: Any = channel.stream_stream(
             PATH,
             request_serializer=pb.ClientMessage.SerializeToString,
             response_deserializer=pb.ServerMessage.FromString,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from math import prod
 
 import numpy as np
@@ -54,7 +54,7 @@ class ModelSpec:
     def slices(self) -> tuple[slice, ...]:
         """Where each tensor lies in the flat array."""
         ends = np.cumsum((0, *self.elements)).tolist()
-        return tuple(slice(a, b) for a, b in zip(ends, ends[1:], strict=False))
+        return tuple(slice(a, b) for a, b in pairwise(ends))
 
     def split(self, flat: Floats) -> Iterator[Floats]:
         """Yield a flat view of each tensor."""

@@ -25,7 +25,7 @@ class Stream(Protocol):
         """Send a serialized `ServerMessage`."""
 
 
-class Disconnected(FedaqError):
+class DisconnectedError(FedaqError):
     """The client's stream ended in the middle of a round."""
 
 
@@ -85,13 +85,13 @@ class Client:
         ------
         ProtocolError
             If it is of another kind.
-        Disconnected
+        DisconnectedError
             If the stream has ended.
         """
         assert self._inbox is not None
         message = await self._inbox.get()
         if message is None:
-            raise Disconnected(f"{self.name} disconnected")
+            raise DisconnectedError(f"{self.name} disconnected")
         if message.WhichOneof("kind") != kind:
             raise ProtocolError(
                 pb.REFUSAL_REASON_OUT_OF_ORDER,

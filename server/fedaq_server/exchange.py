@@ -61,7 +61,7 @@ async def exchange(client: Client, work: RoundWork) -> Report:
     ------
     ProtocolError
         If the client broke the protocol; it has been told, and its update does not count.
-    Disconnected
+    DisconnectedError
         If its stream ended.
     """
     client.open_round(work.state.round)

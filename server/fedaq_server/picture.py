@@ -7,7 +7,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 DOWN, UP, ACCURACY = "#1f6feb", "#d9480f", "#2b8a3e"
 

@@ -21,7 +21,7 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate
 from fedaq_server.broadcast import decode_broadcast, encode_broadcast
 from fedaq_server.capture import Capture
-from fedaq_server.clients import Client, Disconnected, Roster
+from fedaq_server.clients import Client, DisconnectedError, Roster
 from fedaq_server.exchange import Report, RoundWork, exchange
 from fedaq_server.record import RoundRecord, measure
 from fedaq_server.schemes import ClientState, Outcome, RoundState, Scheme, checked_bits
@@ -152,7 +152,7 @@ async def _exchange_all(clients: list[Client], work: RoundWork) -> list[Report]:
     for client, result in zip(clients, results, strict=True):
         if isinstance(result, Report):
             reports.append(result)
-        elif isinstance(result, ProtocolError | Disconnected):
+        elif isinstance(result, ProtocolError | DisconnectedError):
             log.warning("round %d: %s left out: %s", work.state.round, client.name, result)
         elif isinstance(result, asyncio.CancelledError):
             log.warning("round %d: %s left out: too late", work.state.round, client.name)

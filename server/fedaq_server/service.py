@@ -159,7 +159,7 @@ class _GrpcStream:
 
     async def read(self) -> pb.ClientMessage | None:
         message = await self._context.read()
-        if message is grpc.aio.EOF:
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
             return None
         try:
             return pb.ClientMessage.FromString(message)
