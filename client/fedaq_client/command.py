@@ -21,7 +21,16 @@ def client(
         str | None,
         typer.Option(help="Use part 2 of 5 of the data: 2/5. Default: all of it is this client's."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides who holds which part of the data.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides who holds which part of the data [1]")
+    ] = None,
+    radio: Annotated[
+        str | None,
+        typer.Option(
+            help="State this client's own radio, a preset of fedaq radio, for example "
+            "lte-m. Default: what the server's settings say."
+        ),
+    ] = None,
     connect_timeout: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     assignments: Set = None,
@@ -36,6 +45,7 @@ def client(
         server=server,
         name=name,
         partition=partition,
+        radio=radio,
         connect_timeout_s=connect_timeout,
         config=config,
         flags={"task": task, "data": data, "seed": seed},

@@ -10,6 +10,7 @@ import torch
 
 from fedaq.energy import RadioCost
 from fedaq.partition import WHOLE, parse_partition
+from fedaq.radios import preset
 from fedaq.settings import load_settings
 from fedaq.tasks import load_task
 from fedaq.terminal import console
@@ -23,6 +24,7 @@ def run_client(
     server: str,
     name: str | None,
     partition: str | None,
+    radio: str | None,
     connect_timeout_s: float,
     config: Path | None,
     flags: Mapping[str, Any],
@@ -38,14 +40,16 @@ def run_client(
         If the connection breaks.
     """
     settings = load_settings(config=config, flags=flags, assignments=assignments)
-    task = load_task(settings.task)
+    task = load_task(settings.task, settings.data)
     part = WHOLE if partition is None else parse_partition(partition)
+    cost = None if radio is None else preset(radio).cost()
     if name is None:
         name = socket.gethostname() if part == WHOLE else f"client-{part.index + 1}"
     torch.set_num_threads(1)
-    learner = Learner(task, local_data(task, settings.data, part, settings.seed))
+    mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
+    learner = Learner(task, mine)
     console.print(f"{name}: {learner.examples} examples, server {server}")
-    reason = asyncio.run(_participate(server, connect_timeout_s, name, learner, radio=None))
+    reason = asyncio.run(_participate(server, connect_timeout_s, name, learner, cost))
     console.print(f"{name}: {reason}")
 
 

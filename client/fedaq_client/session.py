@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from math import nan
+from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, model, payload
 from fedaq.energy import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError
 from fedaq.payload import Payload
-from fedaq.quantizer import Range
+from fedaq.quantizer import Spread, is_width
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
@@ -88,8 +89,15 @@ class Session:
         FedaqError
             If the server breaks off or breaks the protocol.
         """
-        await self.link.send(self._join())
-        welcome = (await self._expect("welcome")).welcome
+        try:
+            await self.link.send(self._join())
+            await self._all_rounds((await self._expect("welcome")).welcome)
+        except FinishedError as finish:
+            with suppress(FedaqError):
+                await self.link.send(pb.ClientMessage(leave=pb.Leave(reason="the run is over")))
+            return str(finish)
+
+    async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
         try:
             plan = (await self._expect("plan")).plan
@@ -99,10 +107,6 @@ class Session:
                     plan = (await self._expect("plan")).plan
                 except SupersededError as newer:
                     plan = newer.plan
-        except FinishedError as finish:
-            with suppress(FedaqError):
-                await self.link.send(pb.ClientMessage(leave=pb.Leave(reason="the run is over")))
-            return str(finish)
         finally:
             heart.cancel()
 
@@ -119,9 +123,10 @@ class Session:
             loss = await asyncio.to_thread(
                 self.learner.train, training, welcome.seed, self.name, plan.round
             )
-            ranges = await asyncio.to_thread(self._ranges)
-            grant = await self._report(ranges, loss)
-            update = payload.plan_payload(self.learner.spec, tuple(grant.uplink_bits), ranges)
+            spreads = await asyncio.to_thread(self._spreads)
+            bits = tuple((await self._report(spreads, loss)).uplink_bits)
+            ranges = payload.clipped_ranges(spreads, bits) if plan.clip else spreads
+            update = payload.plan_payload(self.learner.spec, bits, ranges)
             await self._send_update(update, welcome)
             await self._expect("receipt")
         except RefusedError as refusal:
@@ -129,6 +134,7 @@ class Session:
             return
         except NotFiniteError as error:
             log.warning("round %d: training failed: %s", plan.round, error)
+            await self._report_failure()
             return
         spec = self.learner.spec
         self.on_round(
@@ -155,20 +161,31 @@ class Session:
             )
             received += len(chunk.data)
 
-    def _ranges(self) -> tuple[Range, ...]:
-        return payload.tensor_ranges(self.learner.spec, self.learner.update)
+    def _spreads(self) -> tuple[Spread, ...]:
+        return payload.tensor_spreads(self.learner.spec, self.learner.update)
 
-    async def _report(self, ranges: tuple[Range, ...], loss: float) -> pb.UplinkGrant:
+    async def _report(self, spreads: tuple[Spread, ...], loss: float) -> pb.UplinkGrant:
         report = pb.RangeReport(
             round=self._round,
-            ranges=[pb.TensorRange(lo=bounds.lo, hi=bounds.hi) for bounds in ranges],
+            ranges=[
+                pb.TensorRange(lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation)
+                for s in spreads
+            ],
             train_loss=loss,
         )
         await self.link.send(pb.ClientMessage(range_report=report))
         grant = (await self._expect("grant")).grant
-        if len(grant.uplink_bits) != len(ranges):
-            raise FedaqError("the server granted bits for another number of tensors")
+        if len(grant.uplink_bits) != len(spreads) or not all(map(is_width, grant.uplink_bits)):
+            raise FedaqError(f"the server granted bits {list(grant.uplink_bits)}, which cannot be")
         return grant
+
+    async def _report_failure(self) -> None:
+        """Report what the update is, so that the server refuses it instead of waiting for it."""
+        nothing = pb.TensorRange(lo=nan, hi=nan)
+        report = pb.RangeReport(
+            round=self._round, ranges=[nothing] * len(self.learner.spec.tensors), train_loss=nan
+        )
+        await self.link.send(pb.ClientMessage(range_report=report))
 
     async def _send_update(self, update: Payload, welcome: pb.Welcome) -> None:
         spec = self.learner.spec
@@ -191,21 +208,23 @@ class Session:
             if got == "finish":
                 raise FinishedError(message.finish.reason)
             if got == "refusal":
-                if message.refusal.round == self._round:
+                # The next plan is due when this round is over already.
+                if message.refusal.round == self._round and kind != "plan":
                     raise RefusedError(message.refusal.message)
                 continue
             if got == kind:
                 return message
-            if got == "plan":
+            if got == "plan" and self._round:
                 raise SupersededError(message.plan)
             if got in ("model", "chunk", "grant") and kind == "plan":
                 continue  # left over from a round that was given up
             raise FedaqError(f"the server sent {got} where {kind} was due")
 
     async def _heartbeat(self, interval_s: float) -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            await self.link.send(pb.ClientMessage(heartbeat=pb.Heartbeat()))
+        with suppress(FedaqError):  # whoever reads from the link learns of its end too
+            while True:
+                await asyncio.sleep(interval_s)
+                await self.link.send(pb.ClientMessage(heartbeat=pb.Heartbeat()))
 
     def _join(self) -> pb.ClientMessage:
         return pb.ClientMessage(
@@ -219,6 +238,7 @@ class Session:
                 else pb.Radio(
                     uplink_j_per_bit=self.radio.uplink_j_per_bit,
                     downlink_j_per_bit=self.radio.downlink_j_per_bit,
+                    receive_j_per_bit=self.radio.receive_j_per_bit,
                 ),
                 software=f"fedaq {__version__}",
             )

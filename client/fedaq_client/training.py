@@ -1,15 +1,15 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
 from collections.abc import Sized
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from fedaq.errors import FedaqError
+from fedaq.errors import UserError
 from fedaq.model import bind, spec_of
-from fedaq.partition import WHOLE, Partition, iid_indices
+from fedaq.partition import WHOLE, Partition, owners_of
 from fedaq.quantizer import derive_seed
+from fedaq.settings import PartitionSettings
 from fedaq.tasks import Task, Training, subset
 
 
@@ -53,19 +53,17 @@ class Learner:
         return loss
 
 
-def local_data(task: Task, data: Path | None, partition: Partition, seed: int) -> Sized:
+def local_data(everything: Sized, partition: Partition, how: PartitionSettings, seed: int) -> Sized:
     """Return the client's examples: all of the data set, or its part of it.
 
     Raises
     ------
-    FedaqError
-        If there are none.
+    UserError
+        If there are none, or the data set cannot be shared out like that.
     """
-    everything = task.train_data(data)
+    if len(everything) == 0:
+        raise UserError("the task's training data is empty")
     if partition == WHOLE:
-        mine = everything
-    else:
-        mine = subset(everything, iid_indices(len(everything), partition, seed))
-    if len(mine) == 0:
-        raise FedaqError(f"task {task.name}: there are no training examples")
-    return mine
+        return everything
+    owners = owners_of(everything, partition.parts, how, seed)
+    return subset(everything, np.flatnonzero(owners == partition.index))

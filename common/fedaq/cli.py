@@ -1,24 +1,37 @@
 """The ``fedaq`` command: finds the commands that each side brings, and words its errors."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from importlib.metadata import entry_points
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
 from fedaq import __version__
 from fedaq.errors import FedaqError, UserError
 
-COMMANDS = ("run", "server", "client", "inspect")
+COMMANDS = ("run", "compare", "server", "client", "inspect", "radio")
 
 EXTRAS = {"safetensors": "server", "matplotlib": "server", "sklearn": "client"}
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A local epoch or a test of the model cannot be interrupted; nobody waits for its end.
+STOP_GRACE_S = 5.0
+
+
+class StoppedError(SystemExit):
+    """SIGINT or SIGTERM arrived; asyncio lets this pass where it would keep an Exception."""
+
+    code: int
 
 
 def _app() -> typer.Typer:
     app = typer.Typer(
         help="Federated learning for devices that pay for every bit they send.",
-        no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
     )
@@ -28,37 +41,69 @@ def _app() -> typer.Typer:
         app.command(name)(found[name].load())
 
     @app.callback(invoke_without_command=True)
-    def _version(version: bool = typer.Option(False, help="Print the version and exit.")) -> None:
+    def _without_command(
+        context: typer.Context,
+        version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
         if version:
             print(f"fedaq {__version__}")
-            raise typer.Exit
+        elif context.invoked_subcommand is None:
+            print(context.get_help())
 
     return app
 
 
 def main() -> None:
     """Run the command line; every expected failure is one line on standard error."""
+    # gRPC would print its own words beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _stop)
+    # `fedaq run` starts processes with these blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     try:
-        _app()()
-    except UserError as error:
-        _fail(str(error), 2)
-    except FedaqError as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        _fail(f"this command needs {error.name}: pip install 'fedaq[{extra}]'", 1)
+        sys.exit(_app()(standalone_mode=False))
+    except StoppedError as stopped:
+        _fail("stopped", stopped.code)
+    except typer.TyperException as error:
+        _fail(_usage(error), error.exit_code)
     except Exception as error:
         if os.environ.get("FEDAQ_TRACEBACK"):
             traceback.print_exc()
-        _fail(f"{type(error).__name__}: {error} (this is a bug; FEDAQ_TRACEBACK=1 shows where)", 1)
+        sentence = str(error) if isinstance(error, FedaqError) else _unexpected(error)
+        _fail(sentence, 2 if isinstance(error, UserError) else 1)
 
 
-def _fail(sentence: str, code: int) -> None:
-    print(f"fedaq: {sentence}", file=sys.stderr)
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "fedaq"
+    return f"{error.format_message().rstrip('.')}; see {command} --help"
+
+
+def _unexpected(error: Exception) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+    extra = EXTRAS.get(missing.partition(".")[0])
+    if extra is not None:
+        return f"this command needs {missing}: pip install 'fedaq[{extra}]'"
+    return f"{type(error).__name__}: {error} (this is a bug; FEDAQ_TRACEBACK=1 shows where)"
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for other in _STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    patience = threading.Timer(STOP_GRACE_S, _give_up, [128 + number])
+    patience.daemon = True
+    patience.start()
+    raise StoppedError(128 + number)
+
+
+def _give_up(code: int) -> NoReturn:
+    os.write(2, b"fedaq: stopped\n")
+    os._exit(code)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    print(f"fedaq: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -16,6 +16,8 @@ from fedaq.v1 import federation_pb2 as pb
 
 MAX_TENSORS = 100_000
 MAX_ELEMENTS = 2**32 - 1
+# More than any model has; without a limit, a peer's shape could take minutes to multiply.
+MAX_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,19 @@ class ModelSpec:
 def spec_of(module: nn.Module) -> ModelSpec:
     """Return the signature of a torch module: its floating-point state, in order.
 
+    A tensor that stands under several names (tied weights) travels once, under the first.
+
     Raises
     ------
     UserError
         If the module has a floating-point tensor that is not float32, or none at all.
     """
     tensors = []
-    for name, value in module.state_dict().items():
-        if not value.is_floating_point():
+    seen: set[int] = set()
+    for name, value in module.state_dict(keep_vars=True).items():
+        if not value.is_floating_point() or id(value) in seen:
             continue
+        seen.add(id(value))
         if value.dtype != torch.float32:
             raise UserError(f"model: tensor {name} is {value.dtype}; every tensor must be float32")
         if value.numel() > MAX_ELEMENTS:
@@ -127,7 +133,7 @@ def from_message(message: pb.ModelSignature) -> ModelSpec:
     Raises
     ------
     ValueError
-        If it has too many tensors or values, or a dtype other than float32.
+        If it has too many tensors, dimensions or values, or a dtype other than float32.
     """
     if len(message.tensors) > MAX_TENSORS:
         raise ValueError(f"the model signature lists more than {MAX_TENSORS} tensors")
@@ -135,6 +141,8 @@ def from_message(message: pb.ModelSignature) -> ModelSpec:
     for tensor in message.tensors:
         if tensor.dtype != pb.DATA_TYPE_FLOAT32:
             raise ValueError(f"tensor {tensor.name!r} is not float32")
+        if len(tensor.shape) > MAX_DIMENSIONS:
+            raise ValueError(f"tensor {tensor.name!r} has more than {MAX_DIMENSIONS} dimensions")
         if prod(tensor.shape) > MAX_ELEMENTS:
             raise ValueError(f"tensor {tensor.name!r} has more than {MAX_ELEMENTS} values")
         tensors.append(TensorSpec(tensor.name, tuple(tensor.shape)))

@@ -18,7 +18,10 @@ Clients = Annotated[int | None, typer.Option(help="Number of clients [5]")]
 Rounds = Annotated[int | None, typer.Option(help="Number of rounds [30]")]
 Scheme = Annotated[
     str | None,
-    typer.Option(help="Who chooses the bits: fp32, fixed, fedaq, or package.module:attribute"),
+    typer.Option(
+        help="Who chooses the bits: fp32, fixed, adaquantfl, dadaquant, feddq, fedaq, "
+        "or package.module:attribute"
+    ),
 ]
 Config = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
 Set = Annotated[

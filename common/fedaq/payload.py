@@ -16,10 +16,13 @@ from fedaq import quantizer
 from fedaq.errors import NotFiniteError, ProtocolError
 from fedaq.kernels import GROUP
 from fedaq.model import ModelSpec
-from fedaq.quantizer import RAW_BITS, Floats, Key, Range
+from fedaq.quantizer import RAW_BITS, Floats, Key, Range, Spread
 from fedaq.v1 import federation_pb2 as pb
 
 Bits = tuple[int, ...]
+
+# One group of the widest codes.
+MIN_CHUNK_BYTES = GROUP * quantizer.MAX_BITS // 8
 
 
 def header_bytes(bits: int) -> int:
@@ -84,7 +87,7 @@ class Payload:
     @property
     def payload_bytes(self) -> int:
         """Bytes of the tensor headers and of the packed codes: what energy is charged for."""
-        return sum(header_bytes(code.bits) for code in self.codes) + self.code_bytes
+        return payload_bytes(self.spec, self.bits)
 
     def pieces(self, offset: int, length: int) -> Iterator[Piece]:
         """Yield the runs of values that a chunk at `offset` holds.
@@ -92,9 +95,16 @@ class Payload:
         Raises
         ------
         ProtocolError
-            If the chunk does not begin and end between groups of values.
+            If the chunk is empty, reaches beyond the payload, or does not begin and end
+            between groups of values.
         """
         end = offset + length
+        if length == 0 or end > self.code_bytes:
+            raise ProtocolError(
+                pb.REFUSAL_REASON_WRONG_SIZE,
+                f"a chunk of {length} bytes at byte {offset} does not fit a payload of "
+                f"{self.code_bytes} code bytes",
+            )
         tensor = int(np.searchsorted(self.starts, offset, side="right")) - 1
         while offset < end:
             code = self.codes[tensor]
@@ -121,7 +131,18 @@ class Payload:
             tensor += 1
 
     def chunks(self, chunk_bytes: int) -> Iterator[tuple[int, int]]:
-        """Yield ``(offset, length)`` of chunks of at most `chunk_bytes` bytes."""
+        """Yield ``(offset, length)`` of chunks of at most `chunk_bytes` bytes.
+
+        Raises
+        ------
+        ProtocolError
+            If a group of values need not fit a chunk.
+        """
+        if chunk_bytes < MIN_CHUNK_BYTES:
+            raise ProtocolError(
+                pb.REFUSAL_REASON_WRONG_SIZE,
+                f"chunks of {chunk_bytes} bytes are too small; {MIN_CHUNK_BYTES} are the least",
+            )
         offset = 0
         while offset < self.code_bytes:
             end = min(offset + chunk_bytes, self.code_bytes)
@@ -130,6 +151,14 @@ class Payload:
                 end -= (end - self.starts[tensor]) % self.codes[tensor].group_bytes
             yield offset, end - offset
             offset = end
+
+
+def payload_bytes(spec: ModelSpec, bits: Bits) -> int:
+    """Return the bytes of tensor headers and packed codes at these bits."""
+    return sum(
+        header_bytes(b) + quantizer.packed_bytes(elements, b)
+        for elements, b in zip(spec.elements, bits, strict=True)
+    )
 
 
 def plan_payload(spec: ModelSpec, bits: Bits, ranges: Iterable[Range]) -> Payload:
@@ -143,8 +172,13 @@ def plan_payload(spec: ModelSpec, bits: Bits, ranges: Iterable[Range]) -> Payloa
     )
 
 
-def tensor_ranges(spec: ModelSpec, flat: Floats) -> tuple[Range, ...]:
-    """Return the range of every tensor.
+def clipped_ranges(spreads: Iterable[Spread], bits: Bits) -> tuple[Range, ...]:
+    """Return the range of every tensor without its outliers (`Spread.clipped`)."""
+    return tuple(spread.clipped(b) for spread, b in zip(spreads, bits, strict=True))
+
+
+def tensor_spreads(spec: ModelSpec, flat: Floats) -> tuple[Spread, ...]:
+    """Return range, mean and deviation of every tensor.
 
     Raises
     ------
@@ -154,7 +188,7 @@ def tensor_ranges(spec: ModelSpec, flat: Floats) -> tuple[Range, ...]:
     ranges = []
     for tensor, values in zip(spec.tensors, spec.split(flat), strict=True):
         try:
-            ranges.append(quantizer.value_range(values))
+            ranges.append(quantizer.tensor_spread(values))
         except NotFiniteError as error:
             raise NotFiniteError(f"tensor {tensor.name}: {error}") from None
     return tuple(ranges)
@@ -279,6 +313,22 @@ def _tensor_code(name: str, message: pb.TensorHeader) -> TensorCode:
     if not (message.HasField("lo") and message.HasField("hi")):
         raise ProtocolError(pb.REFUSAL_REASON_WRONG_SHAPE, f"tensor {name}: its range is missing")
     return TensorCode(message.bits, reported_range(name, message.lo, message.hi))
+
+
+def reported_spread(name: str, message: pb.TensorRange) -> Spread:
+    """Check a range report of one tensor.
+
+    Raises
+    ------
+    ProtocolError
+        If its range is none, or mean and deviation are not finite.
+    """
+    bounds = reported_range(name, message.lo, message.hi)
+    if not (abs(message.mean) < float("inf") and 0 <= message.deviation < float("inf")):
+        raise ProtocolError(
+            pb.REFUSAL_REASON_NOT_FINITE, f"tensor {name}: its mean or deviation is not finite"
+        )
+    return Spread(bounds.lo, bounds.hi, message.mean, message.deviation)
 
 
 def reported_range(name: str, lo: float, hi: float) -> Range:

@@ -20,6 +20,8 @@ MAX_BITS = 16
 RAW_BITS = 32
 # A smaller step has no reciprocal in float32; such a tensor is sent as its least value.
 SMALLEST_STEP = float(np.finfo(np.float32).tiny)
+# A rounded step may lift the last code above `hi`; this far down it stays a float32.
+LARGEST_MAGNITUDE = 2.0**126
 
 Floats = NDArray[np.float32]
 
@@ -35,6 +37,25 @@ class Range:
     def width(self) -> float:
         """``R = hi - lo``."""
         return self.hi - self.lo
+
+
+@dataclass(frozen=True)
+class Spread(Range):
+    """Range, mean and standard deviation of a tensor."""
+
+    mean: float
+    deviation: float
+
+    def clipped(self, bits: int) -> Range:
+        """Return the range without its outliers: ``b + 2`` deviations around the mean.
+
+        A few far values would stretch the quantization step of all others. The reach grows
+        with the bits because the error of clipping must fall as the rounding error does.
+        """
+        reach = (bits + 2) * self.deviation
+        lo = float(np.float32(max(self.lo, self.mean - reach)))
+        hi = float(np.float32(min(self.hi, self.mean + reach)))
+        return Range(min(lo, hi), max(lo, hi))
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,23 @@ def derive_seed(seed: int, *path: str | int) -> int:
     return (key.word0 | key.word1 << 32) & (2**63 - 1)
 
 
+def tensor_spread(values: Floats) -> Spread:
+    """Return range, mean and standard deviation of a float32 array.
+
+    Raises
+    ------
+    NotFiniteError
+        As `value_range`.
+    """
+    bounds = value_range(values)
+    if values.size == 0:
+        return Spread(0.0, 0.0, 0.0, 0.0)
+    total, squares = kernels.moments(values)
+    mean = total / values.size
+    variance = max(squares / values.size - mean * mean, 0.0)
+    return Spread(bounds.lo, bounds.hi, mean, variance**0.5)
+
+
 def is_width(bits: int) -> bool:
     """Tell whether `bits` is a width the wire knows: 1 to 16, or 32 for raw."""
     return MIN_BITS <= bits <= MAX_BITS or bits == RAW_BITS
@@ -76,18 +114,18 @@ def value_range(values: Floats) -> Range:
     Raises
     ------
     NotFiniteError
-        If a value is NaN or infinite, or ``hi - lo`` overflows float32.
+        If a value is NaN, infinite or beyond `LARGEST_MAGNITUDE`.
     """
     if values.size == 0:
         return Range(0.0, 0.0)
-    lo, hi, finite = kernels.value_range(values)
-    if not finite:
+    lo, hi = kernels.value_range(values)
+    if not (np.isfinite(lo) and np.isfinite(hi)):
         raise NotFiniteError("a value is NaN or infinite")
     return checked_range(float(lo), float(hi))
 
 
 def checked_range(lo: float, hi: float) -> Range:
-    """Return the range if it is one: finite, ordered and no wider than float32 holds.
+    """Return the range if it is one: finite, ordered, within `LARGEST_MAGNITUDE`.
 
     Raises
     ------
@@ -98,8 +136,8 @@ def checked_range(lo: float, hi: float) -> Range:
         raise NotFiniteError(f"the range [{lo}, {hi}] is not finite")
     if lo > hi:
         raise NotFiniteError(f"the range [{lo}, {hi}] is reversed")
-    if hi - lo > np.finfo(np.float32).max:
-        raise NotFiniteError(f"the range [{lo}, {hi}] is wider than float32 can hold")
+    if max(-lo, hi) > LARGEST_MAGNITUDE:
+        raise NotFiniteError(f"the range [{lo}, {hi}] reaches beyond 2**126")
     return Range(lo, hi)
 
 
@@ -142,14 +180,12 @@ def quantize(
     out : uint8, shape (packed_bytes(n, bits),)
         Receives the packed codes.
     """
-    levels = 2**bits - 1
     step = quantization_step(bounds, bits)
     kernels.quantize_pack(
         values,
         np.uint32(first),
         np.float32(bounds.lo),
         np.float32(1.0 / step if step >= SMALLEST_STEP else 0.0),
-        np.int32(levels),
         np.int64(bits),
         np.uint32(key.word0),
         np.uint32(key.word1),

@@ -9,19 +9,48 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from fedaq.energy import RadioCost, shannon_rate_bps
+from fedaq.energy import (
+    FADING_FLOOR,
+    MAX_J_PER_BIT,
+    RadioCost,
+    checked_cost,
+    client_distance_m,
+    rayleigh_power_gain,
+    shannon_rate_bps,
+)
 from fedaq.errors import UserError
+from fedaq.radios import CONSTANT, PRESETS, suggest
 
 ENVIRONMENT_PREFIX = "FEDAQ_"
+MAX_DISTANCE_M = 1e6
+NOT_SETTINGS = frozenset({"FEDAQ_TRACEBACK"})  # read by fedaq.cli
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _check_width(bits: int) -> int:
+    if not (1 <= bits <= 16 or bits == 32):
+        raise ValueError("1 to 16 bits, or 32 for raw float32, are possible")
+    return bits
+
+
+Width = Annotated[int, AfterValidator(_check_width)]
 
 
 class TrainingSettings(_Section):
@@ -36,23 +65,49 @@ class TrainingSettings(_Section):
 class FixedSettings(_Section):
     """Scheme ``fixed``: the same bits in every round."""
 
-    uplink_bits: int = Field(8, description="1 to 16, or 32 for raw float32")
-    downlink_bits: int = Field(8, description="1 to 16, or 32 for raw float32")
+    uplink_bits: Width = Field(8, description="1 to 16, or 32 for raw float32")
+    downlink_bits: Width = Field(8, description="1 to 16, or 32 for raw float32")
+    clip: bool = Field(False, description="code what lies within b + 2 standard deviations")
+
+
+class AdaquantflSettings(_Section):
+    """Scheme ``adaquantfl``; `s0` is the best value its authors report."""
+
+    s0: int = Field(2, ge=1, le=2**16 - 1, description="quantization levels of the first round")
+    downlink_bits: Width = 32
+
+
+class DadaquantSettings(_Section):
+    """Scheme ``dadaquant``, with the names of its paper (section 3.4)."""
+
+    q_min: int = Field(1, ge=1, le=2**16 - 1, description="quantization level of the first round")
+    q_max: int = Field(16, ge=1, le=2**16 - 1, description="where the doubling ends")
+    psi: float = Field(0.9, ge=0, lt=1, description="weight of the past in the running loss")
+    phi: int | None = Field(
+        None, ge=2, description="rounds across which losses are compared [a tenth of the run]"
+    )
+    downlink_bits: Width = 32
 
     @model_validator(mode="after")
-    def _widths(self) -> "FixedSettings":
-        for name in ("uplink_bits", "downlink_bits"):
-            bits = getattr(self, name)
-            if not (1 <= bits <= 16 or bits == 32):
-                raise ValueError(f"{name}: {bits} bits; 1 to 16, or 32 for raw, are possible")
+    def _order(self) -> "DadaquantSettings":
+        if self.q_min > self.q_max:
+            raise ValueError(f"q_min {self.q_min} is above q_max {self.q_max}")
         return self
 
 
+class FeddqSettings(_Section):
+    """Scheme ``feddq``; the resolution is that of its authors on Fashion-MNIST."""
+
+    resolution: float = Field(0.005, gt=0, description="in the unit of the weights")
+    downlink_bits: Width = 32
+
+
 class FedaqSettings(_Section):
-    """Scheme ``fedaq``: quantization steps, in the unit of the weights."""
+    """Scheme ``fedaq``; the resolutions, steps in the unit of the weights, serve without budget."""
 
     uplink_resolution: float = Field(0.02, gt=0)
     downlink_resolution: float = Field(0.04, gt=0)
+    clip: bool = Field(True, description="code what lies within b + 2 standard deviations")
     min_bits: int = Field(1, ge=1, le=16)
     max_bits: int = Field(16, ge=1, le=16)
 
@@ -63,48 +118,133 @@ class FedaqSettings(_Section):
         return self
 
 
-class LinkSettings(_Section):
-    """Joules per bit: given, or from Shannon's rate when a transmit power is given."""
+class ShannonSettings(_Section):
+    """Radio ``shannon``: the rate from power, bandwidth, distance, noise and fading."""
 
-    j_per_bit: float | None = Field(None, gt=0)
-    transmit_power_w: float | None = Field(None, gt=0)
-    bandwidth_hz: float = Field(1e6, gt=0)
-    distance_m: float = Field(100.0, gt=0)
-    noise_w_per_hz: float = Field(4e-21, gt=0, description="thermal noise at 290 K")
+    bandwidth_hz: float = Field(1e6, ge=1, le=1e12)
+    uplink_power_w: float = Field(0.1, gt=0, le=1e6, description="radiated by a client")
+    downlink_power_w: float = Field(1.0, gt=0, le=1e6, description="radiated by the serving side")
+    receive_power_w: float = Field(0.1, ge=0, le=1e6, description="drawn by a client that listens")
+    min_distance_m: float = Field(10.0, ge=1, le=MAX_DISTANCE_M)
+    max_distance_m: float = Field(100.0, ge=1, le=MAX_DISTANCE_M)
     gain_at_1m: float = Field(1e-3, gt=0, le=1)
     path_loss_exponent: float = Field(3.0, ge=1, le=8)
+    noise_w_per_hz: float = Field(4e-21, ge=1e-30, le=1, description="thermal noise at 290 K")
+    fading: bool = Field(False, description="Rayleigh, drawn anew for each client and round")
 
     @model_validator(mode="after")
-    def _one_way(self) -> "LinkSettings":
-        if self.j_per_bit is not None and self.transmit_power_w is not None:
-            raise ValueError("give j_per_bit or transmit_power_w, not both")
+    def _reachable(self) -> "ShannonSettings":
+        if self.min_distance_m > self.max_distance_m:
+            raise ValueError(
+                f"min_distance_m {self.min_distance_m:g} is above "
+                f"max_distance_m {self.max_distance_m:g}"
+            )
+        try:
+            checked_cost(self.cost_at(self.max_distance_m, FADING_FLOOR if self.fading else 1.0))
+        except ValueError as error:
+            raise ValueError(f"at max_distance_m {self.max_distance_m:g} {error}") from None
         return self
 
-    def energy_j_per_bit(self) -> float:
-        """Return the joules that one bit costs on this link."""
-        if self.transmit_power_w is None:
-            return self.j_per_bit if self.j_per_bit is not None else 1e-7
-        rate_bps = shannon_rate_bps(
+    def radio_cost(self, seed: int, client: str, round_number: int) -> RadioCost:
+        """Return the joules per bit of a client in a round."""
+        distance_m = client_distance_m(seed, client, self.min_distance_m, self.max_distance_m)
+        fading = rayleigh_power_gain(seed, client, round_number) if self.fading else 1.0
+        return self.cost_at(distance_m, fading)
+
+    def cost_at(self, distance_m: float, fading_gain: float = 1.0) -> RadioCost:
+        """Return the joules per bit at a distance; both directions have the same gain."""
+        up_bps = self.rate_bps(self.uplink_power_w, distance_m, fading_gain)
+        down_bps = self.rate_bps(self.downlink_power_w, distance_m, fading_gain)
+        return RadioCost(
+            _per_bit(self.uplink_power_w, up_bps),
+            _per_bit(self.downlink_power_w, down_bps),
+            _per_bit(self.receive_power_w, down_bps),
+        )
+
+    def rate_bps(
+        self, transmit_power_w: float, distance_m: float, fading_gain: float = 1.0
+    ) -> float:
+        """Return Shannon's rate at this power and distance."""
+        return shannon_rate_bps(
             bandwidth_hz=self.bandwidth_hz,
-            transmit_power_w=self.transmit_power_w,
-            distance_m=self.distance_m,
+            transmit_power_w=transmit_power_w,
+            distance_m=distance_m,
             noise_w_per_hz=self.noise_w_per_hz,
             gain_at_1m=self.gain_at_1m,
             path_loss_exponent=self.path_loss_exponent,
+            fading_gain=fading_gain,
         )
-        return self.transmit_power_w / rate_bps
+
+
+def _per_bit(power_w: float, rate_bps: float) -> float:
+    return power_w / rate_bps if rate_bps > 0 else float("inf")
+
+
+class LinkSettings(_Section):
+    """Joules per bit that replace the figure of the radio."""
+
+    j_per_bit: float | None = Field(None, ge=0, lt=MAX_J_PER_BIT)
 
 
 class EnergySettings(_Section):
     """The energy model of clients that do not state their own radio."""
 
+    budget_j: float | None = Field(None, gt=0, description="joules for the whole run")
+    radio: str = Field("constant", description="constant, shannon, or a preset (fedaq radio)")
+    broadcast: bool = Field(False, description="one transmission reaches every client")
     uplink: LinkSettings = LinkSettings()
     downlink: LinkSettings = LinkSettings()
-    broadcast: bool = Field(False, description="one transmission reaches every client")
+    receive: LinkSettings = LinkSettings()
+    shannon: ShannonSettings = ShannonSettings()
 
-    def radio_cost(self) -> RadioCost:
-        """Return the joules per bit in both directions."""
-        return RadioCost(self.uplink.energy_j_per_bit(), self.downlink.energy_j_per_bit())
+    @field_validator("radio")
+    @classmethod
+    def _known(cls, radio: str) -> str:
+        known = ["constant", "shannon", *PRESETS]
+        if radio not in known:
+            raise ValueError(suggest(radio, known))
+        return radio
+
+    @model_validator(mode="after")
+    def _paid(self) -> "EnergySettings":
+        shannon = self.shannon.cost_at(self.shannon.max_distance_m)
+        checked_cost(self._replaced(shannon if self.radio == "shannon" else self._fixed()))
+        return self
+
+    def radio_cost(self, seed: int, client: str, round_number: int) -> RadioCost:
+        """Return the joules per bit of a client in a round.
+
+        Parameters
+        ----------
+        seed : int
+            Of the run; with radio ``shannon`` it decides distances and fading.
+        client : str
+            Its name.
+        round_number : int
+            From 1.
+        """
+        if self.radio == "shannon":
+            return self._replaced(self.shannon.radio_cost(seed, client, round_number))
+        return self._replaced(self._fixed())
+
+    def _fixed(self) -> RadioCost:
+        return CONSTANT if self.radio == "constant" else PRESETS[self.radio].cost()
+
+    def _replaced(self, cost: RadioCost) -> RadioCost:
+        given = {
+            "uplink_j_per_bit": self.uplink.j_per_bit,
+            "downlink_j_per_bit": self.downlink.j_per_bit,
+            "receive_j_per_bit": self.receive.j_per_bit,
+        }
+        return replace(cost, **{name: value for name, value in given.items() if value is not None})
+
+
+class PartitionSettings(_Section):
+    """How clients that are told ``--partition 2/5`` share the data of one machine."""
+
+    kind: Literal["iid", "shards", "dirichlet"] = "iid"
+    alpha: float = Field(0.5, ge=1e-3, le=1e6, description="dirichlet: smaller is less alike")
+    shards_per_client: int = Field(2, ge=1, le=1_000_000, description="shards")
 
 
 class NetworkSettings(_Section):
@@ -130,11 +270,18 @@ class Settings(_Section):
     base: Literal["broadcast", "exact"] = Field(
         "broadcast", description="updates are added to the broadcast model, or to the exact one"
     )
+    target_accuracy: float | None = Field(
+        None, gt=0, le=1, description="end the run at the first round that reaches it"
+    )
     capture: bool = Field(False, description="keep every payload in DIR/payloads")
     training: TrainingSettings = TrainingSettings()
     fixed: FixedSettings = FixedSettings()
+    adaquantfl: AdaquantflSettings = AdaquantflSettings()
+    dadaquant: DadaquantSettings = DadaquantSettings()
+    feddq: FeddqSettings = FeddqSettings()
     fedaq: FedaqSettings = FedaqSettings()
     energy: EnergySettings = EnergySettings()
+    partition: PartitionSettings = PartitionSettings()
     network: NetworkSettings = NetworkSettings()
 
 
@@ -173,7 +320,7 @@ def load_settings(
         _merge(merged, _read_toml(config), sources, str(config))
     variables = os.environ if environment is None else environment
     for name, text in sorted(variables.items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             _merge(merged, _nested(key, _value(text)), sources, f"environment {name}")
     for key, value in (flags or {}).items():
@@ -233,14 +380,16 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     dotted = ".".join(path)
-    source = next(
-        (sources[key] for key in (dotted, ".".join(path[:-1])) if key in sources), "settings"
-    )
+    # What is wrong with a whole section may come from any source that set a part of it.
+    touched = (sources[key] for key in sources if f"{key}.".startswith(f"{dotted}."))
+    source = " and ".join(dict.fromkeys(touched)) or "settings"
     if problem["type"] == "extra_forbidden":
         known = _names(path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
         return f"{source}: {dotted} is not a setting; {hint}"
+    if problem["type"] == "model_type":
+        return f"{source}: {dotted} is a section; set the names in it: {', '.join(_names(path))}"
     reason = problem["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     shown = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {problem['input']!r})"
     return f"{source}: {dotted}: {reason}{shown}" if dotted else f"{source}: {reason}{shown}"

@@ -1,11 +1,15 @@
 """A federation as processes: the same `fedaq server` and `fedaq client` as by hand."""
 
+import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,71 @@ from fedaq.errors import FedaqError, UserError
 from fedaq.settings import load_settings
 from fedaq_server.folder import results_folder
 
+_HOST = "127.0.0.1"
 _POLL_S = 0.05
 _LEAVE_S = 20.0
+# Less than a process gives itself (fedaq.cli.STOP_GRACE_S): this one must outlive the others.
+_STOP_S = 3.0
+
+
+@dataclass(frozen=True)
+class _Child:
+    """One process and the file that holds what it said."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def failed(self) -> bool:
+        """Tell whether it ended otherwise than well."""
+        return self.process.poll() not in (None, 0)
+
+    def failure(self) -> FedaqError:
+        """Return the error it died of: what it said last, of the kind its exit code names."""
+        text = self.log.read_text(errors="replace").strip()
+        if os.environ.get("FEDAQ_TRACEBACK"):
+            print(text, file=sys.stderr)
+        code = self.process.returncode
+        last = text.rpartition("\n")[2].removeprefix("fedaq: ")
+        kind = UserError if code == 2 else FedaqError
+        return kind(last or f"{self.log.stem} ended with code {code}")
+
+
+@dataclass(frozen=True)
+class _Children:
+    """The server and the clients, none of which outlives this process."""
+
+    all: list[_Child] = field(default_factory=list)
+
+    def start(self, command: list[str], log: Path, *, terminal: bool = False) -> None:
+        """Start a process; with `terminal`, its log holds its standard error only."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+        with log.open("wb") as file:
+            # The child must be on the list before a signal ends this process; it lets the
+            # signals through itself (fedaq.cli.main).
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=None if terminal else file,
+                    stderr=file,
+                )
+                self.all.append(_Child(process, log))
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+    def end(self) -> None:
+        """End every process that still runs."""
+        running = [child.process for child in self.all if child.process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + _STOP_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def run_processes(
@@ -32,87 +99,84 @@ def run_processes(
     UserError
         If a setting is wrong.
     FedaqError
-        If the server or all clients fail.
+        If the server fails, or a client before the first round is done.
     """
-    settings = load_settings(config=config, flags=flags, assignments=assignments)
-    folder = results_folder(out, settings)
-    port = port or _free_port()
-    shared = _options(flags, config, assignments)
-    server = [*_fedaq("server"), *shared, "--host", "127.0.0.1", "--port", str(port),
-              "--out", str(folder)]  # fmt: skip
-    logs = folder / "clients"
-    logs.mkdir(exist_ok=True)
-    client_flags = {name: flags.get(name) for name in ("task", "data", "seed")}
-    client_shared = _options(client_flags, config, assignments)
-    with ExitStack() as stack:
-        processes = [_start(stack, server, None)]
-        for number in range(1, settings.clients + 1):
-            command = [*_fedaq("client"), *client_shared, "--server", f"127.0.0.1:{port}",
-                       "--partition", f"{number}/{settings.clients}"]  # fmt: skip
-            processes.append(_start(stack, command, logs / f"client-{number}.log"))
-        _wait(processes[0], processes[1:], logs)
-
-
-def _wait(server: "subprocess.Popen[bytes]", clients: Sequence["subprocess.Popen[bytes]"],
-          logs: Path) -> None:  # fmt: skip
-    while server.poll() is None:
-        if all(client.poll() not in (None, 0) for client in clients):
-            raise FedaqError(f"every client failed; their last words are in {logs}")
-        time.sleep(_POLL_S)
-    if server.returncode == 2:
-        raise SystemExit(2)
-    if server.returncode != 0:
-        raise SystemExit(1)
-    for client in clients:
-        try:
-            client.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            client.terminate()
-
-
-def _start(stack: ExitStack, command: list[str], log: Path | None) -> "subprocess.Popen[bytes]":
-    output = None if log is None else stack.enter_context(log.open("wb"))
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=None if output is None else subprocess.STDOUT,
+    settings = load_settings(
+        config=config, flags={**flags, "network.port": port}, assignments=assignments
     )
-    stack.callback(_end, process)
-    return process
+    port = _claim_port(port or 0)
+    server = [*_fedaq("server", flags, config, assignments),
+              "--set", f"network.host={_HOST}", "--set", f"network.port={port}"]  # fmt: skip
+    client_flags = {name: flags.get(name) for name in ("task", "data", "seed")}
+    client = [*_fedaq("client", client_flags, config, assignments), "--server", f"{_HOST}:{port}"]
+    with results_folder(out, settings) as folder, _processes(folder) as (children, logs):
+        children.start([*server, "--out", str(folder)], logs / "server.log", terminal=True)
+        for number in range(1, settings.clients + 1):
+            part = ["--partition", f"{number}/{settings.clients}"]
+            children.start([*client, *part], logs / f"client-{number}.log")
+        _wait(children.all[0], children.all[1:], folder)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _wait(server: _Child, clients: Sequence[_Child], folder: Path) -> None:
+    while server.process.poll() is None:
+        failed = [client for client in clients if client.failed()]
+        # Later on, the rounds go on without a client that failed.
+        if len(failed) == len(clients) or (failed and not _has_begun(folder)):
+            raise failed[0].failure()
+        time.sleep(_POLL_S)
+    if server.failed():
+        raise server.failure()
+    for client in clients:
+        with suppress(subprocess.TimeoutExpired):
+            client.process.wait(_LEAVE_S)
 
 
-def _fedaq(command: str) -> list[str]:
-    return [sys.executable, "-m", "fedaq", command]
+@contextmanager
+def _processes(folder: Path) -> Iterator[tuple[_Children, Path]]:
+    """Give room to processes and their logs; a mistake of the user's leaves neither."""
+    children, logs = _Children(), folder / "logs"
+    logs.mkdir(exist_ok=True)
+    try:
+        yield children, logs
+    except UserError:
+        if not _has_begun(folder):
+            shutil.rmtree(logs)
+        raise
+    finally:
+        children.end()
 
 
-def _options(
-    flags: Mapping[str, Any], config: Path | None, assignments: Sequence[str]
+def _has_begun(folder: Path) -> bool:
+    return (folder / "run.json").exists()
+
+
+def _fedaq(
+    command: str, flags: Mapping[str, Any], config: Path | None, assignments: Sequence[str]
 ) -> list[str]:
-    options = []
+    line = [sys.executable, "-m", "fedaq", command]
     for name, value in {**flags, "config": config}.items():
         if value is not None:
-            options += [f"--{name}", str(value)]
+            line += [f"--{name}", str(value)]
     for assignment in assignments:
-        options += ["--set", assignment]
-    return options
+        line += ["--set", assignment]
+    return line
 
 
-def _free_port() -> int:
-    try:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-    except OSError as error:
-        raise UserError(f"no free port on 127.0.0.1: {error.strerror}") from None
+def _claim_port(port: int) -> int:
+    """Return the port if it is free, or any free one for port 0.
+
+    Raises
+    ------
+    UserError
+        If it is busy.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {_HOST}:{port}: {error.strerror}; choose another --port"
+            ) from None
+        claimed: int = probe.getsockname()[1]
+        return claimed

@@ -1,10 +1,18 @@
 """``fedaq run``: a server process and client processes on this machine."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from fedaq.options import Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+
+
+class Engine(StrEnum):
+    """How the two sides of a federation meet."""
+
+    PROCESSES = "processes"
+    LOCAL = "local"
 
 
 def run(
@@ -16,6 +24,9 @@ def run(
     seed: Seed = None,
     out: Out = None,
     port: Annotated[int | None, typer.Option(help="Port to use [any free one]")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="processes over gRPC, or everything in one process (local)")
+    ] = Engine.PROCESSES,
     config: Config = None,
     assignments: Set = None,
 ) -> None:
@@ -23,19 +34,19 @@ def run(
 
     Example: fedaq run --task digits --clients 5 --rounds 30 --scheme fedaq --out runs/first
     """
+    flags = {
+        "task": task,
+        "data": data,
+        "clients": clients,
+        "rounds": rounds,
+        "scheme": scheme,
+        "seed": seed,
+    }
+    if engine is Engine.LOCAL:
+        from fedaq_lab.local import run_local
+
+        run_local(config=config, out=out, flags=flags, assignments=assignments or [])
+        return
     from fedaq_lab.processes import run_processes
 
-    run_processes(
-        config=config,
-        out=out,
-        port=port,
-        flags={
-            "task": task,
-            "data": data,
-            "clients": clients,
-            "rounds": rounds,
-            "scheme": scheme,
-            "seed": seed,
-        },
-        assignments=assignments or [],
-    )
+    run_processes(config=config, out=out, port=port, flags=flags, assignments=assignments or [])

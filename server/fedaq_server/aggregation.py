@@ -96,12 +96,6 @@ class Contribution:
                 pb.REFUSAL_REASON_OUT_OF_ORDER,
                 f"a chunk for byte {offset} arrived; byte {self.received} is next",
             )
-        if not data or offset + len(data) > self._payload.code_bytes:
-            raise ProtocolError(
-                pb.REFUSAL_REASON_WRONG_SIZE,
-                f"a chunk of {len(data)} bytes at byte {offset} does not fit an update of "
-                f"{self._payload.code_bytes} code bytes",
-            )
         pieces = list(self._payload.pieces(offset, len(data)))
         self._check_raw(pieces, data)
         self._fold(pieces, data, sign=1)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from fedaq import payload
-from fedaq.model import ModelSpec
-from fedaq.payload import Bits, Payload
+from fedaq.payload import Payload
 from fedaq.quantizer import Floats
 from fedaq.v1 import federation_pb2 as pb
 
@@ -22,11 +21,10 @@ class Broadcast:
 
 
 def encode_broadcast(
-    spec: ModelSpec, model: Floats, bits: Bits, seed: int, round_number: int, chunk_bytes: int
+    header: Payload, model: Floats, seed: int, round_number: int, chunk_bytes: int
 ) -> Broadcast:
     """Code the model once for all clients."""
-    header = payload.plan_payload(spec, bits, payload.tensor_ranges(spec, model))
-    keys = payload.transfer_keys(spec, seed, "downlink", round_number)
+    keys = payload.transfer_keys(header.spec, seed, "downlink", round_number)
     frames = [pb.ServerMessage(model=payload.to_message(header, round_number)).SerializeToString()]
     for offset, length in header.chunks(chunk_bytes):
         data = payload.encode_chunk(header, model, keys, offset, length)

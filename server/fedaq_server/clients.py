@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fedaq.energy import RadioCost
 from fedaq.errors import FedaqError, ProtocolError
-from fedaq.quantizer import Range
+from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 
 # Chunks of one client that wait to be folded in; more stay with the sender.
@@ -22,11 +22,17 @@ class Stream(Protocol):
         """Return the next message, or None when the client has closed the stream."""
 
     async def write(self, frame: bytes) -> None:
-        """Send a serialized `ServerMessage`."""
+        """Send a serialized `ServerMessage`.
+
+        Raises
+        ------
+        DisconnectedError
+            If the stream has ended.
+        """
 
 
 class DisconnectedError(FedaqError):
-    """The client's stream ended in the middle of a round."""
+    """The client's stream has ended."""
 
 
 @dataclass(eq=False)
@@ -39,24 +45,32 @@ class Client:
         Its identity.
     examples : int
         The weight of its updates.
-    radio : RadioCost
-        Joules per bit of its link.
-    ranges : tuple of Range, optional
+    radio : RadioCost, optional
+        Joules per bit of its link as it states them itself; None where the server's energy
+        model applies.
+    ranges : tuple of Spread, optional
         Ranges of its last update, None before its first.
     """
 
     name: str
     examples: int
-    radio: RadioCost
+    radio: RadioCost | None
     stream: Stream
-    ranges: tuple[Range, ...] | None = None
+    ranges: tuple[Spread, ...] | None = None
     last_seen: float = field(default_factory=time.monotonic)
     _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
     _round: int = 0
-    _refused: int = 0
+    _refused: int = -1
+    _gone: bool = False
 
     async def send(self, message: pb.ServerMessage) -> None:
-        """Send one message."""
+        """Send one message.
+
+        Raises
+        ------
+        DisconnectedError
+            If the stream has ended.
+        """
         await self.stream.write(message.SerializeToString())
 
     async def refuse(self, round_number: int, error: ProtocolError) -> None:
@@ -71,6 +85,8 @@ class Client:
         """Let the messages of this round through to `expect`."""
         self._round = round_number
         self._inbox = asyncio.Queue(INBOX)
+        if self._gone:
+            self._inbox.put_nowait(None)
 
     def close_round(self) -> None:
         """Refuse whatever else arrives for this round."""
@@ -105,7 +121,11 @@ class Client:
         kind = message.WhichOneof("kind")
         if kind in ("heartbeat", None):
             return
-        round_number = getattr(getattr(message, kind), "round", 0)
+        if kind == "join":
+            again = ProtocolError(pb.REFUSAL_REASON_OUT_OF_ORDER, "you have joined already")
+            await self.refuse(0, again)
+            return
+        round_number = getattr(message, kind).round
         inbox = self._inbox
         if inbox is not None and round_number == self._round:
             await inbox.put(message)
@@ -119,7 +139,8 @@ class Client:
             )
 
     def hang_up(self) -> None:
-        """Let a waiting round know that the stream has ended."""
+        """Let a waiting round, and those to come, know that the stream has ended."""
+        self._gone = True
         if self._inbox is not None:
             if self._inbox.full():
                 self._inbox.get_nowait()
@@ -127,33 +148,59 @@ class Client:
 
 
 class Roster:
-    """Who is connected."""
+    """Who is connected, and who of them is waited for.
+
+    A client that missed a deadline is set aside until it is heard of again, so that it
+    holds up one round and not all of them.
+    """
 
     def __init__(self) -> None:
         self._clients: dict[str, Client] = {}
+        self._aside: set[str] = set()
         self._changed = asyncio.Condition()
         self.on_change: Callable[[int], None] = lambda count: None
 
     def __contains__(self, name: str) -> bool:
         return name in self._clients
 
-    def present(self) -> list[Client]:
+    def everyone(self) -> list[Client]:
         """Return the connected clients in the order of their names."""
         return [self._clients[name] for name in sorted(self._clients)]
 
-    async def add(self, client: Client) -> None:
-        """Let a client take part from the next round on."""
+    def ready(self) -> list[Client]:
+        """Return those of them that are not set aside."""
+        return [client for client in self.everyone() if client.name not in self._aside]
+
+    def add(self, client: Client) -> None:
+        """Let a client take part from the next round on; tell nobody before `announce`."""
         self._clients[client.name] = client
-        await self._notify()
+
+    async def announce(self) -> None:
+        """Wake who waits for a change of the roster."""
+        self.on_change(len(self._clients))
+        async with self._changed:
+            self._changed.notify_all()
 
     async def remove(self, client: Client) -> None:
         """Forget a client whose stream has ended."""
         del self._clients[client.name]
+        self._aside.discard(client.name)
         client.hang_up()
-        await self._notify()
+        await self.announce()
+
+    def set_aside(self, client: Client) -> None:
+        """Begin rounds without this client until it is heard of."""
+        if client.name in self._clients:
+            self._aside.add(client.name)
+
+    async def heard_of(self, client: Client) -> None:
+        """Wait for this client again."""
+        if client.name in self._aside:
+            self._aside.remove(client.name)
+            await self.announce()
 
     async def wait_for(self, count: int, timeout_s: float) -> list[Client]:
-        """Wait until `count` clients are connected and return all that are.
+        """Wait until `count` clients are ready and return all that are.
 
         Raises
         ------
@@ -162,15 +209,10 @@ class Roster:
         """
         try:
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: len(self._clients) >= count)
+                await self._changed.wait_for(lambda: len(self.ready()) >= count)
         except TimeoutError:
             raise FedaqError(
-                f"{len(self._clients)} of {count} clients connected within {timeout_s:g} s; "
+                f"{len(self.ready())} of {count} clients connected within {timeout_s:g} s; "
                 "start more of them or ask for fewer with --clients"
             ) from None
-        return self.present()
-
-    async def _notify(self) -> None:
-        self.on_change(len(self._clients))
-        async with self._changed:
-            self._changed.notify_all()
+        return self.ready()

@@ -1,7 +1,6 @@
 """What a person sees while a federation trains, and the table at the end."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,9 +24,8 @@ def si(value: float, unit: str) -> str:
 class Display:
     """Live progress on a terminal, one line per round elsewhere."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._folder = folder
         self._energy_j = 0.0
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fedaq import payload
 from fedaq.errors import ProtocolError
 from fedaq.payload import Bits, Payload
-from fedaq.quantizer import Range
+from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate, Contribution
 from fedaq_server.broadcast import Broadcast
@@ -18,6 +18,9 @@ from fedaq_server.clients import Client
 from fedaq_server.schemes import Plan, RoundState, Scheme, checked_bits
 
 T = TypeVar("T")
+
+# The greatest float32: a sum over all examples of all clients stays finite in float64.
+LARGEST_LOSS = 3.4028234663852886e38
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class RoundWork:
     ----------
     folder : Executor
         One worker: folding is serial, so the running sum needs no lock.
+    granted : dict of str to int
+        Payload bytes that each client was told to send; they cost energy even if the update
+        comes too late to count.
     """
 
     state: RoundState
@@ -38,6 +44,7 @@ class RoundWork:
     deadline_s: float
     folder: Executor
     capture: Capture | None
+    granted: dict[str, int] = field(default_factory=dict)
 
     async def fold(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a step of the aggregation off the event loop."""
@@ -49,7 +56,7 @@ class Report:
     """What one client brought to the round."""
 
     client: Client
-    ranges: tuple[Range, ...]
+    ranges: tuple[Spread, ...]
     train_loss: float
     update: Payload
 
@@ -87,13 +94,14 @@ async def _send_model(client: Client, work: RoundWork) -> None:
         downlink_bits=work.plan.downlink_bits,
         uplink_bits=work.plan.uplink_bits[client.name],
         price=work.plan.price,
+        clip=work.plan.clip,
     )
     await client.send(pb.ServerMessage(plan=plan))
     for frame in work.broadcast.frames:
         await client.stream.write(frame)
 
 
-async def _receive_report(client: Client, work: RoundWork) -> tuple[tuple[Range, ...], float]:
+async def _receive_report(client: Client, work: RoundWork) -> tuple[tuple[Spread, ...], float]:
     report = (await client.expect("range_report")).range_report
     tensors = work.state.spec.tensors
     if len(report.ranges) != len(tensors):
@@ -102,19 +110,22 @@ async def _receive_report(client: Client, work: RoundWork) -> tuple[tuple[Range,
             f"the range report has {len(report.ranges)} tensors, the model {len(tensors)}",
         )
     ranges = tuple(
-        payload.reported_range(tensor.name, bounds.lo, bounds.hi)
-        for tensor, bounds in zip(tensors, report.ranges, strict=True)
+        payload.reported_spread(tensor.name, message)
+        for tensor, message in zip(tensors, report.ranges, strict=True)
     )
-    if not abs(report.train_loss) < float("inf"):
-        raise ProtocolError(pb.REFUSAL_REASON_NOT_FINITE, "the training loss is not finite")
+    if not abs(report.train_loss) <= LARGEST_LOSS:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_NOT_FINITE, f"the training loss {report.train_loss} is no finite loss"
+        )
     return ranges, report.train_loss
 
 
-async def _grant(client: Client, work: RoundWork, ranges: tuple[Range, ...]) -> Bits:
+async def _grant(client: Client, work: RoundWork, ranges: tuple[Spread, ...]) -> Bits:
     state = work.state
     bits = checked_bits(
         work.scheme.grant(state, work.plan, state.clients[client.name], ranges), state.spec
     )
+    work.granted[client.name] = payload.payload_bytes(state.spec, bits)
     grant = pb.UplinkGrant(round=state.round, uplink_bits=bits)
     await client.send(pb.ServerMessage(grant=grant))
     return bits

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fedaq_server.wire import WireCounter, socket_counter
 
 log = logging.getLogger(__name__)
 
-GOODBYE_S = 10.0
+GOODBYE_S = 5.0
 
 
 class Run:
@@ -49,7 +50,7 @@ class Run:
     ) -> None:
         self.settings = settings
         self.folder = folder
-        self.task = load_task(settings.task)
+        self.task = load_task(settings.task, settings.data)
         self.training = training_of(self.task, settings)
         scheme = load_scheme(settings)
         torch.set_num_threads(1)
@@ -87,7 +88,8 @@ class Run:
             await run_rounds(self.federation, wire)
             content = save(named_tensors(self.spec, self.federation.model))
             write_atomically(self.folder / "model.safetensors", content)
-            reason = f"all {self.settings.rounds} rounds are done"
+            self._write(finished=True)
+            reason = f"the run is over after {len(self.records)} rounds"
         except BaseException:
             reason = "the server stopped"
             raise
@@ -96,11 +98,15 @@ class Run:
 
     def _record(self, record: RoundRecord) -> None:
         self.records.append(record)
-        write_run(self.folder, self._facts(), self.records)
+        self._write(finished=False)
         self._on_round(record)
 
-    def _facts(self) -> dict[str, Any]:
+    def _write(self, *, finished: bool) -> None:
+        write_run(self.folder, self._facts(finished), self.records)
+
+    def _facts(self, finished: bool) -> dict[str, Any]:
         return {
+            "finished": finished,
             "fedaq": __version__,
             "task": self.settings.task,
             "scheme": self.settings.scheme,
@@ -112,8 +118,10 @@ class Run:
 
     async def _say_goodbye(self, reason: str) -> None:
         finish = pb.ServerMessage(finish=pb.Finish(reason=reason))
-        goodbyes = (client.send(finish) for client in self.roster.present())
-        await asyncio.gather(*goodbyes, return_exceptions=True)
+        goodbyes = [client.send(finish) for client in self.roster.everyone()]
+        with suppress(TimeoutError):  # a client that reads nothing cannot be told either
+            async with asyncio.timeout(GOODBYE_S):
+                await asyncio.gather(*goodbyes, return_exceptions=True)
 
 
 def training_of(task: Task, settings: Settings) -> Training:

@@ -1,14 +1,17 @@
 """The folder of a run."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedaq.errors import UserError
 from fedaq.settings import Settings
 
 
-def results_folder(out: Path | None, settings: Settings) -> Path:
-    """Make the folder of a run and return it.
+@contextmanager
+def results_folder(out: Path | None, settings: Settings) -> Iterator[Path]:
+    """Make the folder of a run; if nothing came of the run, remove it again.
 
     Raises
     ------
@@ -24,4 +27,8 @@ def results_folder(out: Path | None, settings: Settings) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be made: {error.strerror}") from None
-    return out
+    try:
+        yield out
+    finally:
+        with suppress(OSError):  # it is not empty
+            out.rmdir()

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.logging import RichHandler
 
-from fedaq.settings import load_settings
+from fedaq.settings import Settings, load_settings
 from fedaq.terminal import console
 from fedaq_server.display import Display
 from fedaq_server.federation import Run, serve
@@ -29,16 +29,31 @@ def run_server(
         If too few clients connect in time.
     """
     settings = load_settings(config=config, flags=flags, assignments=assignments)
+    show_run(settings, out, lambda run, display: serve(run, display.on_listening))
+
+
+def show_run(
+    settings: Settings,
+    out: Path | None,
+    federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
+) -> None:
+    """Carry out a run that `federate` brings clients to; show progress, table and picture.
+
+    Raises
+    ------
+    FedaqError
+        If the run fails.
+    """
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
         handlers=[RichHandler(console=console, show_path=False, show_level=False)],
     )
-    folder = results_folder(out, settings)
-    with Display(settings, folder) as display:
-        run = Run(settings, folder, display.on_round)
-        run.roster.on_change = display.on_clients
-        asyncio.run(serve(run, display.on_listening))
-    display.summary(run.records)
-    picture = draw_run(folder)
-    console.print(f"results: {folder}   picture: {picture}")
+    with results_folder(out, settings) as folder:
+        with Display(settings) as display:
+            run = Run(settings, folder, display.on_round)
+            run.roster.on_change = display.on_clients
+            asyncio.run(federate(run, display))
+        display.summary(run.records)
+        picture = draw_run(folder)
+        console.print(f"results: {folder}   picture: {picture}")

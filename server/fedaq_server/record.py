@@ -29,7 +29,7 @@ class RoundRecord:
     uplink_wire_bytes, downlink_wire_bytes : int or None
         All bytes that crossed the sockets; None where they cannot be measured.
     energy_j : float
-        Joules for the payload bits in both directions.
+        Joules for the payload bits in both directions, those of the listening clients included.
     """
 
     round: int
@@ -56,13 +56,18 @@ def measure(
     evaluation: Evaluation,
     wire: WireBytes | None,
     *,
+    granted: Mapping[str, int],
     price: float,
     seconds: float,
 ) -> RoundRecord:
-    """Sum up a round; `reports` come in the order of the clients' names."""
+    """Sum up a round.
+
+    `reports` come in the order of the clients' names. Energy is charged for every grant, also
+    where the update was left out.
+    """
     examples = sum(report.client.examples for report in reports)
     uplink_j = sum(
-        report.client.radio.uplink_j_per_bit * 8 * report.update.payload_bytes for report in reports
+        state.clients[name].radio.uplink_j_per_bit * 8 * granted[name] for name in sorted(granted)
     )
     receivers = len(state.clients)
     loss = sum(report.client.examples * report.train_loss for report in reports)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from torch import nn
 from fedaq.energy import downlink_j_per_bit
 from fedaq.errors import ProtocolError
 from fedaq.model import ModelSpec
-from fedaq.payload import tensor_ranges
-from fedaq.quantizer import Floats
+from fedaq.payload import clipped_ranges, plan_payload, tensor_spreads
+from fedaq.quantizer import Floats, Spread
 from fedaq.settings import Settings
 from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
@@ -24,10 +25,12 @@ from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
 from fedaq_server.exchange import Report, RoundWork, exchange
 from fedaq_server.record import RoundRecord, measure
-from fedaq_server.schemes import ClientState, Outcome, RoundState, Scheme, checked_bits
+from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked_bits
 from fedaq_server.wire import WireCounter
 
 log = logging.getLogger(__name__)
+
+NOTICE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,52 +77,69 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
     settings = federation.settings
     with ThreadPoolExecutor(1, "fold") as folder:
         for number in range(1, settings.rounds + 1):
-            started = time.monotonic()
             wanted = settings.clients if number == 1 else 1
             clients = await federation.roster.wait_for(wanted, settings.network.join_timeout_s)
-            state = _state(federation, number, clients)
-            work = await _begin(federation, state, clients, folder)
-            reports = await _exchange_all(clients, work)
+            started = time.monotonic()
+            spreads = await asyncio.to_thread(tensor_spreads, federation.spec, federation.model)
+            state = _state(federation, number, clients, spreads)
+            plan = federation.scheme.plan(state)
+            if plan is None:
+                break
+            work = await _begin(federation, state, plan, clients, folder)
+            reports = await _exchange_all(clients, work, federation.roster)
             await asyncio.to_thread(_advance, federation, work)
             evaluation = await asyncio.to_thread(federation.evaluate)
             record = measure(
                 state, work.broadcast.payload, reports, evaluation, wire.sample(),
-                price=work.plan.price, seconds=time.monotonic() - started,
+                granted=work.granted, price=work.plan.price, seconds=time.monotonic() - started,
             )  # fmt: skip
             federation.scheme.learn(_outcome(record, reports))
             federation.on_round(record)
+            if settings.target_accuracy and record.test_accuracy >= settings.target_accuracy:
+                break
 
 
-def _state(federation: Federation, number: int, clients: list[Client]) -> RoundState:
+def _state(
+    federation: Federation, number: int, clients: list[Client], spreads: tuple[Spread, ...]
+) -> RoundState:
+    settings = federation.settings
     examples = sum(client.examples for client in clients)
     states = {
         client.name: ClientState(
-            client.name, client.examples / examples, client.radio, client.ranges
+            client.name,
+            client.examples / examples,
+            client.radio or settings.energy.radio_cost(settings.seed, client.name, number),
+            client.ranges,
         )
         for client in clients
     }
     return RoundState(
         round=number,
-        rounds=federation.settings.rounds,
+        rounds=settings.rounds,
         spec=federation.spec,
-        weight_ranges=tensor_ranges(federation.spec, federation.model),
+        weight_ranges=spreads,
         clients=states,
         downlink_j_per_bit=downlink_j_per_bit(
-            [client.radio for client in clients], broadcast=federation.settings.energy.broadcast
+            [client.radio for client in states.values()], broadcast=settings.energy.broadcast
         ),
     )
 
 
 async def _begin(
-    federation: Federation, state: RoundState, clients: list[Client], folder: ThreadPoolExecutor
+    federation: Federation,
+    state: RoundState,
+    plan: Plan,
+    clients: list[Client],
+    folder: ThreadPoolExecutor,
 ) -> RoundWork:
     settings = federation.settings
-    plan = federation.scheme.plan(state)
+    bits = checked_bits(plan.downlink_bits, federation.spec)
+    spreads = state.weight_ranges
+    ranges = clipped_ranges(spreads, bits) if plan.clip else spreads
     broadcast = await asyncio.to_thread(
         encode_broadcast,
-        federation.spec,
+        plan_payload(federation.spec, bits, ranges),
         federation.model,
-        checked_bits(plan.downlink_bits, federation.spec),
         settings.seed,
         state.round,
         settings.network.chunk_bytes,
@@ -141,7 +161,7 @@ async def _begin(
     )
 
 
-async def _exchange_all(clients: list[Client], work: RoundWork) -> list[Report]:
+async def _exchange_all(clients: list[Client], work: RoundWork, roster: Roster) -> list[Report]:
     """Return the reports of the clients that finished in time, in the order of their names."""
     tasks = {asyncio.create_task(exchange(client, work)): client for client in clients}
     _, late = await asyncio.wait(tasks, timeout=work.deadline_s)
@@ -154,12 +174,19 @@ async def _exchange_all(clients: list[Client], work: RoundWork) -> list[Report]:
             reports.append(result)
         elif isinstance(result, ProtocolError | DisconnectedError):
             log.warning("round %d: %s left out: %s", work.state.round, client.name, result)
-        elif isinstance(result, asyncio.CancelledError):
-            log.warning("round %d: %s left out: too late", work.state.round, client.name)
-            await client.refuse(work.state.round, _too_late(work))
-        else:
+        elif not isinstance(result, asyncio.CancelledError):
             raise result
+    await asyncio.gather(*(_set_aside(tasks[task], work, roster) for task in late))
     return reports
+
+
+async def _set_aside(client: Client, work: RoundWork, roster: Roster) -> None:
+    log.warning("round %d: %s left out: too late", work.state.round, client.name)
+    roster.set_aside(client)
+    # It may have stopped reading, and then nothing can be written to it either.
+    with suppress(DisconnectedError, TimeoutError):
+        async with asyncio.timeout(NOTICE_S):
+            await client.refuse(work.state.round, _too_late(work))
 
 
 def _too_late(work: RoundWork) -> ProtocolError:

@@ -10,27 +10,34 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from fedaq import PROTOCOL_VERSION, model
-from fedaq.energy import RadioCost
+from fedaq.energy import RadioCost, checked_cost
 from fedaq.errors import UserError
 from fedaq.link import METHOD, SERVER_OPTIONS, SERVICE
 from fedaq.model import ModelSpec
 from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.clients import Client, Roster, Stream
+from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 
 log = logging.getLogger(__name__)
 
-MAX_NAME = 64
+# In UTF-8; a name becomes part of a file name, which may have 255 bytes.
+MAX_NAME_BYTES = 64
 MAX_EXAMPLES = 2**40
 MISSED_HEARTBEATS = 3
+_LONGEST_SENTENCE = 500
 
 
 class JoinRefusedError(Exception):
-    """A client may not join; the sentence is for its operator."""
+    """A client may not join, or may not stay; the sentence is for its operator and ours.
+
+    It may quote what the client sent, so it is cut to what fits an HTTP/2 trailer and
+    cleared of what would steer a terminal.
+    """
 
     def __init__(self, code: grpc.StatusCode, sentence: str) -> None:
-        super().__init__(sentence)
+        shown = "".join(c if c.isprintable() else "?" for c in sentence[:_LONGEST_SENTENCE])
+        super().__init__(shown)
         self.code = code
 
 
@@ -64,10 +71,15 @@ class Admission:
                 f"{join.protocol_version}; install the same fedaq on both",
             )
         name = join.client
-        if not (0 < len(name) <= MAX_NAME and name.isprintable() and not set(name) & set("/\\ ")):
+        if (
+            not 0 < len(name.encode()) <= MAX_NAME_BYTES
+            or not name.isprintable()
+            or set(name) & set("/\\ ")
+        ):
             raise JoinRefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"a client name has 1 to {MAX_NAME} printable characters, no spaces or slashes",
+                f"a client name has 1 to {MAX_NAME_BYTES} printable characters (bytes in UTF-8), "
+                "no spaces or slashes",
             )
         if not 0 < join.examples <= MAX_EXAMPLES:
             raise JoinRefusedError(
@@ -112,15 +124,20 @@ class Admission:
                 f"the client's model is not the server's: {difference} (server here, client there)",
             )
 
-    def _radio(self, join: pb.Join) -> RadioCost:
+    def _radio(self, join: pb.Join) -> RadioCost | None:
         if not join.HasField("radio"):
-            return self.settings.energy.radio_cost()
-        costs = RadioCost(join.radio.uplink_j_per_bit, join.radio.downlink_j_per_bit)
-        if not all(0 < cost < 1 for cost in (costs.uplink_j_per_bit, costs.downlink_j_per_bit)):
-            raise JoinRefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT, "a radio needs more than 0, less than 1 J/bit"
+            return None
+        stated = join.radio
+        try:
+            return checked_cost(
+                RadioCost(
+                    stated.uplink_j_per_bit, stated.downlink_j_per_bit, stated.receive_j_per_bit
+                )
             )
-        return costs
+        except ValueError as error:
+            raise JoinRefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, f"the radio of {join.client}: {error}"
+            ) from None
 
 
 async def serve_client(admission: Admission, stream: Stream) -> None:
@@ -129,25 +146,43 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
     Raises
     ------
     JoinRefusedError
-        If it may not join.
+        If it may not join, or falls silent.
     """
-    client = admission.admit(await stream.read(), stream)
     patience_s = MISSED_HEARTBEATS * admission.settings.network.heartbeat_interval_s
-    # Welcome first: once on the roster, a round may write to the stream at any moment.
-    await client.send(admission.welcome())
-    await admission.roster.add(client)
-    log.info("%s joined with %d examples", client.name, client.examples)
     try:
+        async with asyncio.timeout(patience_s):
+            join = await stream.read()
+    except TimeoutError:
+        raise _silent(patience_s) from None
+    client = admission.admit(join, stream)
+    # Listed before anything is awaited, or two of one name could pass. The welcome still
+    # goes first: a stream writes in the order of the calls.
+    admission.roster.add(client)
+    try:
+        await client.send(admission.welcome())
+        await admission.roster.announce()
+        log.info("%s joined with %d examples", client.name, client.examples)
         while True:
             async with asyncio.timeout(patience_s):
                 message = await stream.read()
             if message is None or message.WhichOneof("kind") == "leave":
                 break
+            if message.WhichOneof("kind") != "heartbeat":
+                await admission.roster.heard_of(client)
             await client.deliver(message)
     except TimeoutError:
-        log.warning("%s was silent for %g s and is taken off the roster", client.name, patience_s)
+        raise _silent(patience_s) from None
+    except DisconnectedError:
+        pass
     finally:
         await admission.roster.remove(client)
+
+
+def _silent(patience_s: float) -> JoinRefusedError:
+    return JoinRefusedError(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        f"nothing was heard of you for {patience_s:g} s; join again",
+    )
 
 
 class _GrpcStream:
@@ -169,8 +204,11 @@ class _GrpcStream:
             ) from None
 
     async def write(self, frame: bytes) -> None:
-        async with self._writing:
-            await self._context.write(frame)
+        try:
+            async with self._writing:
+                await self._context.write(frame)
+        except (grpc.aio.BaseError, asyncio.InvalidStateError):
+            raise DisconnectedError("the stream has ended") from None
 
 
 Handler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64\x61q/v1/federation.proto\x12\x08\x66\x65\x64\x61q.v1\"\xff\x01\n\rClientMessage\x12\x1e\n\x04join\x18\x01 \x01(\x0b\x32\x0e.fedaq.v1.JoinH\x00\x12-\n\x0crange_report\x18\x02 \x01(\x0b\x32\x15.fedaq.v1.RangeReportH\x00\x12)\n\x06update\x18\x03 \x01(\x0b\x32\x17.fedaq.v1.PayloadHeaderH\x00\x12 \n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x0f.fedaq.v1.ChunkH\x00\x12(\n\theartbeat\x18\x05 \x01(\x0b\x32\x13.fedaq.v1.HeartbeatH\x00\x12 \n\x05leave\x18\x06 \x01(\x0b\x32\x0f.fedaq.v1.LeaveH\x00\x42\x06\n\x04kind\"\xc6\x02\n\rServerMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.fedaq.v1.WelcomeH\x00\x12#\n\x04plan\x18\x02 \x01(\x0b\x32\x13.fedaq.v1.RoundPlanH\x00\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x17.fedaq.v1.PayloadHeaderH\x00\x12 \n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x0f.fedaq.v1.ChunkH\x00\x12&\n\x05grant\x18\x05 \x01(\x0b\x32\x15.fedaq.v1.UplinkGrantH\x00\x12$\n\x07receipt\x18\x06 \x01(\x0b\x32\x11.fedaq.v1.ReceiptH\x00\x12$\n\x07refusal\x18\x07 \x01(\x0b\x32\x11.fedaq.v1.RefusalH\x00\x12\"\n\x06\x66inish\x18\x08 \x01(\x0b\x32\x10.fedaq.v1.FinishH\x00\x42\x06\n\x04kind\"\x9d\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x04\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.fedaq.v1.ModelSignature\x12\x1e\n\x05radio\x18\x05 \x01(\x0b\x32\x0f.fedaq.v1.Radio\x12\x10\n\x08software\x18\x06 \x01(\t\"7\n\x0eModelSignature\x12%\n\x07tensors\x18\x01 \x03(\x0b\x32\x14.fedaq.v1.TensorSpec\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12!\n\x05\x64type\x18\x03 \x01(\x0e\x32\x12.fedaq.v1.DataType\"=\n\x05Radio\x12\x18\n\x10uplink_j_per_bit\x18\x01 \x01(\x01\x12\x1a\n\x12\x64ownlink_j_per_bit\x18\x02 \x01(\x01\"\x9a\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12$\n\x08training\x18\x04 \x01(\x0b\x32\x12.fedaq.v1.Training\x12\x1c\n\x14heartbeat_interval_s\x18\x05 \x01(\x01\x12\x13\n\x0b\x63hunk_bytes\x18\x06 \x01(\r\"]\n\x08Training\x12\x14\n\x0clocal_epochs\x18\x01 \x01(\r\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\x12\x10\n\x08momentum\x18\x04 \x01(\x01\"y\n\tRoundPlan\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\x12\n\ndeadline_s\x18\x03 \x01(\x01\x12\x15\n\rdownlink_bits\x18\x04 \x03(\r\x12\x13\n\x0buplink_bits\x18\x05 \x03(\r\x12\r\n\x05price\x18\x06 \x01(\x01\"l\n\x0cTensorHeader\x12\x1e\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x0f.fedaq.v1.Codec\x12\x0c\n\x04\x62its\x18\x02 \x01(\r\x12\x0f\n\x02lo\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x02hi\x18\x04 \x01(\x02H\x01\x88\x01\x01\x42\x05\n\x03_loB\x05\n\x03_hi\"[\n\rPayloadHeader\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\ncode_bytes\x18\x02 \x01(\x04\x12\'\n\x07tensors\x18\x03 \x03(\x0b\x32\x16.fedaq.v1.TensorHeader\"4\n\x05\x43hunk\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"%\n\x0bTensorRange\x12\n\n\x02lo\x18\x01 \x01(\x02\x12\n\n\x02hi\x18\x02 \x01(\x02\"W\n\x0bRangeReport\x12\r\n\x05round\x18\x01 \x01(\r\x12%\n\x06ranges\x18\x02 \x03(\x0b\x32\x15.fedaq.v1.TensorRange\x12\x12\n\ntrain_loss\x18\x03 \x01(\x01\"1\n\x0bUplinkGrant\x12\r\n\x05round\x18\x01 \x01(\r\x12\x13\n\x0buplink_bits\x18\x02 \x03(\r\"\x18\n\x07Receipt\x12\r\n\x05round\x18\x01 \x01(\r\"R\n\x07Refusal\x12\r\n\x05round\x18\x01 \x01(\r\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.fedaq.v1.RefusalReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x0b\n\tHeartbeat\"\x17\n\x05Leave\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x18\n\x06\x46inish\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x82\x01\n\x0f\x43\x61pturedPayload\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.fedaq.v1.ModelSignature\x12\'\n\x06header\x18\x02 \x01(\x0b\x32\x17.fedaq.v1.PayloadHeader\x12\r\n\x05\x63odes\x18\x03 \x01(\x0c\x12\x0e\n\x06sender\x18\x04 \x01(\t*<\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01*@\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\r\n\tCODEC_RAW\x10\x01\x12\x11\n\rCODEC_UNIFORM\x10\x02*\xb1\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREFUSAL_REASON_STALE_ROUND\x10\x01\x12\x1f\n\x1bREFUSAL_REASON_OUT_OF_ORDER\x10\x02\x12\x1e\n\x1aREFUSAL_REASON_WRONG_SHAPE\x10\x03\x12\x1d\n\x19REFUSAL_REASON_NOT_FINITE\x10\x04\x12\x1d\n\x19REFUSAL_REASON_WRONG_SIZE\x10\x05\x12#\n\x1fREFUSAL_REASON_BITS_NOT_GRANTED\x10\x06\x12\x1b\n\x17REFUSAL_REASON_DEADLINE\x10\x07\x12\x1f\n\x1bREFUSAL_REASON_OUT_OF_RANGE\x10\x08\x32Q\n\nFederation\x12\x43\n\x0bParticipate\x12\x17.fedaq.v1.ClientMessage\x1a\x17.fedaq.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64\x61q/v1/federation.proto\x12\x08\x66\x65\x64\x61q.v1\"\xff\x01\n\rClientMessage\x12\x1e\n\x04join\x18\x01 \x01(\x0b\x32\x0e.fedaq.v1.JoinH\x00\x12-\n\x0crange_report\x18\x02 \x01(\x0b\x32\x15.fedaq.v1.RangeReportH\x00\x12)\n\x06update\x18\x03 \x01(\x0b\x32\x17.fedaq.v1.PayloadHeaderH\x00\x12 \n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x0f.fedaq.v1.ChunkH\x00\x12(\n\theartbeat\x18\x05 \x01(\x0b\x32\x13.fedaq.v1.HeartbeatH\x00\x12 \n\x05leave\x18\x06 \x01(\x0b\x32\x0f.fedaq.v1.LeaveH\x00\x42\x06\n\x04kind\"\xc6\x02\n\rServerMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.fedaq.v1.WelcomeH\x00\x12#\n\x04plan\x18\x02 \x01(\x0b\x32\x13.fedaq.v1.RoundPlanH\x00\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x17.fedaq.v1.PayloadHeaderH\x00\x12 \n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x0f.fedaq.v1.ChunkH\x00\x12&\n\x05grant\x18\x05 \x01(\x0b\x32\x15.fedaq.v1.UplinkGrantH\x00\x12$\n\x07receipt\x18\x06 \x01(\x0b\x32\x11.fedaq.v1.ReceiptH\x00\x12$\n\x07refusal\x18\x07 \x01(\x0b\x32\x11.fedaq.v1.RefusalH\x00\x12\"\n\x06\x66inish\x18\x08 \x01(\x0b\x32\x10.fedaq.v1.FinishH\x00\x42\x06\n\x04kind\"\x9d\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x04\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.fedaq.v1.ModelSignature\x12\x1e\n\x05radio\x18\x05 \x01(\x0b\x32\x0f.fedaq.v1.Radio\x12\x10\n\x08software\x18\x06 \x01(\t\"7\n\x0eModelSignature\x12%\n\x07tensors\x18\x01 \x03(\x0b\x32\x14.fedaq.v1.TensorSpec\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12!\n\x05\x64type\x18\x03 \x01(\x0e\x32\x12.fedaq.v1.DataType\"X\n\x05Radio\x12\x18\n\x10uplink_j_per_bit\x18\x01 \x01(\x01\x12\x1a\n\x12\x64ownlink_j_per_bit\x18\x02 \x01(\x01\x12\x19\n\x11receive_j_per_bit\x18\x03 \x01(\x01\"\x9a\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12$\n\x08training\x18\x04 \x01(\x0b\x32\x12.fedaq.v1.Training\x12\x1c\n\x14heartbeat_interval_s\x18\x05 \x01(\x01\x12\x13\n\x0b\x63hunk_bytes\x18\x06 \x01(\r\"]\n\x08Training\x12\x14\n\x0clocal_epochs\x18\x01 \x01(\r\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\x12\x10\n\x08momentum\x18\x04 \x01(\x01\"\x87\x01\n\tRoundPlan\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\x12\n\ndeadline_s\x18\x03 \x01(\x01\x12\x15\n\rdownlink_bits\x18\x04 \x03(\r\x12\x13\n\x0buplink_bits\x18\x05 \x03(\r\x12\r\n\x05price\x18\x06 \x01(\x01\x12\x0c\n\x04\x63lip\x18\x07 \x01(\x08\"l\n\x0cTensorHeader\x12\x1e\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x0f.fedaq.v1.Codec\x12\x0c\n\x04\x62its\x18\x02 \x01(\r\x12\x0f\n\x02lo\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x02hi\x18\x04 \x01(\x02H\x01\x88\x01\x01\x42\x05\n\x03_loB\x05\n\x03_hi\"[\n\rPayloadHeader\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\ncode_bytes\x18\x02 \x01(\x04\x12\'\n\x07tensors\x18\x03 \x03(\x0b\x32\x16.fedaq.v1.TensorHeader\"4\n\x05\x43hunk\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"F\n\x0bTensorRange\x12\n\n\x02lo\x18\x01 \x01(\x02\x12\n\n\x02hi\x18\x02 \x01(\x02\x12\x0c\n\x04mean\x18\x03 \x01(\x02\x12\x11\n\tdeviation\x18\x04 \x01(\x02\"W\n\x0bRangeReport\x12\r\n\x05round\x18\x01 \x01(\r\x12%\n\x06ranges\x18\x02 \x03(\x0b\x32\x15.fedaq.v1.TensorRange\x12\x12\n\ntrain_loss\x18\x03 \x01(\x01\"1\n\x0bUplinkGrant\x12\r\n\x05round\x18\x01 \x01(\r\x12\x13\n\x0buplink_bits\x18\x02 \x03(\r\"\x18\n\x07Receipt\x12\r\n\x05round\x18\x01 \x01(\r\"R\n\x07Refusal\x12\r\n\x05round\x18\x01 \x01(\r\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.fedaq.v1.RefusalReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x0b\n\tHeartbeat\"\x17\n\x05Leave\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x18\n\x06\x46inish\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x82\x01\n\x0f\x43\x61pturedPayload\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.fedaq.v1.ModelSignature\x12\'\n\x06header\x18\x02 \x01(\x0b\x32\x17.fedaq.v1.PayloadHeader\x12\r\n\x05\x63odes\x18\x03 \x01(\x0c\x12\x0e\n\x06sender\x18\x04 \x01(\t*<\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01*@\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\r\n\tCODEC_RAW\x10\x01\x12\x11\n\rCODEC_UNIFORM\x10\x02*\xb1\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREFUSAL_REASON_STALE_ROUND\x10\x01\x12\x1f\n\x1bREFUSAL_REASON_OUT_OF_ORDER\x10\x02\x12\x1e\n\x1aREFUSAL_REASON_WRONG_SHAPE\x10\x03\x12\x1d\n\x19REFUSAL_REASON_NOT_FINITE\x10\x04\x12\x1d\n\x19REFUSAL_REASON_WRONG_SIZE\x10\x05\x12#\n\x1fREFUSAL_REASON_BITS_NOT_GRANTED\x10\x06\x12\x1b\n\x17REFUSAL_REASON_DEADLINE\x10\x07\x12\x1f\n\x1bREFUSAL_REASON_OUT_OF_RANGE\x10\x08\x32Q\n\nFederation\x12\x43\n\x0bParticipate\x12\x17.fedaq.v1.ClientMessage\x1a\x17.fedaq.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedaq.v1.federation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=2102
-  _globals['_DATATYPE']._serialized_end=2162
-  _globals['_CODEC']._serialized_start=2164
-  _globals['_CODEC']._serialized_end=2228
-  _globals['_REFUSALREASON']._serialized_start=2231
-  _globals['_REFUSALREASON']._serialized_end=2536
+  _globals['_DATATYPE']._serialized_start=2177
+  _globals['_DATATYPE']._serialized_end=2237
+  _globals['_CODEC']._serialized_start=2239
+  _globals['_CODEC']._serialized_end=2303
+  _globals['_REFUSALREASON']._serialized_start=2306
+  _globals['_REFUSALREASON']._serialized_end=2611
   _globals['_CLIENTMESSAGE']._serialized_start=40
   _globals['_CLIENTMESSAGE']._serialized_end=295
   _globals['_SERVERMESSAGE']._serialized_start=298
@@ -48,37 +48,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSORSPEC']._serialized_start=843
   _globals['_TENSORSPEC']._serialized_end=919
   _globals['_RADIO']._serialized_start=921
-  _globals['_RADIO']._serialized_end=982
-  _globals['_WELCOME']._serialized_start=985
-  _globals['_WELCOME']._serialized_end=1139
-  _globals['_TRAINING']._serialized_start=1141
-  _globals['_TRAINING']._serialized_end=1234
-  _globals['_ROUNDPLAN']._serialized_start=1236
-  _globals['_ROUNDPLAN']._serialized_end=1357
-  _globals['_TENSORHEADER']._serialized_start=1359
-  _globals['_TENSORHEADER']._serialized_end=1467
-  _globals['_PAYLOADHEADER']._serialized_start=1469
-  _globals['_PAYLOADHEADER']._serialized_end=1560
-  _globals['_CHUNK']._serialized_start=1562
-  _globals['_CHUNK']._serialized_end=1614
-  _globals['_TENSORRANGE']._serialized_start=1616
-  _globals['_TENSORRANGE']._serialized_end=1653
-  _globals['_RANGEREPORT']._serialized_start=1655
-  _globals['_RANGEREPORT']._serialized_end=1742
-  _globals['_UPLINKGRANT']._serialized_start=1744
-  _globals['_UPLINKGRANT']._serialized_end=1793
-  _globals['_RECEIPT']._serialized_start=1795
-  _globals['_RECEIPT']._serialized_end=1819
-  _globals['_REFUSAL']._serialized_start=1821
-  _globals['_REFUSAL']._serialized_end=1903
-  _globals['_HEARTBEAT']._serialized_start=1905
-  _globals['_HEARTBEAT']._serialized_end=1916
-  _globals['_LEAVE']._serialized_start=1918
-  _globals['_LEAVE']._serialized_end=1941
-  _globals['_FINISH']._serialized_start=1943
-  _globals['_FINISH']._serialized_end=1967
-  _globals['_CAPTUREDPAYLOAD']._serialized_start=1970
-  _globals['_CAPTUREDPAYLOAD']._serialized_end=2100
-  _globals['_FEDERATION']._serialized_start=2538
-  _globals['_FEDERATION']._serialized_end=2619
+  _globals['_RADIO']._serialized_end=1009
+  _globals['_WELCOME']._serialized_start=1012
+  _globals['_WELCOME']._serialized_end=1166
+  _globals['_TRAINING']._serialized_start=1168
+  _globals['_TRAINING']._serialized_end=1261
+  _globals['_ROUNDPLAN']._serialized_start=1264
+  _globals['_ROUNDPLAN']._serialized_end=1399
+  _globals['_TENSORHEADER']._serialized_start=1401
+  _globals['_TENSORHEADER']._serialized_end=1509
+  _globals['_PAYLOADHEADER']._serialized_start=1511
+  _globals['_PAYLOADHEADER']._serialized_end=1602
+  _globals['_CHUNK']._serialized_start=1604
+  _globals['_CHUNK']._serialized_end=1656
+  _globals['_TENSORRANGE']._serialized_start=1658
+  _globals['_TENSORRANGE']._serialized_end=1728
+  _globals['_RANGEREPORT']._serialized_start=1730
+  _globals['_RANGEREPORT']._serialized_end=1817
+  _globals['_UPLINKGRANT']._serialized_start=1819
+  _globals['_UPLINKGRANT']._serialized_end=1868
+  _globals['_RECEIPT']._serialized_start=1870
+  _globals['_RECEIPT']._serialized_end=1894
+  _globals['_REFUSAL']._serialized_start=1896
+  _globals['_REFUSAL']._serialized_end=1978
+  _globals['_HEARTBEAT']._serialized_start=1980
+  _globals['_HEARTBEAT']._serialized_end=1991
+  _globals['_LEAVE']._serialized_start=1993
+  _globals['_LEAVE']._serialized_end=2016
+  _globals['_FINISH']._serialized_start=2018
+  _globals['_FINISH']._serialized_end=2042
+  _globals['_CAPTUREDPAYLOAD']._serialized_start=2045
+  _globals['_CAPTUREDPAYLOAD']._serialized_end=2175
+  _globals['_FEDERATION']._serialized_start=2613
+  _globals['_FEDERATION']._serialized_end=2694
 # @@protoc_insertion_point(module_scope)

@@ -113,12 +113,14 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ...) -> None: ...
 
 class Radio(_message.Message):
-    __slots__ = ("uplink_j_per_bit", "downlink_j_per_bit")
+    __slots__ = ("uplink_j_per_bit", "downlink_j_per_bit", "receive_j_per_bit")
     UPLINK_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
     DOWNLINK_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVE_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
     uplink_j_per_bit: float
     downlink_j_per_bit: float
-    def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ...) -> None: ...
+    receive_j_per_bit: float
+    def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ..., receive_j_per_bit: _Optional[float] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s", "chunk_bytes")
@@ -149,20 +151,22 @@ class Training(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price")
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     DOWNLINK_BITS_FIELD_NUMBER: _ClassVar[int]
     UPLINK_BITS_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
     round: int
     rounds: int
     deadline_s: float
     downlink_bits: _containers.RepeatedScalarFieldContainer[int]
     uplink_bits: _containers.RepeatedScalarFieldContainer[int]
     price: float
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ...) -> None: ...
+    clip: bool
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: _Optional[bool] = ...) -> None: ...
 
 class TensorHeader(_message.Message):
     __slots__ = ("codec", "bits", "lo", "hi")
@@ -197,12 +201,16 @@ class Chunk(_message.Message):
     def __init__(self, round: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class TensorRange(_message.Message):
-    __slots__ = ("lo", "hi")
+    __slots__ = ("lo", "hi", "mean", "deviation")
     LO_FIELD_NUMBER: _ClassVar[int]
     HI_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    DEVIATION_FIELD_NUMBER: _ClassVar[int]
     lo: float
     hi: float
-    def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ...) -> None: ...
+    mean: float
+    deviation: float
+    def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ..., mean: _Optional[float] = ..., deviation: _Optional[float] = ...) -> None: ...
 
 class RangeReport(_message.Message):
     __slots__ = ("round", "ranges", "train_loss")

@@ -14,15 +14,20 @@ from fedaq.energy import RadioCost
 from fedaq.errors import UserError
 from fedaq.model import ModelSpec
 from fedaq.payload import Bits
-from fedaq.quantizer import RAW_BITS, Range, is_width
+from fedaq.quantizer import RAW_BITS, Spread, is_width
 from fedaq.settings import Settings
 from fedaq.tasks import load_attribute
 
 BUILT_IN = {
     "fp32": "fedaq_server.schemes.fixed:fp32",
     "fixed": "fedaq_server.schemes.fixed:fixed",
+    "adaquantfl": "fedaq_server.schemes.adaquantfl:adaquantfl",
+    "dadaquant": "fedaq_server.schemes.dadaquant:dadaquant",
+    "feddq": "fedaq_server.schemes.feddq:feddq",
     "fedaq": "fedaq_server.schemes.fedaq:fedaq",
 }
+
+_PARTS = ("plan", "grant", "learn")
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,14 @@ class ClientState:
     weight : float
         ``p_i``, its share of the training examples of the round.
     radio : RadioCost
-    ranges : tuple of Range, optional
+    ranges : tuple of Spread, optional
         Ranges of its last update per tensor, None before its first.
     """
 
     name: str
     weight: float
     radio: RadioCost
-    ranges: tuple[Range, ...] | None
+    ranges: tuple[Spread, ...] | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class RoundState:
     round, rounds : int
         This round, from 1, and the last.
     spec : ModelSpec
-    weight_ranges : tuple of Range
+    weight_ranges : tuple of Spread
         Of the model that goes down, per tensor.
     clients : mapping of str to ClientState
         By name, in the order of the names.
@@ -65,7 +70,7 @@ class RoundState:
     round: int
     rounds: int
     spec: ModelSpec
-    weight_ranges: tuple[Range, ...]
+    weight_ranges: tuple[Spread, ...]
     clients: Mapping[str, ClientState]
     downlink_j_per_bit: float
 
@@ -82,11 +87,14 @@ class Plan:
         Provisional, per client and tensor; the grants decide.
     price : float
         The energy price lambda, 0 where the scheme has none.
+    clip : bool
+        Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
     """
 
     downlink_bits: Bits
     uplink_bits: Mapping[str, Bits]
     price: float = 0.0
+    clip: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class Outcome:
         Of the new model.
     train_loss : float
         Weighted mean over the clients.
-    update_ranges : mapping of str to tuple of Range
+    update_ranges : mapping of str to tuple of Spread
         Per client whose update counted, per tensor.
     energy_j : float
         Spent in this round.
@@ -110,18 +118,18 @@ class Outcome:
     test_accuracy: float
     test_loss: float
     train_loss: float
-    update_ranges: Mapping[str, tuple[Range, ...]]
+    update_ranges: Mapping[str, tuple[Spread, ...]]
     energy_j: float
 
 
 class Scheme(Protocol):
     """One way to choose bit-lengths."""
 
-    def plan(self, state: RoundState) -> Plan:
-        """Choose the downlink bits of a round."""
+    def plan(self, state: RoundState) -> Plan | None:
+        """Choose the downlink bits of a round; None ends the run before it."""
 
     def grant(
-        self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Range, ...]
+        self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
     ) -> Bits:
         """Choose the uplink bits of one client from the ranges of its update."""
 
@@ -135,7 +143,7 @@ def load_scheme(settings: Settings) -> Scheme:
     Raises
     ------
     UserError
-        If there is no such scheme.
+        If there is no such scheme, or what is named does not build one.
     """
     name = settings.scheme
     target = BUILT_IN.get(name, name)
@@ -144,7 +152,19 @@ def load_scheme(settings: Settings) -> Scheme:
             f"scheme {name!r} is unknown; built in: {', '.join(BUILT_IN)}; "
             "your own: --scheme package.module:attribute"
         )
-    scheme: Scheme = load_attribute(target, "scheme")(settings)
+    build = load_attribute(target, "scheme")
+    if not callable(build):
+        raise UserError(
+            f"scheme {name!r} is a {type(build).__name__}; "
+            "a function that takes the settings and returns the scheme is needed"
+        )
+    scheme: Scheme = build(settings)
+    missing = [part for part in _PARTS if not callable(getattr(scheme, part, None))]
+    if missing:
+        raise UserError(
+            f"scheme {name!r} returned a {type(scheme).__name__} without {', '.join(missing)}; "
+            f"a scheme has {', '.join(_PARTS)}"
+        )
     return scheme
 
 

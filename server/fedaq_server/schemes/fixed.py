@@ -14,12 +14,14 @@ class Fixed:
 
     uplink_bits: int
     downlink_bits: int
+    clip: bool = False
 
     def plan(self, state: RoundState) -> Plan:
         """Give every tensor the same bits."""
         tensors = len(state.spec.tensors)
         uplink = (self.uplink_bits,) * tensors
-        return Plan((self.downlink_bits,) * tensors, dict.fromkeys(state.clients, uplink))
+        downlink = (self.downlink_bits,) * tensors
+        return Plan(downlink, dict.fromkeys(state.clients, uplink), clip=self.clip)
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Range, ...]
@@ -33,7 +35,8 @@ class Fixed:
 
 def fixed(settings: Settings) -> Fixed:
     """Return the scheme ``fixed``, 8 bits each way unless told otherwise."""
-    return Fixed(settings.fixed.uplink_bits, settings.fixed.downlink_bits)
+    chosen = settings.fixed
+    return Fixed(chosen.uplink_bits, chosen.downlink_bits, chosen.clip)
 
 
 def fp32(settings: Settings) -> Fixed:

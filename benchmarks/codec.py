@@ -1,0 +1,312 @@
+"""Speed of the codec next to a copy of the same memory.
+
+    python benchmarks/codec.py --out codec.json
+
+Times to quantize and pack, to unpack and dequantize, and to unpack and accumulate 8
+million float32 values, for every width, on one thread and on all, in turn with copies of
+the same values by `np.copyto`. Speeds are GB/s of float32 values, from the fastest of
+several repeats; the ratio is to the fastest copy among the same repeats, both on one
+thread, and the gain is that of all threads over one. `np.packbits` and `bitarray` pack
+the same codes from a matrix of their bits, whose making is timed with them. The first
+calls with an empty cache of compiled code are timed as well.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise, product
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+
+import numpy as np
+from bitarray import bitarray
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from fedaq import kernels, quantizer
+from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Key, Range
+
+VALUES = 8_000_000
+REPEATS = 9
+BASELINE_REPEATS = 2
+THREADS = os.cpu_count() or 1
+KEY = Key(1, 2)
+
+Loop = Callable[[slice, int], None]
+
+
+@dataclass
+class Arrays:
+    """What the timed loops read and write, and where a thread's part of it lies."""
+
+    values: Floats
+    bounds: Range
+    copied: Floats
+    packed: NDArray[np.uint8]
+    total: NDArray[np.int64]
+
+    def copy(self, part: slice, bits: int) -> None:
+        np.copyto(self.copied[part], self.values[part])
+
+    def quantize(self, part: slice, bits: int) -> None:
+        quantizer.quantize(
+            self.values[part],
+            self.bounds,
+            bits,
+            KEY,
+            first=part.start,
+            out=self.packed[packed_part(part, bits)],
+        )
+
+    def dequantize(self, part: slice, bits: int) -> None:
+        packed = self.packed[packed_part(part, bits)]
+        quantizer.dequantize(packed, self.bounds, bits, self.copied[part])
+
+    def accumulate(self, part: slice, bits: int) -> None:
+        kernels.unpack_accumulate(
+            self.packed[packed_part(part, bits)],
+            np.int64(bits),
+            np.int64(-(2**40)),
+            np.int64(2**57 // 2**bits),
+            np.int64(16),
+            np.int64(1),
+            self.total[part],
+        )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Speed of one loop in GB/s of float32, and against a copy and itself on one thread."""
+
+    one_thread_gb_s: float
+    ratio_to_copy: float
+    all_threads_gb_s: float
+    gain_of_threads: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """All speeds of one width."""
+
+    bits: int
+    copy: Speed
+    quantize: Speed
+    dequantize: Speed
+    accumulate: Speed
+    packbits_gb_s: float
+    bitarray_gb_s: float
+
+
+@dataclass(frozen=True)
+class FirstCalls:
+    """What a cold client waits for, with nothing compiled: import and first calls."""
+
+    import_s: float
+    value_range_s: float
+    quantize_pack_s: float
+    unpack_dequantize_s: float
+    cpu_s: float
+
+
+def packed_part(part: slice, bits: int) -> slice:
+    return slice(part.start * bits // 8, (part.stop * bits + 7) // 8)
+
+
+def parts(threads: int) -> list[slice]:
+    """Cut the values into one slice a thread, at multiples of the codec's group."""
+    groups = VALUES // kernels.GROUP
+    ends = [kernels.GROUP * (groups * i // threads) for i in range(threads)] + [VALUES]
+    return [slice(*pair) for pair in pairwise(ends)]
+
+
+def run_in_parts(loop: Loop, bits: int, slices: list[slice], pool: ThreadPoolExecutor) -> None:
+    """Run a loop over every slice at once, a single one in this thread."""
+    run = map if len(slices) == 1 else pool.map
+    for _ in run(loop, slices, [bits] * len(slices)):
+        pass
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def measure(arrays: Arrays, bits: int, pool: ThreadPoolExecutor) -> dict[str, Speed]:
+    """Time every loop in turn, on one thread and on all, and keep its fastest repeat."""
+    loops = {
+        "copy": arrays.copy,
+        "quantize": arrays.quantize,
+        "dequantize": arrays.dequantize,
+        "accumulate": arrays.accumulate,
+    }
+    best = dict.fromkeys(product(loops, (1, THREADS)), inf)
+    for _ in range(REPEATS):
+        for name, threads in best:
+            work = partial(run_in_parts, loops[name], bits, parts(threads), pool)
+            best[name, threads] = min(best[name, threads], seconds(work))
+    return {
+        name: Speed(
+            one_thread_gb_s=rate_gb_s(best[name, 1]),
+            ratio_to_copy=best["copy", 1] / best[name, 1],
+            all_threads_gb_s=rate_gb_s(best[name, THREADS]),
+            gain_of_threads=best[name, 1] / best[name, THREADS],
+        )
+        for name in loops
+    }
+
+
+def rate_gb_s(time_s: float) -> float:
+    return VALUES * 4 / time_s / 1e9
+
+
+def bit_matrix(codes: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
+    """Return the bits of every code, lowest first: uint8 of shape (values, bits)."""
+    places = np.arange(bits, dtype=np.uint16)
+    return (codes[:, None] >> places & np.uint16(1)).astype(np.uint8)
+
+
+def pack_with_packbits(codes: NDArray[np.uint16], bits: int) -> bytes:
+    return np.packbits(bit_matrix(codes, bits), bitorder="little").tobytes()
+
+
+def pack_with_bitarray(codes: NDArray[np.uint16], bits: int) -> bytes:
+    stream = bitarray(endian="little")
+    stream.pack(bit_matrix(codes, bits).tobytes())
+    return stream.tobytes()
+
+
+def measure_baseline(
+    pack: Callable[[NDArray[np.uint16], int], bytes], arrays: Arrays, bits: int
+) -> float:
+    """Time another way to pack the same codes, and check that it gives the same bytes."""
+    packed = arrays.packed[packed_part(slice(0, VALUES), bits)]
+    codes = np.empty(VALUES, np.float32)
+    quantizer.dequantize(packed, Range(0.0, 2.0**bits - 1), bits, codes)
+    whole = codes.astype(np.uint16)
+    best = inf
+    for _ in range(BASELINE_REPEATS):
+        start = perf_counter()
+        result = pack(whole, bits)
+        best = min(best, perf_counter() - start)
+        if result != packed.tobytes():
+            raise SystemExit(f"{pack.__name__} packs {bits}-bit codes to other bytes")
+    return rate_gb_s(best)
+
+
+def measure_width(arrays: Arrays, bits: int, pool: ThreadPoolExecutor) -> Row:
+    arrays.quantize(slice(0, VALUES), bits)
+    return Row(
+        bits,
+        **measure(arrays, bits, pool),
+        packbits_gb_s=measure_baseline(pack_with_packbits, arrays, bits),
+        bitarray_gb_s=measure_baseline(pack_with_bitarray, arrays, bits),
+    )
+
+
+def print_first_calls() -> None:
+    """Print what this process waits for on its first calls, as JSON; numba already imported."""
+    values = np.linspace(0, 1, 100, dtype=np.float32)
+    packed = np.empty(50, np.uint8)
+    cpu_start = process_time()
+    range_s = seconds(lambda: quantizer.value_range(values))
+    quantize_s = seconds(
+        lambda: quantizer.quantize(values, Range(0.0, 1.0), 4, KEY, first=0, out=packed)
+    )
+    dequantize_s = seconds(lambda: quantizer.dequantize(packed, Range(0.0, 1.0), 4, values))
+    print(json.dumps([range_s, quantize_s, dequantize_s, process_time() - cpu_start]))
+
+
+def measure_first_calls() -> FirstCalls:
+    """Run the first calls in a process of their own with an empty cache of compiled code."""
+    program = (
+        "from time import perf_counter as now\n"
+        "start = now()\n"
+        "import fedaq.kernels\n"
+        "print(now() - start)\n"
+        "import codec\n"
+        "codec.print_first_calls()\n"
+    )
+    with TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "NUMBA_CACHE_DIR": cache},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    import_s, calls = done.stdout.splitlines()
+    return FirstCalls(float(import_s), *json.loads(calls))
+
+
+def table(rows: list[Row]) -> Table:
+    result = Table(
+        title=f"GB/s of float32 on 1 and {THREADS} threads; in brackets the ratio to a copy "
+        "and the gain of threads"
+    )
+    for heading in ("bits", "copy", "quantize", "dequantize", "accumulate", "packbits", "bitarray"):
+        result.add_column(heading, justify="right")
+    for row in rows:
+        speeds = (row.copy, row.quantize, row.dequantize, row.accumulate)
+        result.add_row(
+            str(row.bits),
+            *(
+                f"{speed.one_thread_gb_s:.1f} ({speed.ratio_to_copy:.2f}) "
+                f"{speed.all_threads_gb_s:.1f} (x{speed.gain_of_threads:.1f})"
+                for speed in speeds
+            ),
+            f"{row.packbits_gb_s:.2f}",
+            f"{row.bitarray_gb_s:.2f}",
+        )
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of the codec next to a copy.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    out: Path | None = parser.parse_args().out
+
+    values = np.random.default_rng(1).standard_normal(VALUES, dtype=np.float32)
+    arrays = Arrays(
+        values,
+        quantizer.value_range(values),
+        copied=np.ones(VALUES, np.float32),
+        packed=np.ones(2 * VALUES, np.uint8),
+        total=np.ones(VALUES, np.int64),
+    )
+    with ThreadPoolExecutor(THREADS) as pool:
+        rows = [measure_width(arrays, bits, pool) for bits in range(MIN_BITS, MAX_BITS + 1)]
+    first_calls = measure_first_calls()
+
+    console = Console()
+    console.print(table(rows))
+    console.print(
+        f"First calls with nothing compiled: range {first_calls.value_range_s:.2f} s, "
+        f"quantize {first_calls.quantize_pack_s:.2f} s, dequantize "
+        f"{first_calls.unpack_dequantize_s:.2f} s; {first_calls.cpu_s:.2f} s of processor time "
+        f"in all. Import {first_calls.import_s:.2f} s."
+    )
+    if out is not None:
+        report = {
+            "machine": platform.machine(),
+            "numpy": np.__version__,
+            "threads": THREADS,
+            "values": VALUES,
+            "widths": [asdict(row) for row in rows],
+            "first_calls": asdict(first_calls),
+        }
+        out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

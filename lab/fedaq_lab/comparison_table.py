@@ -1,0 +1,201 @@
+"""What several runs add up to: ``compare.json``, its table and its pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
+
+import matplotlib as mpl
+from rich.table import Table
+
+from fedaq.terminal import console
+from fedaq_server.display import si
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+FORMAT_VERSION = 1
+# Beyond this many lines, as a grid has them, pictures show only the best.
+_MOST_LINES = 10
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a comparison: a scheme, and its ``run.json`` for every seed."""
+
+    name: str
+    runs: tuple[Mapping[str, Any], ...]
+
+
+def short(line: str) -> str:
+    """Return a line's name for people: settings without their sections."""
+    name, _, assignments = line.partition(":")
+    values = dict(text.split("=", 1) for text in assignments.split(",") if text)
+    if set(values) == {"fixed.uplink_bits", "fixed.downlink_bits"}:
+        return f"fixed {values['fixed.uplink_bits']} up {values['fixed.downlink_bits']} down"
+    parts = (f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
+    return ", ".join([name, *parts])
+
+
+def summarize(lines: Sequence[Line], target: float) -> dict[str, Any]:
+    """Return the content of ``compare.json``.
+
+    For every line and seed: rounds, joules and payload bytes to the target (None where it
+    was not reached), and the final accuracy; means and spreads over the seeds.
+    """
+    return {
+        "version": FORMAT_VERSION,
+        "target": target,
+        "lines": [_summary(line, target) for line in lines],
+    }
+
+
+def _summary(line: Line, target: float) -> dict[str, Any]:
+    seeds = [_to_target(run, target) for run in line.runs]
+    reached = [seed for seed in seeds if seed["energy_j_to_target"] is not None]
+    everyone = len(reached) == len(seeds)
+
+    def over_seeds(key: str) -> dict[str, float] | None:
+        if not everyone:
+            return None
+        values = [seed[key] for seed in seeds]
+        return {"mean": mean(values), "spread": pstdev(values)}
+
+    final = [seed["final_accuracy"] for seed in seeds]
+    total = [seed["energy_j"] for seed in seeds]
+    return {
+        "line": line.name,
+        "name": short(line.name),
+        "seeds": seeds,
+        "reached": len(reached),
+        "rounds_to_target": over_seeds("rounds_to_target"),
+        "energy_j_to_target": over_seeds("energy_j_to_target"),
+        "payload_bytes_to_target": over_seeds("payload_bytes_to_target"),
+        "final_accuracy": {"mean": mean(final), "spread": pstdev(final)},
+        "energy_j": {"mean": mean(total), "spread": pstdev(total)},
+    }
+
+
+def _to_target(run: Mapping[str, Any], target: float) -> dict[str, Any]:
+    energy_j, payload = 0.0, 0
+    result: dict[str, Any] = {
+        "seed": run["seed"],
+        "rounds_to_target": None,
+        "energy_j_to_target": None,
+        "payload_bytes_to_target": None,
+        "final_accuracy": run["summary"]["final_accuracy"],
+        "energy_j": run["summary"]["energy_j"],
+        "curve": [],
+    }
+    for record in run["rounds"]:
+        energy_j += record["energy_j"]
+        payload += record["uplink_payload_bytes"] + record["downlink_payload_bytes"]
+        result["curve"].append(
+            [energy_j, record["test_accuracy"], record["uplink_bits"], record["downlink_bits"]]
+        )
+        if record["test_accuracy"] >= target and result["energy_j_to_target"] is None:
+            result["rounds_to_target"] = record["round"]
+            result["energy_j_to_target"] = energy_j
+            result["payload_bytes_to_target"] = payload
+    return result
+
+
+def show(comparison: Mapping[str, Any]) -> None:
+    """Print the table, the cheapest line to the target first."""
+    target, lines = comparison["target"], _ranked(comparison)
+    table = Table(title=f"to test accuracy {target:g}; spread over seeds after ±")
+    table.add_column("scheme")
+    for column in ("rounds", "energy", "saved", "payload", "final accuracy", "whole run"):
+        table.add_column(column, justify="right")
+    dearest = max(
+        (line["energy_j_to_target"]["mean"] for line in lines if line["energy_j_to_target"]),
+        default=None,
+    )
+    for line in lines:
+        energy = line["energy_j_to_target"]
+        final = line["final_accuracy"]
+        reached = f"{line['reached']}/{len(line['seeds'])} reached"
+        table.add_row(
+            line["name"],
+            f"{line['rounds_to_target']['mean']:.1f}" if energy else reached,
+            f"{si(energy['mean'], 'J')} ± {si(energy['spread'], 'J')}" if energy else "",
+            f"{1 - energy['mean'] / dearest:.1%}" if energy and dearest else "",
+            si(line["payload_bytes_to_target"]["mean"], "B") if energy else "",
+            f"{final['mean']:.4f} ± {final['spread']:.4f}",
+            si(line["energy_j"]["mean"], "J"),
+        )
+    console.print(table)
+
+
+def draw(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw accuracy against joules, bits against rounds, and energy to the target."""
+    lines = _ranked(comparison)[:_MOST_LINES]
+    pictures = {"accuracy": _draw_accuracy, "bits": _draw_bits, "energy": _draw_energy}
+    paths = []
+    for name, draw_lines in pictures.items():
+        figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
+        draw_lines(axes, lines, comparison["target"])
+        figure.tight_layout()
+        path = folder / f"compare-{name}.png"
+        figure.savefig(path)
+        plt.close(figure)
+        paths.append(path)
+    return paths
+
+
+def _ranked(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def cost(line: Mapping[str, Any]) -> tuple[bool, float]:
+        energy = line["energy_j_to_target"]
+        return (energy is None, energy["mean"] if energy else -line["final_accuracy"]["mean"])
+
+    return sorted(comparison["lines"], key=cost)
+
+
+def _draw_accuracy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+    for index, line in enumerate(lines):
+        for seed in line["seeds"]:
+            axes.plot(
+                [point[0] for point in seed["curve"]],
+                [point[1] for point in seed["curve"]],
+                color=f"C{index}",
+                linewidth=1,
+                label=line["name"] if seed is line["seeds"][0] else None,
+            )
+    axes.axhline(target, color="gray", linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xlabel("energy spent, J")
+    axes.set_ylabel("test accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _draw_bits(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+    for index, line in enumerate(lines):
+        curve = line["seeds"][0]["curve"]
+        rounds = range(1, len(curve) + 1)
+        axes.plot(rounds, [p[3] for p in curve], color=f"C{index}", label=line["name"])
+        axes.plot(rounds, [p[2] for p in curve], color=f"C{index}", linestyle="--")
+    axes.set_yscale("log", base=2)
+    axes.set_yticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+    axes.set_xlabel("round")
+    axes.set_ylabel("mean bits per value: downlink solid, uplink dashed")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _draw_energy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+    reached = [line for line in lines if line["energy_j_to_target"]][::-1]
+    names = [line["name"] for line in reached]
+    bars = axes.barh(
+        names,
+        [line["energy_j_to_target"]["mean"] for line in reached],
+        xerr=[line["energy_j_to_target"]["spread"] for line in reached],
+        color="#1f6feb",
+    )
+    labels = [si(line["energy_j_to_target"]["mean"], "J") for line in reached]
+    axes.bar_label(bars, labels, padding=4, fontsize=8)
+    axes.set_xlabel(f"energy to accuracy {target:g}, J")
+    axes.margins(x=0.15)

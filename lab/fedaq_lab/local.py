@@ -1,0 +1,111 @@
+"""A federation in one process: the very same server and client code, without sockets.
+
+Messages are serialized and parsed as they are over gRPC; queues take the place of the
+connections. All heavy steps share one worker thread, so clients train in turn.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedaq.errors import FedaqError
+from fedaq.partition import Partition
+from fedaq.settings import Settings, load_settings
+from fedaq.tasks import load_task
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.session import Session
+from fedaq_client.training import Learner, local_data
+from fedaq_server.federation import Run
+from fedaq_server.main import show_run
+from fedaq_server.service import serve_client
+from fedaq_server.wire import NoWire
+
+_QUEUE = 4
+Frames = asyncio.Queue[bytes | None]
+
+
+@dataclass(frozen=True)
+class _ServerEnd:
+    """A `fedaq_server.clients.Stream`."""
+
+    incoming: Frames
+    outgoing: Frames
+
+    async def read(self) -> pb.ClientMessage | None:
+        frame = await self.incoming.get()
+        return None if frame is None else pb.ClientMessage.FromString(frame)
+
+    async def write(self, frame: bytes) -> None:
+        await self.outgoing.put(frame)
+
+
+@dataclass(frozen=True)
+class _ClientEnd:
+    """A `fedaq_client.session.Link`."""
+
+    incoming: Frames
+    outgoing: Frames
+
+    async def send(self, message: pb.ClientMessage) -> None:
+        await self.outgoing.put(message.SerializeToString())
+
+    async def receive(self) -> pb.ServerMessage | None:
+        frame = await self.incoming.get()
+        return None if frame is None else pb.ServerMessage.FromString(frame)
+
+
+def run_local(
+    *, config: Path | None, out: Path | None, flags: Mapping[str, Any], assignments: list[str]
+) -> None:
+    """Run a whole federation in this process and show it.
+
+    Raises
+    ------
+    UserError
+        If a setting is wrong.
+    """
+    settings = load_settings(config=config, flags=flags, assignments=assignments)
+    show_run(settings, out, lambda run, display: federate(run))
+
+
+async def federate(run: Run) -> None:
+    """Bring the clients of a run to it and carry it out.
+
+    Raises
+    ------
+    FedaqError
+        If the run fails.
+    """
+    try:
+        await _federate(run)
+    except ExceptionGroup as group:
+        errors, _ = group.split(FedaqError)
+        raise (errors or group).exceptions[0] from None
+
+
+async def _federate(run: Run) -> None:
+    with ThreadPoolExecutor(1, "work") as worker:
+        asyncio.get_running_loop().set_default_executor(worker)
+        learners = _learners(run.settings)
+        async with asyncio.TaskGroup() as group:
+            for name, learner in learners:
+                up, down = Frames(_QUEUE), Frames(_QUEUE)
+                session = Session(_ClientEnd(down, up), name, learner, None, lambda progress: None)
+                group.create_task(serve_client(run.admission, _ServerEnd(up, down)))
+                group.create_task(session.participate())
+            await run.rounds(NoWire())
+
+
+def _learners(settings: Settings) -> list[tuple[str, Learner]]:
+    task = load_task(settings.task, settings.data)
+    everything = task.train_data(settings.data)
+    shares = [
+        local_data(
+            everything, Partition(index, settings.clients), settings.partition, settings.seed
+        )
+        for index in range(settings.clients)
+    ]
+    return [(f"client-{index}", Learner(task, share)) for index, share in enumerate(shares, 1)]

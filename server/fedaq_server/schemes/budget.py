@@ -1,0 +1,270 @@
+"""FedAQ by budget: joules for the whole run in, every bit-length out.
+
+Each round begins with one price of a joule (`fedaq_server.optimizer`): the one at which
+this round and the forecast of those left spend what is left of the budget. The price
+sets the downlink bits at once and each client's uplink bits when its ranges arrive.
+
+Nothing is overspent: a client's grant stays within an allowance that is fixed when the
+round begins, so it depends on nobody else's report, and every round leaves enough for
+the least bits in all rounds to come.
+"""
+
+from dataclasses import dataclass, field
+from math import exp, log
+
+import numpy as np
+
+from fedaq.errors import UserError
+from fedaq.payload import Bits
+from fedaq.quantizer import Spread
+from fedaq.settings import FedaqSettings
+from fedaq_server.optimizer import Items, allocate, bits_at_price, error_table, join, make_items
+from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+
+# A round in which quantization noise exceeds this multiple of the variance of what is sent
+# is worth less than it costs: fewer and better rounds are run instead (docs/budget.md).
+NOISE_TO_SIGNAL = 2.0
+# Training undoes the noise of earlier rounds: what weighs on the final model fades with this
+# time constant, as a share of all rounds (docs/budget.md).
+MEMORY = 1 / 3
+# Before the first update: how wide updates are, as a share of the weights.
+FIRST_UPDATE = 0.5
+# How a trend is smoothed, and how fast its continuation is expected to fade.
+SMOOTHING = 0.5
+DAMPING = 0.8
+LARGEST_TREND = 0.3
+
+
+@dataclass
+class Trend:
+    """Smoothed growth of a scale from round to round, as a logarithm.
+
+    Attributes
+    ----------
+    last : float
+        The last scale seen, 0 before the first.
+    growth : float
+        Smoothed ``log(scale_k / scale_{k-1})``.
+    """
+
+    last: float = 0.0
+    growth: float = 0.0
+
+    def see(self, scale: float) -> None:
+        """Take note of the scale of one more round."""
+        if self.last > 0 and scale > 0:
+            step = max(-LARGEST_TREND, min(LARGEST_TREND, log(scale / self.last)))
+            self.growth += SMOOTHING * (step - self.growth)
+        self.last = scale
+
+    def factor(self, rounds: float) -> float:
+        """Return the expected growth over the next `rounds` rounds."""
+        return exp(self.growth * (1 - DAMPING**rounds) / (1 - DAMPING))
+
+
+@dataclass
+class Budget:
+    """The scheme ``fedaq`` with a budget.
+
+    Attributes
+    ----------
+    budget_j : float
+        For the whole run.
+    spent_j : float
+        In the rounds so far.
+    weights, updates : Trend
+        Growth of what goes down and of what comes up.
+    allowances_j : dict of str to float
+        What each client may spend in this round.
+    """
+
+    budget_j: float
+    settings: FedaqSettings
+    spent_j: float = 0.0
+    weights: Trend = field(default_factory=Trend)
+    updates: Trend = field(default_factory=Trend)
+    allowances_j: dict[str, float] = field(default_factory=dict)
+    last_round: bool = False
+
+    def plan(self, state: RoundState) -> Plan | None:
+        """Find the price, the downlink bits and every client's allowance.
+
+        Raises
+        ------
+        UserError
+            If the budget does not pay for the least bits in every round.
+        """
+        self.weights.see(_scale(state.weight_ranges, state.spec.elements))
+        down = self._downlink(state)
+        spreads = {name: _known(client, state) for name, client in state.clients.items()}
+        up = {
+            name: self._uplink(state, client, spreads[name])
+            for name, client in state.clients.items()
+        }
+        now = join([down, *up.values()])
+        left_j = self.budget_j - self.spent_j
+        least_j = self._least_j(now)
+        if left_j < least_j * self._refuse_below(state):
+            raise UserError(
+                f"energy.budget_j = {self.budget_j:.6g} J is too small for "
+                f"{self.settings.min_bits} bit per value in {state.rounds} rounds: at least "
+                f"{least_j * state.rounds:.6g} J are needed"
+            )
+        if left_j < least_j:
+            return None
+        rounds = self._rounds(state, spreads, left_j, least_j)
+        self.last_round = rounds == 1
+        chosen = self._allocate(
+            join([now, *self._forecasts(down, up, rounds, state.rounds)]), left_j
+        )
+        # A round is planned at the price alone; only the last one uses the change.
+        bits = chosen.bits[: len(now.bit_j)] if self.last_round else self._at(now, chosen.price)
+        tensors = len(state.spec.tensors)
+        down_bits, up_bits = bits[:tensors], bits[tensors:].reshape(-1, tensors)
+        pool_j = left_j - down.energy_j(down_bits) - least_j * (rounds - 1)
+        planned = dict(zip(up, up_bits, strict=True))
+        self.allowances_j = self._share(pool_j, up, planned)
+        return Plan(
+            _bits(down_bits),
+            {name: _bits(row) for name, row in planned.items()},
+            chosen.price,
+            self.settings.clip,
+        )
+
+    def grant(
+        self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
+    ) -> Bits:
+        """Choose the bits worth their price, within the client's allowance."""
+        items = self._uplink(state, client, ranges)
+        allowance_j = self.allowances_j[client.name]
+        bits = self._at(items, plan.price)
+        if self.last_round or items.energy_j(bits) > allowance_j:
+            bits = self._allocate(items, allowance_j).bits
+        return _bits(bits)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take note of what was spent and of how wide the updates were."""
+        self.spent_j += outcome.energy_j
+        widths = [
+            spread.deviation for spreads in outcome.update_ranges.values() for spread in spreads
+        ]
+        if widths:
+            self.updates.see(float(np.mean(widths)))
+
+    def _downlink(self, state: RoundState) -> Items:
+        return make_items(
+            state.weight_ranges,
+            state.spec.elements,
+            coefficient=1.0,
+            j_per_bit=state.downlink_j_per_bit,
+            clip=self.settings.clip,
+        )
+
+    def _uplink(self, state: RoundState, client: ClientState, spreads: tuple[Spread, ...]) -> Items:
+        return make_items(
+            spreads,
+            state.spec.elements,
+            coefficient=client.weight**2,
+            j_per_bit=client.radio.uplink_j_per_bit,
+            clip=self.settings.clip,
+        )
+
+    def _rounds(
+        self,
+        state: RoundState,
+        spreads: dict[str, tuple[Spread, ...]],
+        left_j: float,
+        least_j: float,
+    ) -> int:
+        """Return how many rounds the rest of the budget is best spread over."""
+        left = state.rounds - state.round + 1
+        squares = sum(client.weight**2 for client in state.clients.values())
+        worth_j = self._sound_j(state.weight_ranges, state, state.downlink_j_per_bit, 1.0)
+        for name, client in state.clients.items():
+            worth_j += self._sound_j(spreads[name], state, client.radio.uplink_j_per_bit, squares)
+        return max(1, min(left, int(left_j / worth_j), int(left_j / least_j)))
+
+    def _sound_j(
+        self, spreads: tuple[Spread, ...], state: RoundState, j_per_bit: float, share: float
+    ) -> float:
+        """Return what one transfer costs when its noise does not drown what is sent."""
+        variance = np.array([spread.deviation**2 for spread in spreads])[:, None]
+        drowned = share * error_table(spreads, clip=self.settings.clip) > NOISE_TO_SIGNAL * variance
+        bits = 1 + np.count_nonzero(drowned & (variance > 0), axis=1)
+        limits = (self.settings.min_bits, self.settings.max_bits)
+        items = make_items(
+            spreads, state.spec.elements, coefficient=1.0, j_per_bit=j_per_bit, clip=False
+        )
+        return items.energy_j(np.clip(bits, *limits))
+
+    def _forecasts(self, down: Items, up: dict[str, Items], rounds: int, total: int) -> list[Items]:
+        """Return the items of the rounds after this one, in groups of doubling length."""
+        later = []
+        memory = MEMORY * total
+        first, all_up = 1, join(list(up.values()))
+        while first < rounds:
+            count = min(first, rounds - first)
+            middle = first + (count - 1) / 2
+            weight = exp(middle / memory)
+            later.append(down.forecast(count, self.weights.factor(middle), weight))
+            later.append(all_up.forecast(count, self.updates.factor(middle), weight))
+            first += count
+        return later
+
+    def _share(
+        self, pool_j: float, up: dict[str, Items], planned: dict[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Share what may be spent on the uplink in proportion to what is planned."""
+        least = {name: self._least_j(items) for name, items in up.items()}
+        more = {name: items.energy_j(planned[name]) - least[name] for name, items in up.items()}
+        spare_j = pool_j - sum(least.values())
+        total = sum(more.values())
+        return {
+            name: least[name]
+            + max(spare_j, 0.0) * (more[name] / total if total > 0 else 1 / len(up))
+            for name in up
+        }
+
+    def _refuse_below(self, state: RoundState) -> int:
+        return state.rounds if state.round == 1 else 0
+
+    def _least_j(self, items: Items) -> float:
+        return items.energy_j(np.full(len(items.bit_j), self.settings.min_bits))
+
+    def _at(self, items: Items, price: float) -> np.ndarray:
+        return bits_at_price(
+            items, price, min_bits=self.settings.min_bits, max_bits=self.settings.max_bits
+        )
+
+    def _allocate(self, items: Items, budget_j: float):  # type: ignore[no-untyped-def]
+        return allocate(
+            items, budget_j, min_bits=self.settings.min_bits, max_bits=self.settings.max_bits
+        )
+
+
+def _known(client: ClientState, state: RoundState) -> tuple[Spread, ...]:
+    """Return the spreads of the client's last update, or a guess before its first."""
+    if client.ranges is not None:
+        return client.ranges
+    seen = [other.ranges for other in state.clients.values() if other.ranges is not None]
+    if seen:
+        return seen[0]
+    return tuple(
+        Spread(
+            spread.lo * FIRST_UPDATE,
+            spread.hi * FIRST_UPDATE,
+            spread.mean * FIRST_UPDATE,
+            spread.deviation * FIRST_UPDATE,
+        )
+        for spread in state.weight_ranges
+    )
+
+
+def _scale(spreads: tuple[Spread, ...], elements: tuple[int, ...]) -> float:
+    """Return the root mean square of the standard deviations, over all values."""
+    squares = sum(s.deviation**2 * d for s, d in zip(spreads, elements, strict=True))
+    return float((squares / sum(elements)) ** 0.5)
+
+
+def _bits(row: np.ndarray) -> Bits:
+    return tuple(int(b) for b in row)

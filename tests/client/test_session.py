@@ -1,0 +1,401 @@
+"""A client's session against a server that follows a script."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedaq import PROTOCOL_VERSION, payload
+from fedaq.energy import RadioCost
+from fedaq.errors import FedaqError
+from fedaq.quantizer import Range
+from fedaq.tasks import Evaluation, Examples, Task, Training
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.session import Progress, Session
+from fedaq_client.training import Learner
+
+Message = pb.ServerMessage
+CHUNK_BYTES = 1024
+PATIENCE_S = 20
+
+
+class Weights(nn.Module):
+    """Two tensors: one of more than a chunk at 32 bits, one of a single value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Parameter(torch.zeros(300))
+        self.single = nn.Parameter(torch.zeros(()))
+
+
+def add_one(model: nn.Module, data: Any, training: Training, seed: int) -> float:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    return 0.25
+
+
+def task(train: Callable[[nn.Module, Any, Training, int], float] = add_one) -> Task:
+    data = Examples(torch.zeros(7, 1), torch.zeros(7, dtype=torch.int64))
+    return Task(
+        "script", Weights, lambda _: data, lambda _: data, train=train,
+        evaluate=lambda model, data: Evaluation(0.5, 1.0),
+    )  # fmt: skip
+
+
+class ScriptedLink:
+    """A server that says its lines one by one, whatever it hears.
+
+    A number among the lines makes it wait until it has heard as many messages,
+    heartbeats aside.
+    """
+
+    def __init__(self, lines: Iterable[Message | int | FedaqError | None]) -> None:
+        self._lines = list(lines)
+        self._heard = asyncio.Condition()
+        self.said: list[pb.ClientMessage] = []
+        self.heartbeats = 0
+
+    async def send(self, message: pb.ClientMessage) -> None:
+        if message.WhichOneof("kind") == "heartbeat":
+            self.heartbeats += 1
+            return
+        async with self._heard:
+            self.said.append(message)
+            self._heard.notify_all()
+
+    async def receive(self) -> Message | None:
+        assert self._lines, "the session reads on after the last line"
+        line = self._lines.pop(0)
+        if isinstance(line, int):
+            async with self._heard:
+                await self._heard.wait_for(lambda: len(self.said) >= line)
+            return await self.receive()
+        if isinstance(line, FedaqError):
+            raise line
+        return line
+
+    def kinds(self) -> list[str | None]:
+        return [message.WhichOneof("kind") for message in self.said]
+
+
+class Play:
+    """A session, its link and what it told of its rounds."""
+
+    def __init__(
+        self,
+        lines: Iterable[Message | int | FedaqError | None],
+        train: Callable[[nn.Module, Any, Training, int], float] = add_one,
+        radio: RadioCost | None = None,
+    ) -> None:
+        self.progress: list[Progress] = []
+        self.learner = Learner(task(train), task().train_data(None))
+        self.lines = lines
+        self.radio = radio
+        self.link: ScriptedLink
+
+    def act(self) -> str:
+        async def play() -> str:
+            self.link = ScriptedLink(self.lines)
+            session = Session(self.link, "anna", self.learner, self.radio, self.progress.append)
+            async with asyncio.timeout(PATIENCE_S):
+                return await session.participate()
+
+        return asyncio.run(play())
+
+
+SPEC = Learner(task(), task().train_data(None)).spec
+RAW = (32, 32)
+
+
+def welcome(heartbeat_interval_s: float = 1000.0) -> Message:
+    return Message(
+        welcome=pb.Welcome(
+            protocol_version=PROTOCOL_VERSION,
+            seed=5,
+            training=pb.Training(local_epochs=1, batch_size=1, learning_rate=0.1, momentum=0.5),
+            heartbeat_interval_s=heartbeat_interval_s,
+            chunk_bytes=CHUNK_BYTES,
+        )
+    )
+
+
+def plan(round_number: int, bits: tuple[int, ...] = RAW) -> Message:
+    return Message(plan=pb.RoundPlan(round=round_number, rounds=9, downlink_bits=bits))
+
+
+def model_of(round_number: int, value: float = 2.0) -> list[Message]:
+    """The model with every weight `value`, raw, in two chunks."""
+    header = payload.plan_payload(SPEC, RAW, (Range(0, 0), Range(0, 0)))
+    flat = np.full(SPEC.parameters, value, np.float32).tobytes()
+    lines = [Message(model=payload.to_message(header, round_number))]
+    for offset, length in header.chunks(CHUNK_BYTES):
+        data = flat[offset : offset + length]
+        lines.append(Message(chunk=pb.Chunk(round=round_number, offset=offset, data=data)))
+    return lines
+
+
+def grant(round_number: int, bits: tuple[int, ...] = RAW) -> Message:
+    return Message(grant=pb.UplinkGrant(round=round_number, uplink_bits=bits))
+
+
+def receipt(round_number: int) -> Message:
+    return Message(receipt=pb.Receipt(round=round_number))
+
+
+def refusal(round_number: int) -> Message:
+    return Message(refusal=pb.Refusal(round=round_number, message="for a reason"))
+
+
+def whole_round(number: int) -> list[Message]:
+    return [plan(number), *model_of(number), grant(number), receipt(number)]
+
+
+FINISH = Message(finish=pb.Finish(reason="enough"))
+# What a client says in a round that goes well: its update takes two chunks.
+ROUND = ["range_report", "update", "chunk", "chunk"]
+
+
+def test_a_round_goes_as_the_contract_says() -> None:
+    cost = RadioCost(1e-7, 2e-7, 3e-7)
+    play = Play([welcome(), *whole_round(1), FINISH], radio=cost)
+    assert play.act() == "enough"
+    assert play.link.kinds() == ["join", *ROUND, "leave"]
+
+    join = play.link.said[0].join
+    assert (join.protocol_version, join.client, join.examples) == (PROTOCOL_VERSION, "anna", 7)
+    assert [(t.name, tuple(t.shape)) for t in join.model.tensors] == [
+        ("wide", (300,)),
+        ("single", ()),
+    ]
+    assert join.radio.uplink_j_per_bit == 1e-7
+
+    report = play.link.said[1].range_report
+    assert (report.round, report.train_loss) == (1, 0.25)
+    assert [(r.lo, r.hi) for r in report.ranges] == [(1.0, 1.0), (1.0, 1.0)]
+
+    header = play.link.said[2].update
+    assert (header.round, header.code_bytes) == (1, 4 * 301)
+    chunks = [message.chunk for message in play.link.said[3:5]]
+    assert [chunk.offset for chunk in chunks] == [0, CHUNK_BYTES]
+    sent = np.frombuffer(b"".join(chunk.data for chunk in chunks), "<f4")
+    np.testing.assert_array_equal(sent, np.ones(301))
+    assert play.progress == [Progress(1, 9, 0.25, 32.0, 32.0)]
+
+
+def test_it_trains_from_the_model_of_the_round() -> None:
+    play = Play([welcome(), plan(1), *model_of(1, 2.0), grant(1), receipt(1),
+                 plan(2), *model_of(2, -4.0), grant(2), receipt(2), FINISH])  # fmt: skip
+    play.act()
+    np.testing.assert_array_equal(play.learner.weights, np.full(301, -3.0))
+
+
+def test_its_codes_use_the_granted_bits_and_its_own_ranges() -> None:
+    def train(model: nn.Module, data: Any, training: Training, seed: int) -> float:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.linspace(-1, 3, parameter.numel()).view(parameter.shape))
+        return 1.0
+
+    play = Play([welcome(), plan(1), *model_of(1), grant(1, (3, 32)), receipt(1), FINISH], train)
+    play.act()
+    wide, single = play.link.said[2].update.tensors
+    assert (wide.codec, wide.bits, wide.lo, wide.hi) == (pb.CODEC_UNIFORM, 3, -1.0, 3.0)
+    assert (single.codec, single.bits) == (pb.CODEC_RAW, 32)
+    [chunk] = [m.chunk for m in play.link.said if m.WhichOneof("kind") == "chunk"]
+    assert len(chunk.data) == -(-300 * 3 // 8) + 4
+
+
+@pytest.mark.parametrize("heard", range(5))
+def test_a_new_plan_supersedes_the_round_at_any_point(heard: int) -> None:
+    """The server goes on without it after `heard` of its lines of round 1 were read."""
+    begun = [plan(1), *model_of(1), grant(1)]
+    play = Play([welcome(), *begun[: heard + 1], *whole_round(2), FINISH])
+    assert play.act() == "enough"
+    assert [progress.round for progress in play.progress] == [2]
+    assert play.link.kinds()[-len(ROUND) - 1 :] == [*ROUND, "leave"]
+    assert all(m.chunk.round == 2 for m in play.link.said[-3:-1])
+
+
+@pytest.mark.parametrize("heard", range(5))
+def test_after_a_refusal_the_next_round_is_open(
+    heard: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = [plan(1), *model_of(1), grant(1)]
+    left_over = begun[heard + 1 :]
+    play = Play([welcome(), *begun[: heard + 1], refusal(1), *left_over, *whole_round(2), FINISH])
+    assert play.act() == "enough"
+    assert [progress.round for progress in play.progress] == [2]
+    assert "round 1: the server refused the update: for a reason" in caplog.text
+
+
+def test_a_refusal_of_another_round_does_not_concern_this_one() -> None:
+    begun = [plan(3), *model_of(3), refusal(2), grant(3), refusal(1), receipt(3)]
+    play = Play([welcome(), *begun, FINISH])
+    play.act()
+    assert [progress.round for progress in play.progress] == [3]
+
+
+def test_a_refusal_that_comes_late_does_not_end_the_session() -> None:
+    """The server gave the round up, and its receipt or refusal crossed the client's message."""
+    play = Play([welcome(), plan(1), refusal(1), refusal(1), *whole_round(2), refusal(2), FINISH])
+    assert play.act() == "enough"
+    assert [progress.round for progress in play.progress] == [2]
+
+
+@pytest.mark.parametrize("heard", range(-1, 7))
+def test_the_end_of_the_run_may_come_at_any_point(heard: int) -> None:
+    lines = [welcome(), *whole_round(1)]
+    play = Play([*lines[: heard + 1], FINISH])
+    assert play.act() == "enough"
+    assert play.link.kinds()[-1] == "leave"
+
+
+def test_the_end_of_the_run_may_find_the_link_broken() -> None:
+    play = Play([welcome(), FINISH])
+    assert play.act() == "enough"
+
+    class Broken(ScriptedLink):
+        async def send(self, message: pb.ClientMessage) -> None:
+            if message.WhichOneof("kind") == "leave":
+                raise FedaqError("the connection broke")
+            await super().send(message)
+
+    async def act() -> str:
+        link = Broken([welcome(), FINISH])
+        return await Session(link, "anna", play.learner, None, lambda _: None).participate()
+
+    assert asyncio.run(act()) == "enough"
+
+
+def test_an_update_that_is_not_finite_is_reported_as_such(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server hears of it at once and need not wait for its deadline."""
+
+    def diverge(model: nn.Module, data: Any, training: Training, seed: int) -> float:
+        with torch.no_grad():
+            next(model.parameters())[0] = torch.nan
+        return float("nan")
+
+    play = Play([welcome(), plan(1), *model_of(1), 2, refusal(1), FINISH], diverge)
+    assert play.act() == "enough"
+    assert play.progress == []
+    report = play.link.said[1].range_report
+    assert len(report.ranges) == 2
+    assert all(np.isnan([bounds.lo, bounds.hi]).all() for bounds in report.ranges)
+    assert "round 1: training failed: tensor wide: " in caplog.text
+
+
+WRONG_BITS = [plan(1, (8, 8)), *model_of(1)]
+SHORT_MODEL = Message(model=pb.PayloadHeader(round=1, code_bytes=4))
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ([], "the server closed the stream"),
+        ([plan(1)], "the server sent plan where welcome was due"),
+        ([welcome()], "the server closed the stream"),
+        ([welcome(), grant(1), receipt(1)], "the server sent receipt where plan was due"),
+        ([welcome(), plan(1), grant(1)], "the server sent grant where model was due"),
+        ([welcome(), *WRONG_BITS], "the server sent a model with other bits than it planned"),
+        ([welcome(), plan(1), SHORT_MODEL], "the payload has 0 tensors, the model 2"),
+        ([welcome(), plan(1), *model_of(1)[::2]], "a chunk of the model out of place"),
+        ([welcome(), plan(1), *model_of(1)[:2], model_of(1)[1]], "chunk of the model out of place"),
+        ([welcome(), plan(1), *model_of(1), receipt(1)], "sent receipt where grant was due"),
+        ([welcome(), plan(1), *model_of(1), grant(1, (8,))], "granted bits [8], which cannot be"),
+        ([welcome(), plan(1), *model_of(1), grant(1, (0, 8))], "bits [0, 8], which cannot be"),
+        ([welcome(), plan(1), *model_of(1), grant(1, (17, 8))], "bits [17, 8], which cannot be"),
+        ([welcome(), plan(1), *model_of(1), grant(1), grant(1)], "grant where receipt was due"),
+    ],
+)
+def test_a_server_that_breaks_the_protocol_is_told_off_in_one_line(
+    lines: list[Message], sentence: str
+) -> None:
+    with pytest.raises(FedaqError) as caught:
+        Play([*lines, None]).act()
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_link_ends_the_session_and_leaves_nothing_running(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Breaking(ScriptedLink):
+        def __init__(self) -> None:
+            super().__init__([welcome(heartbeat_interval_s=0.001)])
+            self.broken = asyncio.Event()
+
+        async def send(self, message: pb.ClientMessage) -> None:
+            if message.WhichOneof("kind") == "heartbeat":
+                self.broken.set()
+                raise FedaqError("the connection broke")
+            await super().send(message)
+
+        async def receive(self) -> Message | None:
+            if self._lines:
+                return await super().receive()
+            await self.broken.wait()
+            raise FedaqError("the connection broke")
+
+    async def act() -> None:
+        link = Breaking()
+        learner = Learner(task(), task().train_data(None))
+        with pytest.raises(FedaqError, match="the connection broke"):
+            await Session(link, "anna", learner, None, lambda _: None).participate()
+        await asyncio.sleep(0.01)
+        assert len(asyncio.all_tasks()) == 1
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(act())
+        gc.collect()
+    assert caplog.records == []
+
+
+def test_heartbeats_go_on_while_it_trains() -> None:
+    counted: list[int] = []
+
+    def train(model: nn.Module, data: Any, training: Training, seed: int) -> float:
+        before = play.link.heartbeats
+        while play.link.heartbeats < before + 3:
+            pass  # a busy thread, as training is; without heartbeats the test runs into PATIENCE_S
+        counted.append(play.link.heartbeats - before)
+        return add_one(model, data, training, seed)
+
+    play = Play([welcome(0.01), *whole_round(1), FINISH], train)
+    play.act()
+    assert counted
+    assert counted[0] >= 3
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_randomness_of_an_update_follows_from_seed_name_and_round(seed: int) -> None:
+    def update(name: str, round_number: int) -> bytes:
+        def train(model: nn.Module, data: Any, training: Training, seed: int) -> float:
+            with torch.no_grad():
+                model.wide.copy_(torch.linspace(0, 1, 300))  # type: ignore[operator]
+            return 1.0
+
+        hello = welcome()
+        hello.welcome.seed = seed
+        lines = [hello, plan(round_number), *model_of(round_number), grant(round_number, (1, 1)),
+                 receipt(round_number), FINISH]  # fmt: skip
+
+        async def act() -> bytes:
+            link = ScriptedLink(lines)
+            learner = Learner(task(train), task().train_data(None))
+            await Session(link, name, learner, None, lambda _: None).participate()
+            return b"".join(m.chunk.data for m in link.said if m.WhichOneof("kind") == "chunk")
+
+        return asyncio.run(act())
+
+    assert update("anna", 1) == update("anna", 1)
+    different = {update("anna", 1), update("anna", 2), update("berta", 1)}
+    assert len(different) == 3

@@ -1,0 +1,438 @@
+"""The compiled loops against the same arithmetic in NumPy, Python integers and bitarray.
+
+Sizes reach over several blocks, which the tests of the quantizer do not. The random
+numbers come from a second implementation of the generator; one test shows that the
+compiled one gives the same, the others look at their quality.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from itertools import combinations, pairwise
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bitarray import bitarray
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fedaq import kernels
+from fedaq.quantizer import Floats, Key, derive_key
+
+Codes = NDArray[np.int64]
+
+WIDTHS = st.integers(1, 16)
+SIZES = st.one_of(
+    st.integers(1, 40),
+    st.integers(-9, 9).map(lambda n: kernels.BLOCK + n),
+    st.integers(2 * kernels.BLOCK, 5 * kernels.BLOCK),
+)
+SEEDS = st.integers(0, 2**32 - 1)
+WORDS = st.integers(0, 2**32 - 1)
+
+
+# ---- The oracles ------------------------------------------------------------
+
+
+def random_words(key: Key, first: int, count: int) -> NDArray[np.uint64]:
+    """Return numbers `first` onward of the stream: a Weyl sequence through lowbias32."""
+    low = np.uint64(2**32 - 1)
+    x = (first + np.arange(count, dtype=np.uint64)) * np.uint64(0x9E3779B9)
+    x = ((x + np.uint64(key.word0)) & low) ^ np.uint64(key.word1)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor) & low
+    return x ^ (x >> np.uint64(16))
+
+
+def dithers(key: Key, bits: int, count: int) -> NDArray[np.float64]:
+    """Return what is added to each position before it is cut off: uniform in [0, 1)."""
+    scale = 2 ** (31 - bits)
+    words = random_words(key, 0, count) % np.uint64(scale)
+    return np.asarray(words / scale, np.float64)
+
+
+def expected_codes(
+    values: Floats, first: int, lo: float, inverse_step: float, bits: int, key: Key
+) -> Codes:
+    position = (values - np.float32(lo)) * np.float32(inverse_step)
+    scale = 2 ** (31 - bits)
+    fixed = np.trunc(position.astype(np.float64) * scale).astype(np.int64)
+    dither = random_words(key, first, values.size).astype(np.int64) % scale
+    return np.asarray(np.minimum((fixed + dither) // scale, 2**bits - 1))
+
+
+def packed(codes: Codes, bits: int) -> bytes:
+    matrix = (codes[:, None] >> np.arange(bits)) & 1
+    stream = bitarray(endian="little")
+    stream.pack(matrix.astype(np.uint8).tobytes())
+    return stream.tobytes()
+
+
+# ---- The kernels as the product calls them ----------------------------------
+
+
+def quantize(
+    values: Floats, lo: float, inverse_step: float, bits: int, key: Key, first: int = 0
+) -> bytes:
+    out = np.full((values.size * bits + 7) // 8, 0xA5, np.uint8)
+    kernels.quantize_pack(
+        values,
+        np.uint32(first),
+        np.float32(lo),
+        np.float32(inverse_step),
+        np.int64(bits),
+        np.uint32(key.word0),
+        np.uint32(key.word1),
+        out,
+    )
+    return out.tobytes()
+
+
+def dequantize(data: bytes, bits: int, lo: float, step: float, count: int) -> Floats:
+    out = np.full(count, np.nan, np.float32)
+    kernels.unpack_dequantize(np.frombuffer(data, np.uint8), np.int64(bits), lo, step, out)
+    return out
+
+
+def accumulate(
+    data: bytes, bits: int, origin: int, slope: int, shift: int, sign: int, total: Codes
+) -> None:
+    kernels.unpack_accumulate(
+        np.frombuffer(data, np.uint8),
+        np.int64(bits),
+        np.int64(origin),
+        np.int64(slope),
+        np.int64(shift),
+        np.int64(sign),
+        total,
+    )
+
+
+def uniform(seed: int, count: int, lo: float, hi: float) -> Floats:
+    part = np.random.default_rng(seed).random(count)
+    return np.clip(lo + part * (hi - lo), lo, hi).astype(np.float32)
+
+
+def random_codes(seed: int, count: int, bits: int) -> Codes:
+    return np.random.default_rng(seed).integers(0, 2**bits, count)
+
+
+# ---- Range ------------------------------------------------------------------
+
+
+@given(st.lists(WORDS, min_size=1, max_size=100), st.integers(1, 60))
+@example([0x00000001, 0x80000001], 1)  # the least denormals
+@example([0x7F7FFFFF, 0xFF7FFFFF], 1)  # the greatest floats
+@example([0x7FC00000], 1)
+@example([0xFFC00000, 0x3F800000], 7)
+def test_the_range_is_that_of_any_bit_patterns(patterns: list[int], repeats: int) -> None:
+    values = np.array(patterns * repeats, np.uint32).view(np.float32)
+    ends = np.array(kernels.value_range(values))
+    assert np.isfinite(ends).all() == np.isfinite(values).all()
+    if np.isfinite(values).all():
+        assert ends.tolist() == [values.min(), values.max()]
+
+
+# ---- Quantize and pack ------------------------------------------------------
+
+
+@given(
+    WIDTHS, SIZES, SEEDS, st.builds(Key, WORDS, WORDS), st.integers(0, 2**29).map(lambda n: 8 * n)
+)
+def test_codes_are_the_dithered_positions_packed_as_bitarray_packs_them(
+    bits: int, count: int, seed: int, key: Key, first: int
+) -> None:
+    first = min(first, 2**32 - 8)
+    values = uniform(seed, count, -0.3, 0.7)
+    inverse_step = float(np.float32(2**bits - 1))
+    expected = expected_codes(values, first, -0.3, inverse_step, bits, key)
+    assert quantize(values, -0.3, inverse_step, bits, key, first) == packed(expected, bits)
+
+
+@given(
+    bits=WIDTHS,
+    exponent=st.integers(-126, 110),
+    seed=SEEDS,
+    centre=st.sampled_from([0.0, 1.0, -3.0]),
+)
+@example(bits=1, exponent=126, seed=0, centre=0.0)
+@example(bits=16, exponent=-110, seed=0, centre=0.0)
+@example(bits=8, exponent=-126, seed=0, centre=1.0)
+def test_extreme_ranges_are_coded_as_ordinary_ones(
+    bits: int, exponent: int, seed: int, centre: float
+) -> None:
+    width = 2.0**exponent
+    values = uniform(seed, 300, centre * width, (centre + 1) * width)
+    lo = float(values.min())
+    step = float(np.float32((float(values.max()) - lo) / (2**bits - 1)))
+    inverse_step = 1 / step if step >= np.finfo(np.float32).tiny else 0.0
+    key = Key(seed, bits)
+    expected = expected_codes(values, 0, lo, inverse_step, bits, key)
+    assert quantize(values, lo, inverse_step, bits, key) == packed(expected, bits)
+
+
+@given(WIDTHS, SIZES, st.floats(width=32, allow_nan=False, allow_infinity=False))
+@example(4, 9, 1e-45)
+def test_a_constant_tensor_is_all_zeros(bits: int, count: int, value: float) -> None:
+    values = np.full(count, value, np.float32)
+    assert not any(quantize(values, value, 0.0, bits, Key(1, 2)))
+    assert not any(quantize(values, value, 1.0, bits, Key(1, 2)))
+
+
+@given(WIDTHS, st.integers(1, 100), st.floats(2.0**-9, 2.0**127, width=32), SEEDS)
+def test_a_value_outside_the_range_takes_the_nearest_code_and_spares_its_neighbours(
+    bits: int, count: int, excess: float, seed: int
+) -> None:
+    """A float32 rounding is enough to put the greatest value of a tensor there."""
+    levels = 2**bits - 1
+    codes = np.resize([0, levels, levels, 0, 0], 5 * count)
+    values = np.resize(np.array([0, levels, levels + excess, 0, -excess], np.float32), 5 * count)
+    assert quantize(values, 0.0, 1.0, bits, Key(seed, 0)) == packed(codes, bits)
+
+
+# ---- Unpack -----------------------------------------------------------------
+
+
+@given(
+    bits=WIDTHS,
+    count=SIZES,
+    seed=SEEDS,
+    lo=st.floats(-(2.0**100), 2.0**100, width=32),
+    step=st.floats(0, 2.0**100, width=32),
+)
+@example(bits=16, count=5000, seed=1, lo=-1e-45, step=1e-45)
+@example(bits=16, count=5000, seed=1, lo=2.0**126, step=0.0)
+def test_decoded_values_are_the_exact_ones_rounded_once_or_twice(
+    bits: int, count: int, seed: int, lo: float, step: float
+) -> None:
+    """The product is exact and the sum rounded to float64, then to float32."""
+    codes = random_codes(seed, count, bits)
+    expected = (np.float64(lo) + np.float64(step) * codes).astype(np.float32)
+    got = dequantize(packed(codes, bits), bits, lo, step, count)
+    np.testing.assert_array_equal(got, expected)
+
+
+@st.composite
+def fixed_points(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    """Draw a width and the constants of a tensor, as wide as 64-bit products allow."""
+    bits = draw(WIDTHS)
+    shift = draw(st.integers(0, 30))
+    slope = draw(st.integers(0, 2**61 // (2**bits - 1)))
+    return bits, draw(st.integers(-(2**61), 2**61)), slope, shift
+
+
+@given(fixed_points(), SIZES, SEEDS)
+def test_the_sum_is_that_of_python_integers_and_is_undone_exactly(
+    constants: tuple[int, int, int, int], count: int, seed: int
+) -> None:
+    bits, origin, slope, shift = constants
+    codes = random_codes(seed, count, bits)
+    total = np.random.default_rng(seed).integers(-(2**60), 2**60, count)
+    before = total.tolist()
+    half = 2**shift // 2
+    added = [origin + (slope * code + half) // 2**shift for code in codes.tolist()]
+    # 64-bit sums may wrap around: that too is undone.
+    wrapped = [(a + b + 2**63) % 2**64 - 2**63 for a, b in zip(before, added, strict=True)]
+
+    accumulate(packed(codes, bits), bits, origin, slope, shift, 1, total)
+    assert total.tolist() == wrapped
+    accumulate(packed(codes, bits), bits, origin, slope, shift, -1, total)
+    assert total.tolist() == before
+
+
+@given(
+    st.lists(st.floats(-(2.0**16), 2.0**16, width=32), min_size=1, max_size=40),
+    st.integers(-20, 36),
+    st.integers(1, 1000),
+)
+def test_raw_values_are_added_rounded_to_even(
+    values: list[float], exponent: int, examples: int
+) -> None:
+    factor = examples * 2.0**exponent
+    total = np.zeros(len(values), np.int64)
+    kernels.accumulate_raw(np.array(values, np.float32), factor, np.int64(1), total)
+    assert total.tolist() == [round(value * factor) for value in values]
+    kernels.accumulate_raw(np.array(values, np.float32), factor, np.int64(-1), total)
+    assert not total.any()
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1e6, 1e6, width=32), st.integers(-(2**61), 2**61)), min_size=1)
+)
+def test_a_scaled_sum_is_added_in_float32(pairs: list[tuple[float, int]]) -> None:
+    base = np.array([value for value, _ in pairs], np.float32)
+    total = np.array([integer for _, integer in pairs], np.int64)
+    out = np.empty_like(base)
+    kernels.add_scaled(base, total, 2.0**-40 / 3, out)
+    np.testing.assert_array_equal(out, base + (total * (2.0**-40 / 3)).astype(np.float32))
+
+
+# ---- Slices, threads, processors --------------------------------------------
+
+
+def slices(count: int, cuts: list[int]) -> Iterator[slice]:
+    ends = sorted({0, count, *(8 * cut for cut in cuts if 8 * cut < count)})
+    yield from (slice(a, b) for a, b in pairwise(ends))
+
+
+Run = Callable[[Callable[[slice], None], Iterator[slice]], Any]
+
+
+def one_after_another(work: Callable[[slice], None], parts: Iterator[slice]) -> None:
+    for part in parts:
+        work(part)
+
+
+def four_at_a_time(work: Callable[[slice], None], parts: Iterator[slice]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, parts))
+
+
+@pytest.mark.parametrize("run", [one_after_another, four_at_a_time])
+@settings(max_examples=40)
+@given(
+    bits=WIDTHS,
+    count=st.integers(1, 6 * kernels.BLOCK),
+    cuts=st.lists(st.integers(0, 6 * kernels.BLOCK // 8), max_size=30),
+    seed=SEEDS,
+)
+def test_pieces_give_what_the_whole_gives_in_any_order_by_any_thread(
+    run: Run, bits: int, count: int, cuts: list[int], seed: int
+) -> None:
+    key = Key(seed, 5)
+    values = uniform(seed, count, 0, 1)
+    inverse_step, step = float(2**bits - 1), 1 / (2**bits - 1)
+    data = np.zeros((count * bits + 7) // 8, np.uint8)
+    decoded = np.zeros(count, np.float32)
+    total = np.zeros(count, np.int64)
+    constants = (-(10**9), 2**50 // 2**bits, 20, 1)
+
+    def work(part: slice) -> None:
+        place = slice(part.start * bits // 8, (part.stop * bits + 7) // 8)
+        coded = quantize(values[part], 0.0, inverse_step, bits, key, part.start)
+        data[place] = np.frombuffer(coded, np.uint8)
+        decoded[part] = dequantize(coded, bits, 0.0, step, part.stop - part.start)
+        accumulate(coded, bits, *constants, total[part])
+
+    run(work, slices(count, cuts))
+
+    whole = quantize(values, 0.0, inverse_step, bits, key)
+    assert data.tobytes() == whole
+    np.testing.assert_array_equal(decoded, dequantize(whole, bits, 0.0, step, count))
+    expected = np.zeros(count, np.int64)
+    accumulate(whole, bits, *constants, expected)
+    np.testing.assert_array_equal(total, expected)
+
+
+def digest_of_everything() -> str:
+    """Return a digest of what every kernel makes of the same 20,000 values at every width."""
+    values = uniform(1, 20_000, -0.01, 0.02)
+    lo, hi = (float(end) for end in kernels.value_range(values))
+    digest = blake2b(np.array([lo, hi]).tobytes())
+    for bits in range(1, 17):
+        step = float(np.float32((hi - lo) / (2**bits - 1)))
+        data = quantize(values, lo, 1 / step, bits, Key(bits, 1))
+        decoded = dequantize(data, bits, lo, step, values.size)
+        total = np.zeros(values.size, np.int64)
+        accumulate(data, bits, -12345, 2**55 // 2**bits // 3, 17, 1, total)
+        kernels.accumulate_raw(decoded, 2.0**30 * 7, np.int64(1), total)
+        kernels.add_scaled(values, total, 2.0**-37 / 7, decoded)
+        digest.update(data + total.tobytes() + decoded.tobytes())
+    return digest.hexdigest()
+
+
+def test_a_processor_without_vector_or_fused_instructions_gives_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", "import test_kernels as t; print(t.digest_of_everything())"],
+        cwd=Path(__file__).parent,
+        env={**os.environ, **plain, "NUMBA_CACHE_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == digest_of_everything()
+
+
+def test_a_kernel_is_compiled_even_where_nothing_can_be_cached() -> None:
+    namespace: dict[str, Any] = {}
+    exec("def double(x):\n    return 2 * x", namespace)  # numba has no folder for its file
+    assert kernels._kernel(namespace["double"])(21) == 42
+
+
+# ---- Quality of the random numbers ------------------------------------------
+# Every statistic below is, for ideal random numbers, close to a standard normal one.
+
+COUNT = 1 << 18
+LIMIT = 5.0
+
+
+def chi_square_score(cells: Codes, number: int) -> float:
+    """Return how far the counts of equally likely cells are from even, in deviations."""
+    counts = np.bincount(cells, minlength=number)
+    expected = cells.size / number
+    statistic = float(((counts - expected) ** 2 / expected).sum())
+    return (statistic - (number - 1)) / sqrt(2 * (number - 1))
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 12, 16])
+def test_dithers_are_uniform_and_neighbours_independent(bits: int) -> None:
+    for number in range(4):
+        dither = dithers(derive_key(bits, number), bits, 4 * COUNT)
+        assert chi_square_score((dither * 256).astype(np.int64), 256) < LIMIT
+        cell = (dither * 32).astype(np.int64)
+        for lag in (1, 2, 3, 7, 8, 64, 1024):
+            assert chi_square_score(cell[:-lag] * 32 + cell[lag:], 1024) < LIMIT
+
+
+def independence_score(one: Key, other: Key) -> float:
+    cells = [(dithers(key, 4, COUNT) * 32).astype(np.int64) for key in (one, other)]
+    return abs(chi_square_score(cells[0] * 32 + cells[1], 1024))
+
+
+def test_dithers_of_different_transfers_are_independent() -> None:
+    keys = [derive_key(1, "uplink", f"client-{n}", 1, 0) for n in range(12)]
+    assert max(independence_score(*pair) for pair in combinations(keys, 2)) < LIMIT
+
+
+def test_dithers_of_a_key_and_of_one_that_differs_in_a_bit_are_independent() -> None:
+    key = derive_key(1)
+    for bit in range(32):
+        assert independence_score(key, Key(key.word0 ^ 1 << bit, key.word1)) < LIMIT
+        assert independence_score(key, Key(key.word0, key.word1 ^ 1 << bit)) < LIMIT
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_rounding_is_unbiased_wherever_a_value_lies_between_two_codes(bits: int) -> None:
+    """Seen through the kernels: the mean error, and its correlation with the position."""
+    codes = random_codes(bits, COUNT, bits) % max(2**bits - 1, 1)
+    # A position of 24 bits is exact in float32, so only the dither can be at fault.
+    fraction = np.random.default_rng(bits).integers(0, 2 ** (24 - bits), COUNT) / 2 ** (24 - bits)
+    position = codes + fraction
+    data = quantize(position.astype(np.float32), 0.0, 1.0, bits, derive_key(bits))
+    error = dequantize(data, bits, 0.0, 1.0, COUNT) - position
+    assert np.abs(error).max() < 1
+    deviation = np.sqrt((fraction * (1 - fraction)).sum())
+    assert abs(error.sum()) < LIMIT * deviation
+    assert abs((error * (fraction - 0.5)).sum()) < LIMIT * deviation / 2
+    assert abs((error[1:] * error[:-1]).sum()) < LIMIT * np.sqrt(COUNT) / 6
+
+
+@pytest.mark.parametrize("power", [6, 10, 14])
+def test_a_small_fraction_is_rounded_up_as_often_as_it_should_be(power: int) -> None:
+    """And never below: a value on a code keeps it."""
+    count = 1 << 21
+    values = np.full(count, 2.0**-power, np.float32)
+    for number, bits in enumerate((1, 8)):
+        ones = dequantize(quantize(values, 0.0, 1.0, bits, Key(number, power)), bits, 0, 1, count)
+        expected = count / 2**power
+        assert abs(ones.sum() - expected) < LIMIT * np.sqrt(expected)

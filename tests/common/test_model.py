@@ -1,0 +1,192 @@
+"""Model signatures, and the flat array that a module shares."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor, nn
+
+from fedaq import model
+from fedaq.errors import UserError
+from fedaq.model import ModelSpec, TensorSpec, bind, spec_of
+from fedaq.v1 import federation_pb2 as pb
+from wire.cases import SPECS
+
+
+class Mixed(nn.Module):
+    """Parameters, float and integer buffers, a scalar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.norm = nn.BatchNorm1d(2)
+        self.scale = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.norm(self.linear(inputs)) * self.scale
+        return output
+
+
+class Tied(nn.Module):
+    """One weight under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_a_signature_lists_the_floating_point_state_in_order() -> None:
+    assert [str(tensor) for tensor in spec_of(Mixed()).tensors] == [
+        "scale scalar",
+        "linear.weight 2x3",
+        "linear.bias 2",
+        "norm.weight 2",
+        "norm.bias 2",
+        "norm.running_mean 2",
+        "norm.running_var 2",
+    ]
+
+
+def test_a_tied_weight_travels_once_and_stays_tied() -> None:
+    module = Tied()
+    spec = spec_of(module)
+    assert [tensor.name for tensor in spec.tensors] == ["embedding.weight"]
+    flat = bind(module, spec)
+    flat[:] = np.arange(20)
+    assert module.head.weight.tolist() == np.arange(20.0).reshape(5, 4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.Linear(2, 2).double(), "tensor weight is torch.float64"),
+        (nn.Linear(2, 2).half(), "tensor weight is torch.float16"),
+        (nn.ReLU(), "no float32 tensor"),
+    ],
+)
+def test_a_model_that_cannot_travel_is_refused(module: nn.Module, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        spec_of(module)
+
+
+def test_binding_keeps_the_values() -> None:
+    module = Mixed()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    flat = bind(module, spec_of(module))
+    assert flat.dtype == np.float32
+    assert flat.shape == (spec_of(module).parameters,)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_what_is_written_to_the_array_is_what_the_module_computes_with() -> None:
+    module = Mixed()
+    spec = spec_of(module)
+    flat = bind(module, spec)
+    flat[:] = np.arange(flat.size)
+    names = {tensor.name: view for tensor, view in zip(spec.tensors, spec.split(flat), strict=True)}
+    for name, view in names.items():
+        assert module.state_dict()[name].ravel().tolist() == view.tolist()
+    module.eval()
+    other = Mixed()
+    other.load_state_dict(module.state_dict())
+    inputs = torch.ones(4, 3)
+    assert torch.equal(module(inputs), other.eval()(inputs))
+
+
+def test_training_moves_the_array_parameters_and_buffers_alike() -> None:
+    module = Mixed()
+    spec = spec_of(module)
+    flat = bind(module, spec)
+    before = flat.copy()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.5)
+    module(torch.randn(8, 3)).square().sum().backward()
+    optimizer.step()
+    for tensor, old, new in zip(spec.tensors, spec.split(before), spec.split(flat), strict=True):
+        moved = module.state_dict()[tensor.name].ravel().tolist()
+        assert new.tolist() == moved
+        # A bias before a batch norm has no gradient to speak of.
+        assert tensor.name == "linear.bias" or (new != old).any(), tensor.name
+
+
+@given(SPECS)
+def test_split_gives_views_that_cover_the_array(spec: ModelSpec) -> None:
+    flat = np.arange(spec.parameters, dtype=np.float32)
+    views = list(spec.split(flat))
+    assert tuple(view.size for view in views) == spec.elements
+    assert np.concatenate(views).tolist() == flat.tolist()
+    for view in views:
+        view[:] = -1
+    assert (flat == -1).all()
+
+
+def test_mean_bits_weighs_each_tensor_by_its_values() -> None:
+    spec = ModelSpec((TensorSpec("a", (3,)), TensorSpec("b", ())))
+    assert spec.mean_bits((2, 32)) == (3 * 2 + 32) / 4
+
+
+@given(SPECS)
+def test_a_signature_comes_back_as_it_went(spec: ModelSpec) -> None:
+    data = model.to_message(spec).SerializeToString()
+    back = model.from_message(pb.ModelSignature.FromString(data))
+    assert back == spec
+    assert spec.difference(back) is None
+
+
+A, B = TensorSpec("a", (2, 3)), TensorSpec("b", ())
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "said"),
+    [
+        ((A, B), (A, TensorSpec("b", (1,))), "tensor 2 is b scalar here and b 1 there"),
+        ((A, B), (B, A), "tensor 1 is a 2x3 here and b scalar there"),
+        ((A, B), (TensorSpec("a", (3, 2)), B), "tensor 1 is a 2x3 here and a 3x2 there"),
+        ((A,), (A, B), "tensor 2 is missing here and b scalar there"),
+        ((A, B), (A,), "tensor 2 is b scalar here and missing there"),
+        ((A,), (), "tensor 1 is a 2x3 here and missing there"),
+    ],
+)
+def test_a_difference_is_told_by_its_first_tensor(
+    mine: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...], said: str
+) -> None:
+    assert ModelSpec(mine).difference(ModelSpec(theirs)) == said
+
+
+def signature(*shapes: list[int], dtype: "pb.DataType" = pb.DATA_TYPE_FLOAT32) -> pb.ModelSignature:
+    return pb.ModelSignature(
+        tensors=[pb.TensorSpec(name="x", shape=s, dtype=dtype) for s in shapes]
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (signature([2], dtype=pb.DATA_TYPE_UNSPECIFIED), "'x' is not float32"),
+        (signature([2], dtype=9), "'x' is not float32"),  # type: ignore[arg-type]
+        (signature([2**16, 2**16]), "'x' has more than 4294967295 values"),
+        (signature([2**64 - 1]), "'x' has more than"),
+        (signature([1] * 65), "'x' has more than 64 dimensions"),
+        # To multiply these takes twenty seconds.
+        (signature([2**64 - 1] * 100_000), "'x' has more than 64 dimensions"),
+        (signature(*[[1]] * 100_001), "more than 100000 tensors"),
+    ],
+)
+def test_an_impossible_signature_is_refused(message: pb.ModelSignature, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        model.from_message(message)
+
+
+def test_the_largest_tensor_is_read_without_room_for_its_values() -> None:
+    tracemalloc.start()
+    try:
+        spec = model.from_message(signature([2**32 - 1], [0, 2**64 - 1]))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert spec.elements == (2**32 - 1, 0)
+    assert peak < 100_000

@@ -1,0 +1,36 @@
+"""The generated stubs are those of the contract."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from grpc_tools import protoc  # type: ignore[import-untyped]
+
+from fedaq import link
+from fedaq.v1 import federation_pb2 as pb
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_generated_stubs_match_the_contract(tmp_path: Path) -> None:
+    well_known = files("grpc_tools") / "_proto"
+    code = protoc.main(
+        [
+            "protoc",
+            f"-I{ROOT / 'protos'}",
+            f"-I{well_known}",
+            f"--python_out={tmp_path}",
+            f"--pyi_out={tmp_path}",
+            "fedaq/v1/federation.proto",
+        ]
+    )
+    assert code == 0
+    for name in ("federation_pb2.py", "federation_pb2.pyi"):
+        checked_in = ROOT / "common" / "fedaq" / "v1" / name
+        assert (tmp_path / "fedaq" / "v1" / name).read_text() == checked_in.read_text(), (
+            f"{name} is not what protos/ says: run `make protos`"
+        )
+
+
+def test_the_path_that_both_ends_use_is_that_of_the_contract() -> None:
+    [method] = pb.DESCRIPTOR.services_by_name["Federation"].methods
+    assert f"/{method.containing_service.full_name}/{method.name}" == link.PATH
