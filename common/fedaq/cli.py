@@ -62,7 +62,7 @@ def main() -> None:
     # `fedaq run` starts processes with these blocked.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     try:
-        sys.exit(_app()(standalone_mode=False))
+        sys.exit(_app()(prog_name="fedaq", standalone_mode=False))
     except StoppedError as stopped:
         _fail("stopped", stopped.code)
     except typer.TyperException as error:

@@ -6,7 +6,7 @@ work through blocks whose codes stay in the cache, 16 bits a code, and touch the
 bytes 64 bits at a time, in the order of a little-endian processor.
 
 The same input gives the same bytes on every processor: codes come from single IEEE
-float32 operations (subtract, multiply, truncate, no ``a * b + c``) and integer
+float32 operations (subtract, multiply, compare, truncate; no ``a * b + c``) and integer
 arithmetic, and where a product is added to something it is exact, so that fusing the
 two changes nothing. No mathematical library is called and fast-math is off. numba
 widens 32-bit integers to 64 bits unless each step is cast back, which would halve the
@@ -20,9 +20,10 @@ import numpy as np
 from numba import extending, njit, types
 
 GROUP = 8
-# A page of float32. Longer blocks quantize values that come from memory up to a third
-# slower; shorter ones gain nothing.
-BLOCK = 1024
+# Values whose codes are held at once. Of values that come from memory, 4,096 would be
+# quantized a third slower and 1,024 dequantized a sixth slower.
+PACK_BLOCK = 1024
+UNPACK_BLOCK = 4096
 
 F32 = np.float32
 F64 = np.float64
@@ -32,8 +33,8 @@ U16 = np.uint16
 U32 = np.uint32
 U64 = np.uint64
 
-# Words are stored whole, so the last one of a block reaches beyond its packed bytes.
-SCRATCH_BYTES = 2 * BLOCK + 16
+# Words are read and written whole: those of a block's last group reach beyond its bytes.
+OVERHANG = 16
 # The odd integer nearest to 2**32 over the golden ratio.
 WEYL = U32(0x9E3779B9)
 ALL_ONES = U64(2**64 - 1)
@@ -202,14 +203,14 @@ def quantize_pack(
     key0, key1 : uint32
     out : uint8, shape (ceil(n * bits / 8),)
     """
-    codes = np.empty(BLOCK, np.uint16)
-    scratch = np.empty(SCRATCH_BYTES, np.uint8)
+    codes = np.empty(PACK_BLOCK, np.uint16)
+    scratch = np.empty(2 * PACK_BLOCK + OVERHANG, np.uint8)
     unit = F32(1 << (31 - bits))
     fraction = U32((1 << (31 - bits)) - 1)
     bottom = F32(0)
     top = F32(F32((1 << bits) - 1) * unit)
-    for start in range(0, values.size, BLOCK):
-        block = values[start : start + BLOCK]
+    for start in range(0, values.size, PACK_BLOCK):
+        block = values[start : start + PACK_BLOCK]
         counter = U32(U32(U32(first + U32(start)) * WEYL) + key0)
         for i in range(block.size):
             dither = U32(_hash(U32(counter ^ key1)) & fraction)
@@ -231,10 +232,10 @@ def unpack_dequantize(data: Any, bits: Any, lo: Any, step: Any, out: Any) -> Non
 
     `lo` and `step` are float64 that hold float32 values: the product is exact.
     """
-    codes = np.empty(BLOCK, np.uint16)
-    scratch = np.empty(SCRATCH_BYTES, np.uint8)
-    for start in range(0, out.size, BLOCK):
-        block = out[start : start + BLOCK]
+    codes = np.empty(UNPACK_BLOCK, np.uint16)
+    scratch = np.empty(2 * UNPACK_BLOCK + OVERHANG, np.uint8)
+    for start in range(0, out.size, UNPACK_BLOCK):
+        block = out[start : start + UNPACK_BLOCK]
         end = start + block.size
         padded = (block.size + GROUP - 1) & -GROUP
         _unpack(data[start * bits >> 3 : (end * bits + 7) >> 3], bits, scratch, codes[:padded])
@@ -250,14 +251,14 @@ def unpack_accumulate(
 
     Halves are rounded up. `sign` is 1 or -1.
     """
-    codes = np.empty(BLOCK, np.uint16)
-    scratch = np.empty(SCRATCH_BYTES, np.uint8)
+    codes = np.empty(UNPACK_BLOCK, np.uint16)
+    scratch = np.empty(2 * UNPACK_BLOCK + OVERHANG, np.uint8)
     half = (I64(1) << shift) >> I64(1)
     if sign < 0:
         # The exact negative: -(x >> shift) is (~x >> shift) + 1.
         origin, slope, half = I64(1) - origin, -slope, ~half
-    for start in range(0, total.size, BLOCK):
-        block = total[start : start + BLOCK]
+    for start in range(0, total.size, UNPACK_BLOCK):
+        block = total[start : start + UNPACK_BLOCK]
         end = start + block.size
         padded = (block.size + GROUP - 1) & -GROUP
         _unpack(data[start * bits >> 3 : (end * bits + 7) >> 3], bits, scratch, codes[:padded])

@@ -106,10 +106,10 @@ def _to_target(run: Mapping[str, Any], target: float) -> dict[str, Any]:
 def show(comparison: Mapping[str, Any]) -> None:
     """Print the table, the cheapest line to the target first."""
     target, lines = comparison["target"], _ranked(comparison)
-    table = Table(title=f"to test accuracy {target:g}; spread over seeds after ±")
+    table = Table(title=f"to test accuracy {target:g}; ± is the spread over seeds")
     table.add_column("scheme")
-    for column in ("rounds", "energy", "saved", "payload", "final accuracy", "whole run"):
-        table.add_column(column, justify="right")
+    for column in ("rounds", "energy", "saved", "payload", "final", "in all"):
+        table.add_column(column, justify="right", no_wrap=True)
     dearest = max(
         (line["energy_j_to_target"]["mean"] for line in lines if line["energy_j_to_target"]),
         default=None,
@@ -117,14 +117,14 @@ def show(comparison: Mapping[str, Any]) -> None:
     for line in lines:
         energy = line["energy_j_to_target"]
         final = line["final_accuracy"]
-        reached = f"{line['reached']}/{len(line['seeds'])} reached"
+        reached = f"{line['reached']} of {len(line['seeds'])}"
         table.add_row(
             line["name"],
             f"{line['rounds_to_target']['mean']:.1f}" if energy else reached,
-            f"{si(energy['mean'], 'J')} ± {si(energy['spread'], 'J')}" if energy else "",
+            f"{si(energy['mean'], 'J')} ±{energy['spread'] / energy['mean']:.0%}" if energy else "",
             f"{1 - energy['mean'] / dearest:.1%}" if energy and dearest else "",
             si(line["payload_bytes_to_target"]["mean"], "B") if energy else "",
-            f"{final['mean']:.4f} ± {final['spread']:.4f}",
+            f"{final['mean']:.2%} ±{100 * final['spread']:.2f}",
             si(line["energy_j"]["mean"], "J"),
         )
     console.print(table)

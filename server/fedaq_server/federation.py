@@ -113,7 +113,10 @@ class Run:
             "seed": self.settings.seed,
             "clients": self.settings.clients,
             "parameters": self.spec.parameters,
-            "settings": self.settings.model_dump(mode="json"),
+            # Where it listened is nobody's concern later, and differs between equal runs.
+            "settings": self.settings.model_dump(
+                mode="json", exclude={"network": {"host", "port"}}
+            ),
         }
 
     async def _say_goodbye(self, reason: str) -> None:

@@ -20,6 +20,8 @@ from fedaq.payload import Bits, header_bytes
 from fedaq.quantizer import MAX_BITS, Range, Spread
 
 Array = NDArray[np.float64]
+# The least bits: the same for every item, or one number for each.
+Least = int | NDArray[np.int64]
 
 _BISECTIONS = 80
 _FILL_PASSES = 64
@@ -140,21 +142,21 @@ def join(parts: Sequence[Items]) -> Items:
 
 
 def bits_at_price(
-    items: Items, price: float, *, min_bits: int = 1, max_bits: int = MAX_BITS
+    items: Items, price: float, *, min_bits: Least = 1, max_bits: int = MAX_BITS
 ) -> NDArray[np.int64]:
     """Return the bits worth buying at a price: all whose gain per joule exceeds it.
 
     This is the KKT solution ``b = log2(R / r)`` of FedAQ (arXiv 2406.18156) with the exact
     ``s = 2**b - 1`` and integer bits.
     """
-    gains = (items.noise[:, :-1] - items.noise[:, 1:])[:, min_bits - 1 : max_bits - 1]
+    gains = (items.noise[:, :-1] - items.noise[:, 1:])[:, : max_bits - 1]
     worth = gains > price * items.bit_j[:, None]
-    bits: NDArray[np.int64] = min_bits + np.count_nonzero(worth, axis=1)
+    bits: NDArray[np.int64] = np.maximum(1 + np.count_nonzero(worth, axis=1), min_bits)
     return bits
 
 
 def allocate(
-    items: Items, budget_j: float, *, min_bits: int = 1, max_bits: int = MAX_BITS
+    items: Items, budget_j: float, *, min_bits: Least = 1, max_bits: int = MAX_BITS
 ) -> Allocation:
     """Spend a budget on bits so that the least noise is left.
 
@@ -165,17 +167,16 @@ def allocate(
     FedaqError
         If the budget does not pay for `min_bits` everywhere.
     """
-    bits = np.full(len(items.bit_j), min_bits)
-    least_j = items.energy_j(bits)
+    least_j = items.energy_j(np.broadcast_to(min_bits, items.bit_j.shape))
     if least_j > budget_j:
-        raise FedaqError(f"{budget_j:.4g} J do not pay for {min_bits} bits; {least_j:.4g} J would")
+        raise FedaqError(f"{budget_j:.4g} J do not pay for the least bits; {least_j:.4g} J would")
     price = _price(items, budget_j, min_bits, max_bits)
     bits = bits_at_price(items, price, min_bits=min_bits, max_bits=max_bits)
     _fill(items, bits, budget_j - items.energy_j(bits), max_bits)
     return Allocation(bits, price, items.energy_j(bits))
 
 
-def _price(items: Items, budget_j: float, min_bits: int, max_bits: int) -> float:
+def _price(items: Items, budget_j: float, min_bits: Least, max_bits: int) -> float:
     """Return the lowest price, to float precision, at which the budget is not exceeded."""
 
     def affordable(price: float) -> bool:

@@ -31,8 +31,9 @@ Codes = NDArray[np.int64]
 WIDTHS = st.integers(1, 16)
 SIZES = st.one_of(
     st.integers(1, 40),
-    st.integers(-9, 9).map(lambda n: kernels.BLOCK + n),
-    st.integers(2 * kernels.BLOCK, 5 * kernels.BLOCK),
+    st.integers(-9, 9).map(lambda n: kernels.PACK_BLOCK + n),
+    st.integers(-9, 9).map(lambda n: kernels.UNPACK_BLOCK + n),
+    st.integers(2 * kernels.PACK_BLOCK, 3 * kernels.UNPACK_BLOCK),
 )
 SEEDS = st.integers(0, 2**32 - 1)
 WORDS = st.integers(0, 2**32 - 1)
@@ -299,8 +300,8 @@ def four_at_a_time(work: Callable[[slice], None], parts: Iterator[slice]) -> Non
 @settings(max_examples=40)
 @given(
     bits=WIDTHS,
-    count=st.integers(1, 6 * kernels.BLOCK),
-    cuts=st.lists(st.integers(0, 6 * kernels.BLOCK // 8), max_size=30),
+    count=st.integers(1, 3 * kernels.UNPACK_BLOCK),
+    cuts=st.lists(st.integers(0, 3 * kernels.UNPACK_BLOCK // 8), max_size=30),
     seed=SEEDS,
 )
 def test_pieces_give_what_the_whole_gives_in_any_order_by_any_thread(

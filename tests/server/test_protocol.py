@@ -36,6 +36,7 @@ from fedaq_client.connection import connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
 from fedaq_server import federation
+from fedaq_server.clients import Client, DisconnectedError
 from fedaq_server.federation import Run, serve
 from fedaq_server.service import JoinRefusedError, serve_client
 from fedaq_server.wire import NoWire
@@ -491,6 +492,22 @@ def test_too_large_a_message_ends_the_stream_with_a_reason(
     assert [(record.clients, record.left_out) for record in run.records] == [(2, 2), (2, 0)]
 
 
+def test_who_went_before_its_round_began_is_not_waited_for() -> None:
+    """A stream may end while the model is being coded."""
+
+    async def begin() -> None:
+        client = Client(
+            "anna", 1, None, Mutilated(asyncio.Queue(), asyncio.Queue(), 0, lambda frame: [frame])
+        )
+        client.hang_up()
+        client.open_round(1)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(DisconnectedError):
+                await client.expect("range_report")
+
+    asyncio.run(begin())
+
+
 # ---- Silence ----------------------------------------------------------------
 
 
@@ -770,7 +787,7 @@ MESSAGES = 7
 
 
 @given(number=st.integers(0, MESSAGES - 1), data=st.data())
-@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_spoilt_message_is_refused_or_does_no_harm(
     number: int, data: st.DataObject, tmp_path: Path, untouched: str
 ) -> None:

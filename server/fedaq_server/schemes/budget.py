@@ -13,12 +13,21 @@ from dataclasses import dataclass, field
 from math import exp, log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedaq.errors import UserError
 from fedaq.payload import Bits
 from fedaq.quantizer import Spread
 from fedaq.settings import FedaqSettings
-from fedaq_server.optimizer import Items, allocate, bits_at_price, error_table, join, make_items
+from fedaq_server.optimizer import (
+    Allocation,
+    Items,
+    allocate,
+    bits_at_price,
+    error_table,
+    join,
+    make_items,
+)
 from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
 
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
@@ -103,8 +112,9 @@ class Budget:
         }
         now = join([down, *up.values()])
         left_j = self.budget_j - self.spent_j
-        least_j = self._least_j(now)
-        if left_j < least_j * self._refuse_below(state):
+        least = np.full(len(now.bit_j), self.settings.min_bits)
+        least_j = now.energy_j(least)
+        if state.round == 1 and left_j < least_j * state.rounds:
             raise UserError(
                 f"energy.budget_j = {self.budget_j:.6g} J is too small for "
                 f"{self.settings.min_bits} bit per value in {state.rounds} rounds: at least "
@@ -112,17 +122,28 @@ class Budget:
             )
         if left_j < least_j:
             return None
-        rounds = self._rounds(state, spreads, left_j, least_j)
+        sound = np.concatenate(
+            [
+                self._sound(state.weight_ranges, 1.0),
+                *(self._sound(spreads[name], _share_squared(state)) for name in up),
+            ]
+        )
+        if now.energy_j(sound) <= left_j:
+            least, least_j = sound, now.energy_j(sound)
+        # Fewer and better rounds, where noise would drown what all of them send.
+        rounds = min(state.rounds - state.round + 1, int(left_j / least_j))
         self.last_round = rounds == 1
+        later = self._forecasts(down, up, rounds, state.rounds)
+        everything = join([now, *later])
         chosen = self._allocate(
-            join([now, *self._forecasts(down, up, rounds, state.rounds)]), left_j
+            everything, left_j, np.tile(least, len(everything.bit_j) // len(least))
         )
         # A round is planned at the price alone; only the last one uses the change.
-        bits = chosen.bits[: len(now.bit_j)] if self.last_round else self._at(now, chosen.price)
+        bits = chosen.bits[: len(least)] if self.last_round else self._at(now, chosen.price, least)
         tensors = len(state.spec.tensors)
         down_bits, up_bits = bits[:tensors], bits[tensors:].reshape(-1, tensors)
-        pool_j = left_j - down.energy_j(down_bits) - least_j * (rounds - 1)
         planned = dict(zip(up, up_bits, strict=True))
+        pool_j = left_j - down.energy_j(down_bits) - least_j * (rounds - 1)
         self.allowances_j = self._share(pool_j, up, planned)
         return Plan(
             _bits(down_bits),
@@ -137,9 +158,12 @@ class Budget:
         """Choose the bits worth their price, within the client's allowance."""
         items = self._uplink(state, client, ranges)
         allowance_j = self.allowances_j[client.name]
-        bits = self._at(items, plan.price)
+        least = self._sound(ranges, _share_squared(state))
+        if items.energy_j(least) > allowance_j:
+            least = np.full(len(ranges), self.settings.min_bits)
+        bits = self._at(items, plan.price, least)
         if self.last_round or items.energy_j(bits) > allowance_j:
-            bits = self._allocate(items, allowance_j).bits
+            bits = self._allocate(items, allowance_j, least).bits
         return _bits(bits)
 
     def learn(self, outcome: Outcome) -> None:
@@ -169,33 +193,17 @@ class Budget:
             clip=self.settings.clip,
         )
 
-    def _rounds(
-        self,
-        state: RoundState,
-        spreads: dict[str, tuple[Spread, ...]],
-        left_j: float,
-        least_j: float,
-    ) -> int:
-        """Return how many rounds the rest of the budget is best spread over."""
-        left = state.rounds - state.round + 1
-        squares = sum(client.weight**2 for client in state.clients.values())
-        worth_j = self._sound_j(state.weight_ranges, state, state.downlink_j_per_bit, 1.0)
-        for name, client in state.clients.items():
-            worth_j += self._sound_j(spreads[name], state, client.radio.uplink_j_per_bit, squares)
-        return max(1, min(left, int(left_j / worth_j), int(left_j / least_j)))
+    def _sound(self, spreads: tuple[Spread, ...], share: float) -> NDArray[np.int64]:
+        """Return the fewest bits whose noise does not drown what is sent.
 
-    def _sound_j(
-        self, spreads: tuple[Spread, ...], state: RoundState, j_per_bit: float, share: float
-    ) -> float:
-        """Return what one transfer costs when its noise does not drown what is sent."""
+        `share` is what is left of the noise in the mean of all senders: ``sum_i p_i**2``.
+        """
         variance = np.array([spread.deviation**2 for spread in spreads])[:, None]
-        drowned = share * error_table(spreads, clip=self.settings.clip) > NOISE_TO_SIGNAL * variance
-        bits = 1 + np.count_nonzero(drowned & (variance > 0), axis=1)
-        limits = (self.settings.min_bits, self.settings.max_bits)
-        items = make_items(
-            spreads, state.spec.elements, coefficient=1.0, j_per_bit=j_per_bit, clip=False
-        )
-        return items.energy_j(np.clip(bits, *limits))
+        noise = share * error_table(spreads, clip=self.settings.clip)
+        drowned = (noise > NOISE_TO_SIGNAL * variance) & (variance > 0)
+        fewest = 1 + np.count_nonzero(drowned, axis=1)
+        bits: NDArray[np.int64] = np.clip(fewest, self.settings.min_bits, self.settings.max_bits)
+        return bits
 
     def _forecasts(self, down: Items, up: dict[str, Items], rounds: int, total: int) -> list[Items]:
         """Return the items of the rounds after this one, in groups of doubling length."""
@@ -212,7 +220,7 @@ class Budget:
         return later
 
     def _share(
-        self, pool_j: float, up: dict[str, Items], planned: dict[str, np.ndarray]
+        self, pool_j: float, up: dict[str, Items], planned: dict[str, NDArray[np.int64]]
     ) -> dict[str, float]:
         """Share what may be spent on the uplink in proportion to what is planned."""
         least = {name: self._least_j(items) for name, items in up.items()}
@@ -225,21 +233,18 @@ class Budget:
             for name in up
         }
 
-    def _refuse_below(self, state: RoundState) -> int:
-        return state.rounds if state.round == 1 else 0
-
     def _least_j(self, items: Items) -> float:
         return items.energy_j(np.full(len(items.bit_j), self.settings.min_bits))
 
-    def _at(self, items: Items, price: float) -> np.ndarray:
-        return bits_at_price(
-            items, price, min_bits=self.settings.min_bits, max_bits=self.settings.max_bits
-        )
+    def _at(self, items: Items, price: float, least: NDArray[np.int64]) -> NDArray[np.int64]:
+        return bits_at_price(items, price, min_bits=least, max_bits=self.settings.max_bits)
 
-    def _allocate(self, items: Items, budget_j: float):  # type: ignore[no-untyped-def]
-        return allocate(
-            items, budget_j, min_bits=self.settings.min_bits, max_bits=self.settings.max_bits
-        )
+    def _allocate(self, items: Items, budget_j: float, least: NDArray[np.int64]) -> Allocation:
+        return allocate(items, budget_j, min_bits=least, max_bits=self.settings.max_bits)
+
+
+def _share_squared(state: RoundState) -> float:
+    return sum(client.weight**2 for client in state.clients.values())
 
 
 def _known(client: ClientState, state: RoundState) -> tuple[Spread, ...]:
@@ -266,5 +271,5 @@ def _scale(spreads: tuple[Spread, ...], elements: tuple[int, ...]) -> float:
     return float((squares / sum(elements)) ** 0.5)
 
 
-def _bits(row: np.ndarray) -> Bits:
+def _bits(row: NDArray[np.int64]) -> Bits:
     return tuple(int(b) for b in row)

@@ -1,0 +1,88 @@
+"""The round of round.py in Flower 1.11.1; peers.py runs it, in an environment without fedaq.
+
+    python flower_round.py server PORT CLIENTS ROUNDS PARAMETERS OUT
+    python flower_round.py client PORT
+
+`start_server` with FedAvg and `start_client` with a NumPyClient, the model as NumPy arrays.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import flwr as fl
+import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "server"))
+from fedaq_server.wire import SocketCounter
+
+LAYERS = 8
+SHRINK = np.float32(0.99)
+# Flower's own default is 512 MiB, which 50 M parameters fit as well.
+
+
+def initial_weights(parameters):
+    """Return the tensors that idle_task.py has: square matrices and their biases."""
+    side = round((parameters / LAYERS) ** 0.5)
+    draw = np.random.default_rng(1)
+    shapes = [(side, side), (side,)] * LAYERS
+    return [draw.standard_normal(shape, np.float32) for shape in shapes]
+
+
+class TimedFedAvg(fl.server.strategy.FedAvg):
+    """FedAvg that notes the seconds and the bytes from each round's begin to its end."""
+
+    def __init__(self, port, **arguments):
+        super().__init__(**arguments)
+        self.rounds = []
+        self._wire = SocketCounter(port)
+
+    def configure_fit(self, server_round, parameters, client_manager):
+        client_manager.wait_for(self.min_available_clients)
+        self._wire.sample()
+        self._began = time.monotonic()
+        return super().configure_fit(server_round, parameters, client_manager)
+
+    def aggregate_fit(self, server_round, results, failures):
+        assert len(results) == self.min_available_clients
+        aggregated = super().aggregate_fit(server_round, results, failures)
+        seconds = time.monotonic() - self._began
+        wire = self._wire.sample()
+        self.rounds.append(
+            {"seconds": seconds, "uplink_bytes": wire.uplink, "downlink_bytes": wire.downlink}
+        )
+        return aggregated
+
+
+class IdleClient(fl.client.NumPyClient):
+    """A client whose training shrinks every weight, as that of idle_task.py."""
+
+    def fit(self, parameters, config):
+        return [weights * SHRINK for weights in parameters], 64, {}
+
+
+def serve(port, clients, rounds, parameters, out):
+    strategy = TimedFedAvg(
+        port,
+        fraction_fit=1.0,
+        fraction_evaluate=0.0,
+        min_fit_clients=clients,
+        min_available_clients=clients,
+        initial_parameters=fl.common.ndarrays_to_parameters(initial_weights(parameters)),
+    )
+    fl.server.start_server(
+        server_address=f"127.0.0.1:{port}",
+        config=fl.server.ServerConfig(num_rounds=rounds),
+        strategy=strategy,
+    )
+    Path(out).write_text(json.dumps(strategy.rounds))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "server":
+        serve(*map(int, sys.argv[2:6]), sys.argv[6])
+    else:
+        fl.client.start_client(
+            server_address=f"127.0.0.1:{sys.argv[2]}", client=IdleClient().to_client()
+        )

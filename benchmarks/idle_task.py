@@ -1,0 +1,55 @@
+"""Models of 1, 10 and 50 million parameters that do not learn, for benchmarks of the rest.
+
+Their training shrinks every weight, so that there is an update with a range to send.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from fedaq.tasks import Evaluation, Examples, Task, Training
+
+LAYERS = 8
+SHRINK = 0.99
+
+
+class _Layers(nn.Module):
+    """`LAYERS` square matrices and their biases, about `parameters` values in all."""
+
+    def __init__(self, parameters: int) -> None:
+        super().__init__()
+        side = round((parameters / LAYERS) ** 0.5)
+        self.layers = nn.ModuleList(nn.Linear(side, side) for _ in range(LAYERS))
+
+
+def _data(_: object) -> Examples:
+    return Examples(torch.zeros(64, 1), torch.zeros(64, dtype=torch.int64))
+
+
+def _train(model: nn.Module, data: Examples, training: Training, seed: int) -> float:
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(SHRINK)
+    return 1.0
+
+
+def _evaluate(model: nn.Module, data: Examples) -> Evaluation:
+    return Evaluation(accuracy=0.0, loss=1.0)
+
+
+def _task(parameters: int) -> Task:
+    return Task(
+        name=f"idle-{parameters}",
+        model=partial(_Layers, parameters),
+        train_data=_data,
+        test_data=_data,
+        train=_train,
+        evaluate=_evaluate,
+    )
+
+
+m1 = _task(1_000_000)
+m5 = _task(5_000_000)
+m10 = _task(10_000_000)
+m50 = _task(50_000_000)

@@ -1,0 +1,111 @@
+"""The `fedaq` command as a user runs it, in processes that never outlive a test."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command at work; its process group is its own, and its words go to files."""
+
+    process: "subprocess.Popen[bytes]"
+    out: Path
+    err: Path
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> Ended:
+        """Wait for its end."""
+        code = self.process.wait(timeout_s)
+        return Ended(code, self.out.read_text(), self.err.read_text())
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it says this on standard output."""
+        end = time.monotonic() + PATIENCE_S
+        while text not in self.out.read_text():
+            assert self.process.poll() is None, f"it ended: {self.err.read_text()}"
+            assert time.monotonic() < end, f"it never said {text!r}: {self.out.read_text()}"
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to this process alone."""
+        self.process.send_signal(number)
+
+    def group(self) -> list[int]:
+        """Return the processes of its group that are still there, zombies aside."""
+        return [pid for pid, group in _groups() if group == self.process.pid]
+
+
+@dataclass
+class Commands:
+    """Starts commands in a folder."""
+
+    folder: Path
+    _running: list[Running] = field(default_factory=list)
+
+    def start(self, *arguments: object, env: Mapping[str, str] | None = None) -> Running:
+        """Start ``fedaq`` with these arguments."""
+        number = len(self._running)
+        out, err = (self.folder / f"{number}.{name}" for name in ("out", "err"))
+        clean = {name: value for name, value in os.environ.items() if "FEDAQ" not in name}
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fedaq", *map(str, arguments)],
+                cwd=self.folder,
+                env={**clean, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=out_file,
+                stderr=err_file,
+                start_new_session=True,
+            )
+        running = Running(process, out, err)
+        self._running.append(running)
+        return running
+
+    def run(self, *arguments: object, env: Mapping[str, str] | None = None) -> Ended:
+        """Run ``fedaq`` with these arguments to its end."""
+        return self.start(*arguments, env=env).wait()
+
+    def kill(self) -> None:
+        """Kill everything that was started, and what it started."""
+        for running in self._running:
+            with suppress(ProcessLookupError):
+                os.killpg(running.process.pid, signal.SIGKILL)
+            running.process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _groups() -> list[tuple[int, int]]:
+    """Return (process, process group) of every live process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                if state != "Z":
+                    found.append((int(entry.name), int(group)))
+    return found
