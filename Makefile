@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint types protos clean
+.PHONY: demo bench test test-slow lint types protos clean
 
 demo: $(VENV)/installed
 	$(BIN)/fedaq run
@@ -14,6 +14,11 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/codec.py
+	$(BIN)/python benchmarks/round.py --sizes 1 10 --clients 2 10 50
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

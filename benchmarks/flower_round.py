@@ -19,7 +19,6 @@ from fedaq_server.wire import SocketCounter
 
 LAYERS = 8
 SHRINK = np.float32(0.99)
-# Flower's own default is 512 MiB, which 50 M parameters fit as well.
 
 
 def initial_weights(parameters):

@@ -35,7 +35,6 @@ BITS = (4, 32)
 ROUNDS = 5
 # More processes than this would spend their memory on copies of PyTorch.
 MAX_CLIENT_PROCESSES = 10
-TIMEOUT_S = 300
 MB = 1e6
 
 
@@ -82,11 +81,11 @@ class Result(Case):
 class Process:
     """A child that writes to a log file, and its peak memory."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, python: str = sys.executable) -> None:
         self._log = log
         with log.open("wb") as file:
             self._popen = subprocess.Popen(
-                [sys.executable, *arguments],
+                [python, *arguments],
                 cwd=HERE,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -1,6 +1,5 @@
 """A client process from its settings to its end."""
 
-import asyncio
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fedaq import stopping
 from fedaq.energy import RadioCost
 from fedaq.partition import WHOLE, parse_partition
 from fedaq.radios import preset
@@ -49,7 +49,7 @@ def run_client(
     mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
     learner = Learner(task, mine)
     console.print(f"{name}: {learner.examples} examples, server {server}")
-    reason = asyncio.run(_participate(server, connect_timeout_s, name, learner, cost))
+    reason = stopping.run(_participate(server, connect_timeout_s, name, learner, cost))
     console.print(f"{name}: {reason}")
 
 

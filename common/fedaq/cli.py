@@ -1,32 +1,19 @@
 """The ``fedaq`` command: finds the commands that each side brings, and words its errors."""
 
 import os
-import signal
 import sys
-import threading
 import traceback
 from importlib.metadata import entry_points
-from types import FrameType
 from typing import NoReturn
 
 import typer
 
-from fedaq import __version__
+from fedaq import __version__, stopping
 from fedaq.errors import FedaqError, UserError
 
 COMMANDS = ("run", "compare", "server", "client", "inspect", "radio")
 
 EXTRAS = {"safetensors": "server", "matplotlib": "server", "sklearn": "client"}
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A local epoch or a test of the model cannot be interrupted; nobody waits for its end.
-STOP_GRACE_S = 5.0
-
-
-class StoppedError(SystemExit):
-    """SIGINT or SIGTERM arrived; asyncio lets this pass where it would keep an Exception."""
-
-    code: int
 
 
 def _app() -> typer.Typer:
@@ -57,13 +44,10 @@ def main() -> None:
     """Run the command line; every expected failure is one line on standard error."""
     # gRPC would print its own words beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _stop)
-    # `fedaq run` starts processes with these blocked.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    stopping.listen()
     try:
         sys.exit(_app()(prog_name="fedaq", standalone_mode=False))
-    except StoppedError as stopped:
+    except stopping.StoppedError as stopped:
         _fail("stopped", stopped.code)
     except typer.TyperException as error:
         _fail(_usage(error), error.exit_code)
@@ -86,20 +70,6 @@ def _unexpected(error: Exception) -> str:
     if extra is not None:
         return f"this command needs {missing}: pip install 'fedaq[{extra}]'"
     return f"{type(error).__name__}: {error} (this is a bug; FEDAQ_TRACEBACK=1 shows where)"
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    for other in _STOP_SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    patience = threading.Timer(STOP_GRACE_S, _give_up, [128 + number])
-    patience.daemon = True
-    patience.start()
-    raise StoppedError(128 + number)
-
-
-def _give_up(code: int) -> NoReturn:
-    os.write(2, b"fedaq: stopped\n")
-    os._exit(code)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

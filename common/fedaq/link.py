@@ -11,12 +11,18 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # the client sends, or it ends the connection with "too many pings".
 KEEPALIVE_MS = 30_000
 
+LOOKAHEAD_BYTES = 256 * 1024
+
 _COMMON: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # What a peer may send ahead of its reader. gRPC would let it grow with the speed of the link,
+    # and so the server's memory with the number of clients.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
 ]
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_COMMON,

@@ -236,25 +236,30 @@ def decode_chunk(payload: Payload, offset: int, data: bytes, flat: Floats) -> No
         start = payload.spec.slices[piece.tensor].start + piece.first
         out = flat[start : start + piece.values]
         if code.bounds is None:
-            out[:] = raw_values(codes[piece.data])
+            values = raw_values(codes[piece.data])
+            raw_range(values)
+            out[:] = values
         else:
             quantizer.dequantize(codes[piece.data], code.bounds, code.bits, out)
 
 
 def raw_values(data: NDArray[np.uint8]) -> Floats:
-    """View the bytes of a raw tensor as float32 values.
+    """View the bytes of a raw tensor as float32 values; copy them only if they lie askew."""
+    return np.require(data.view("<f4"), np.float32, "A")
+
+
+def raw_range(values: Floats) -> Range:
+    """Return the range of raw values that a peer sent.
 
     Raises
     ------
     ProtocolError
         If one of them is NaN or infinite.
     """
-    values = np.frombuffer(data.tobytes(), "<f4").astype(np.float32, copy=False)
     try:
-        quantizer.value_range(values)
+        return quantizer.value_range(values)
     except NotFiniteError as error:
         raise ProtocolError(pb.REFUSAL_REASON_NOT_FINITE, f"raw tensor: {error}") from None
-    return values
 
 
 def to_message(payload: Payload, round_number: int) -> pb.PayloadHeader:

@@ -105,8 +105,8 @@ class FeddqSettings(_Section):
 class FedaqSettings(_Section):
     """Scheme ``fedaq``; the resolutions, steps in the unit of the weights, serve without budget."""
 
-    uplink_resolution: float = Field(0.02, gt=0)
-    downlink_resolution: float = Field(0.04, gt=0)
+    uplink_resolution: float = Field(0.03, gt=0)
+    downlink_resolution: float = Field(0.16, gt=0)
     clip: bool = Field(True, description="code what lies within b + 2 standard deviations")
     min_bits: int = Field(1, ge=1, le=16)
     max_bits: int = Field(16, ge=1, le=16)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,12 +14,13 @@ from typing import Any
 
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import load_settings
+from fedaq.stopping import postponed
 from fedaq_server.folder import results_folder
 
 _HOST = "127.0.0.1"
 _POLL_S = 0.05
 _LEAVE_S = 20.0
-# Less than a process gives itself (fedaq.cli.STOP_GRACE_S): this one must outlive the others.
+# Less than a process gives itself (STOP_GRACE_S): this one must outlive the others.
 _STOP_S = 3.0
 
 
@@ -54,21 +54,15 @@ class _Children:
 
     def start(self, command: list[str], log: Path, *, terminal: bool = False) -> None:
         """Start a process; with `terminal`, its log holds its standard error only."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        with log.open("wb") as file:
-            # The child must be on the list before a signal ends this process; it lets the
-            # signals through itself (fedaq.cli.main).
-            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-            try:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=None if terminal else file,
-                    stderr=file,
-                )
-                self.all.append(_Child(process, log))
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        # A process that a signal keeps off the list would outlive this one.
+        with log.open("wb") as file, postponed():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=None if terminal else file,
+                stderr=file,
+            )
+            self.all.append(_Child(process, log))
 
     def end(self) -> None:
         """End every process that still runs."""

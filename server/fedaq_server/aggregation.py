@@ -122,9 +122,8 @@ class Contribution:
         codes = np.frombuffer(data, np.uint8)
         for piece in pieces:
             if self._payload.codes[piece.tensor].bounds is None:
-                values = payload.raw_values(codes[piece.data])
-                name = self._payload.spec.tensors[piece.tensor].name
-                _check_magnitude(name, Range(float(values.min()), float(values.max())))
+                bounds = payload.raw_range(payload.raw_values(codes[piece.data]))
+                _check_magnitude(self._payload.spec.tensors[piece.tensor].name, bounds)
 
     def _fold(self, pieces: list[Piece], data: bytes, sign: int) -> None:
         codes = np.frombuffer(data, np.uint8)

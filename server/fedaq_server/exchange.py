@@ -31,6 +31,8 @@ class RoundWork:
     ----------
     folder : Executor
         One worker: folding is serial, so the running sum needs no lock.
+    chunk_bytes : int
+        The largest chunk that a client may send.
     granted : dict of str to int
         Payload bytes that each client was told to send; they cost energy even if the update
         comes too late to count.
@@ -44,6 +46,7 @@ class RoundWork:
     deadline_s: float
     folder: Executor
     capture: Capture | None
+    chunk_bytes: int
     granted: dict[str, int] = field(default_factory=dict)
 
     async def fold(self, function: Callable[..., T], *arguments: object) -> T:
@@ -97,7 +100,7 @@ async def _send_model(client: Client, work: RoundWork) -> None:
         clip=work.plan.clip,
     )
     await client.send(pb.ServerMessage(plan=plan))
-    for frame in work.broadcast.frames:
+    async for frame in work.broadcast.frames():
         await client.stream.write(frame)
 
 
@@ -144,6 +147,7 @@ async def _receive_update(client: Client, work: RoundWork, granted: Bits) -> Pay
     try:
         while not contribution.complete:
             chunk = (await client.expect("chunk")).chunk
+            _check_size(chunk, work.chunk_bytes)
             await work.fold(contribution.add, chunk.offset, chunk.data)
             if work.capture is not None:
                 chunks.append(chunk.data)
@@ -156,3 +160,11 @@ async def _receive_update(client: Client, work: RoundWork, granted: Bits) -> Pay
     if work.capture is not None:
         work.capture.keep(update, work.state.round, client.name, b"".join(chunks))
     return update
+
+
+def _check_size(chunk: pb.Chunk, largest: int) -> None:
+    if len(chunk.data) > largest:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_WRONG_SIZE,
+            f"a chunk of {len(chunk.data)} bytes; at most {largest} are accepted",
+        )

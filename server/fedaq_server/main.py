@@ -1,6 +1,5 @@
 """A server process from its settings to its results."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import Any
 
 from rich.logging import RichHandler
 
+from fedaq import stopping
 from fedaq.settings import Settings, load_settings
 from fedaq.terminal import console
 from fedaq_server.display import Display
 from fedaq_server.federation import Run, serve
 from fedaq_server.folder import results_folder
-from fedaq_server.picture import draw_run
 
 
 def run_server(
@@ -53,7 +52,10 @@ def show_run(
         with Display(settings) as display:
             run = Run(settings, folder, display.on_round)
             run.roster.on_change = display.on_clients
-            asyncio.run(federate(run, display))
+            stopping.run(federate(run, display))
         display.summary(run.records)
+        # Not before the rounds are over: matplotlib takes memory that they could use.
+        from fedaq_server.picture import draw_run
+
         picture = draw_run(folder)
         console.print(f"results: {folder}   picture: {picture}")

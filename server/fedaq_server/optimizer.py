@@ -149,8 +149,17 @@ def bits_at_price(
     This is the KKT solution ``b = log2(R / r)`` of FedAQ (arXiv 2406.18156) with the exact
     ``s = 2**b - 1`` and integer bits.
     """
-    gains = (items.noise[:, :-1] - items.noise[:, 1:])[:, : max_bits - 1]
-    worth = gains > price * items.bit_j[:, None]
+    return _bits_worth(_gains(items, max_bits), items.bit_j, price, min_bits)
+
+
+def _gains(items: Items, max_bits: int) -> Array:
+    """Return the noise that every bit after the first removes: float64, (n, max_bits - 1)."""
+    gains: Array = items.noise[:, : max_bits - 1] - items.noise[:, 1:max_bits]
+    return gains
+
+
+def _bits_worth(gains: Array, bit_j: Array, price: float, min_bits: Least) -> NDArray[np.int64]:
+    worth = gains > price * bit_j[:, None]
     bits: NDArray[np.int64] = np.maximum(1 + np.count_nonzero(worth, axis=1), min_bits)
     return bits
 
@@ -178,24 +187,27 @@ def allocate(
 
 def _price(items: Items, budget_j: float, min_bits: Least, max_bits: int) -> float:
     """Return the lowest price, to float precision, at which the budget is not exceeded."""
-
-    def affordable(price: float) -> bool:
-        bits = bits_at_price(items, price, min_bits=min_bits, max_bits=max_bits)
-        return items.energy_j(bits) <= budget_j
-
-    if affordable(0.0):
+    gains = _gains(items, max_bits)
+    most = _bits_worth(gains, items.bit_j, 0.0, min_bits)
+    if items.energy_j(most) <= budget_j:
         return 0.0
-    gains = items.noise[:, :-1] - items.noise[:, 1:]
-    ratios = gains[gains > 0] / np.broadcast_to(items.bit_j[:, None], gains.shape)[gains > 0]
-    low, high = log2(float(ratios.min())) - 1, log2(float(ratios.max())) + 1
+    fewest = np.broadcast_to(min_bits, most.shape)
+    least = fewest
+    dearness = gains / np.maximum(items.bit_j, np.finfo(np.float64).tiny)[:, None]
+    low = log2(float(dearness.min(where=gains > 0, initial=np.inf))) - 1
+    high = log2(float(dearness.max())) + 1
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        if affordable(2.0**middle):
-            high = middle
+        # Most items soon have the same bits at both ends, and at every price between them.
+        rows = np.flatnonzero(most > fewest)
+        bits = fewest.copy()
+        bits[rows] = _bits_worth(gains[rows], items.bit_j[rows], 2.0**middle, least[rows])
+        if items.energy_j(bits) <= budget_j:
+            high, fewest = middle, bits
         else:
-            low = middle
+            low, most = middle, bits
     return float(2.0**high)
 
 
@@ -219,10 +231,19 @@ def _fill(items: Items, bits: NDArray[np.int64], left_j: float, max_bits: int) -
 def resolution(price: float, j_per_bit: float, coefficient: float) -> float:
     """Return the quantization step at a price, ``r = sqrt(lambda e / (2 ln2 c))``.
 
-    The closed form of FedAQ (arXiv 2406.18156) for ``s ~ 2**b`` and real bits; bits follow
-    as ``log2(R / r)``.
+    The closed form for ``s ~ 2**b`` and real bits (docs/theory.md); bits follow as
+    ``log2(R / r)``. ``c = coefficient / 4`` is what stands before ``R**2 / s**2``.
+
+    Parameters
+    ----------
+    price : float
+        ``lambda``, as `allocate` returns it.
+    j_per_bit : float
+        ``e``.
+    coefficient : float
+        ``a``, as `make_items` takes it.
     """
-    return float(np.sqrt(price * j_per_bit / (2 * np.log(2) * coefficient)))
+    return float(np.sqrt(price * j_per_bit / (2 * np.log(2) * coefficient / 4)))
 
 
 def bits_for_resolution(width: float, step: float, min_bits: int, max_bits: int) -> int:

@@ -20,7 +20,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate
-from fedaq_server.broadcast import decode_broadcast, encode_broadcast
+from fedaq_server.broadcast import begin_broadcast, decode_broadcast
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
 from fedaq_server.exchange import Report, RoundWork, exchange
@@ -87,7 +87,8 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
                 break
             work = await _begin(federation, state, plan, clients, folder)
             reports = await _exchange_all(clients, work, federation.roster)
-            await asyncio.to_thread(_advance, federation, work)
+            chunks = await work.broadcast.coded()
+            await asyncio.to_thread(_advance, federation, work, chunks)
             evaluation = await asyncio.to_thread(federation.evaluate)
             record = measure(
                 state, work.broadcast.payload, reports, evaluation, wire.sample(),
@@ -136,17 +137,15 @@ async def _begin(
     bits = checked_bits(plan.downlink_bits, federation.spec)
     spreads = state.weight_ranges
     ranges = clipped_ranges(spreads, bits) if plan.clip else spreads
-    broadcast = await asyncio.to_thread(
-        encode_broadcast,
+    broadcast = begin_broadcast(
         plan_payload(federation.spec, bits, ranges),
         federation.model,
         settings.seed,
         state.round,
         settings.network.chunk_bytes,
+        folder,
     )
     capture = Capture(federation.folder / "payloads") if settings.capture else None
-    if capture is not None:
-        capture.keep(broadcast.payload, state.round, "server", broadcast.codes())
     return RoundWork(
         state=state,
         plan=plan,
@@ -158,16 +157,19 @@ async def _begin(
         deadline_s=settings.network.round_deadline_s,
         folder=folder,
         capture=capture,
+        chunk_bytes=settings.network.chunk_bytes,
     )
 
 
 async def _exchange_all(clients: list[Client], work: RoundWork, roster: Roster) -> list[Report]:
     """Return the reports of the clients that finished in time, in the order of their names."""
     tasks = {asyncio.create_task(exchange(client, work)): client for client in clients}
-    _, late = await asyncio.wait(tasks, timeout=work.deadline_s)
-    for task in late:
-        task.cancel()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await asyncio.wait(tasks, timeout=work.deadline_s)
+    finally:
+        # Also when the run is stopped: no exchange outlives its round.
+        late = [task for task in tasks if task.cancel()]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     reports = []
     for client, result in zip(clients, results, strict=True):
         if isinstance(result, Report):
@@ -196,10 +198,14 @@ def _too_late(work: RoundWork) -> ProtocolError:
     )
 
 
-def _advance(federation: Federation, work: RoundWork) -> None:
+def _advance(federation: Federation, work: RoundWork, chunks: list[pb.Chunk]) -> None:
     """Turn the global model into that of the next round."""
+    header = work.broadcast.payload
+    if work.capture is not None:
+        codes = b"".join(chunk.data for chunk in chunks)
+        work.capture.keep(header, work.state.round, "server", codes)
     if federation.settings.base == "broadcast":
-        decode_broadcast(work.broadcast, federation.model)
+        decode_broadcast(header, chunks, federation.model)
     work.aggregate.apply(federation.model, federation.model)
 
 

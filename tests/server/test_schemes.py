@@ -380,9 +380,13 @@ def test_a_federation_trains(name: str, tmp_path: Path) -> None:
     assert all(record.downlink_bits == 32 for record in records)
     assert all(1 <= record.uplink_bits <= 16 for record in records)
     assert records[-1].train_loss < records[0].train_loss
-    # Losses hardly move in four rounds; two levels take 2 bits and one takes 1.
-    expected = {"adaquantfl": {2.0}, "dadaquant": {1.0}}.get(name)
-    assert expected is None or {record.uplink_bits for record in records} == expected
+    # Two levels take 2 bits and one takes 1; the loss falls, so only AdaQuantFL may ascend.
+    bits = [record.uplink_bits for record in records]
+    if name == "adaquantfl":
+        assert bits[0] == 2
+        assert bits == sorted(bits)
+    if name == "dadaquant":
+        assert set(bits) == {1.0}
 
 
 # A user's own

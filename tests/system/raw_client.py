@@ -13,7 +13,7 @@ from fedaq.model import ModelSpec
 from fedaq.quantizer import RAW_BITS, Range
 from fedaq.v1 import federation_pb2 as pb
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class FinishedError(Exception):

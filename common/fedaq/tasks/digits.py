@@ -53,5 +53,5 @@ task = Task(
     model=_model,
     train_data=_train_data,
     test_data=_test_data,
-    training=Training(local_epochs=1, batch_size=16, learning_rate=0.05, momentum=0.5),
+    training=Training(local_epochs=2, batch_size=16, learning_rate=0.1, momentum=0.5),
 )

@@ -10,6 +10,7 @@ the least bits in all rounds to come.
 """
 
 from dataclasses import dataclass, field
+from decimal import ROUND_UP, Context
 from math import exp, log
 
 import numpy as np
@@ -42,6 +43,8 @@ FIRST_UPDATE = 0.5
 SMOOTHING = 0.5
 DAMPING = 0.8
 LARGEST_TREND = 0.3
+# Sums of the same joules in another order differ by less.
+ROUNDING = 1e-9
 
 
 @dataclass
@@ -114,12 +117,8 @@ class Budget:
         left_j = self.budget_j - self.spent_j
         least = np.full(len(now.bit_j), self.settings.min_bits)
         least_j = now.energy_j(least)
-        if state.round == 1 and left_j < least_j * state.rounds:
-            raise UserError(
-                f"energy.budget_j = {self.budget_j:.6g} J is too small for "
-                f"{self.settings.min_bits} bit per value in {state.rounds} rounds: at least "
-                f"{least_j * state.rounds:.6g} J are needed"
-            )
+        if state.round == 1:
+            self._refuse_below(least_j * state.rounds * (1 + ROUNDING), state.rounds)
         if left_j < least_j:
             return None
         sound = np.concatenate(
@@ -131,7 +130,8 @@ class Budget:
         if now.energy_j(sound) <= left_j:
             least, least_j = sound, now.energy_j(sound)
         # Fewer and better rounds, where noise would drown what all of them send.
-        rounds = min(state.rounds - state.round + 1, int(left_j / least_j))
+        affordable = max(1, int(left_j / (least_j * (1 + ROUNDING))))
+        rounds = min(state.rounds - state.round + 1, affordable)
         self.last_round = rounds == 1
         later = self._forecasts(down, up, rounds, state.rounds)
         everything = join([now, *later])
@@ -174,6 +174,16 @@ class Budget:
         ]
         if widths:
             self.updates.see(float(np.mean(widths)))
+
+    def _refuse_below(self, needed_j: float, rounds: int) -> None:
+        if self.budget_j < needed_j:
+            # Rounded up: who asks for what the message says must get it.
+            shown = float(Context(prec=6, rounding=ROUND_UP).create_decimal(needed_j))
+            raise UserError(
+                f"energy.budget_j = {self.budget_j:.6g} J is too small for "
+                f"{self.settings.min_bits} bit per value in {rounds} rounds: at least "
+                f"{shown:.6g} J are needed"
+            )
 
     def _downlink(self, state: RoundState) -> Items:
         return make_items(

@@ -1,0 +1,181 @@
+"""The same round through fedaq and through Flower 1.11.1, and our codec beside NVFlare's.
+
+    python benchmarks/peers.py --out peers.json
+
+Makes environments for the peers below benchmarks/.venv first, if they are not there: this
+needs pip and a package index. NVFlare's filter imports PyTorch and borrows it from the
+environment that runs this file. The seconds are medians over the rounds but the first; the
+speeds are GB/s of float32 values on one thread, from the fastest of several repeats.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from fedaq import quantizer
+from fedaq.quantizer import Key
+from round import HERE, MB, Case, Process, free_port, run_case, torch_mb
+
+ENVIRONMENTS = HERE / ".venv"
+CODEC_VALUES = 8_000_000
+CODEC_REPEATS = 7
+CODEC_BITS = 4
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round took in one system."""
+
+    system: str
+    seconds: float
+    wire_mb: float
+    server_mb: float
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Speeds of one codec."""
+
+    system: str
+    quantize_gb_per_s: float
+    restore_gb_per_s: float
+
+
+def environment(name: str, *pip: str) -> str:
+    """Return the Python of an environment that holds what peers-`name`.txt lists."""
+    folder = ENVIRONMENTS / name
+    python, complete = folder / "bin" / "python", folder / "complete"
+    if not complete.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *pip, "-r", HERE / f"peers-{name}.txt"],
+            check=True,
+        )
+        complete.touch()
+    return str(python)
+
+
+def nvflare_environment() -> str:
+    """Return the Python of NVFlare's environment, which sees this one's packages after its own."""
+    python = environment("nvflare", "--no-deps")
+    (packages,) = Path(python).parents[1].glob("lib/python*/site-packages")
+    (packages / "borrowed.pth").write_text(f"{Path(np.__file__).parents[1]}\n")
+    return python
+
+
+def flower_round(python: str, case: Case, rounds: int) -> Round:
+    """Run Flower's server and clients, each a process."""
+    port = free_port()
+    script = "flower_round.py"
+    sizes = [str(case.clients), str(rounds), str(case.size * 1_000_000)]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        out = folder / "rounds.json"
+        server = Process(
+            [script, "server", str(port), *sizes, str(out)], folder / "server.log", python
+        )
+        time.sleep(5)  # a client of Flower gives up where nobody listens yet
+        clients = [
+            Process([script, "client", str(port)], folder / f"client-{number}.log", python)
+            for number in range(case.clients)
+        ]
+        try:
+            server_mb = server.peak_mb()
+        finally:
+            for process in (server, *clients):
+                process.end()
+        records = json.loads(out.read_text())[1:]
+    return Round(
+        "Flower 1.11.1",
+        median(record["seconds"] for record in records),
+        median(record["uplink_bytes"] + record["downlink_bytes"] for record in records) / MB,
+        server_mb,
+    )
+
+
+def our_round(case: Case, rounds: int, import_mb: float) -> Round:
+    result = run_case(case, rounds, import_mb, [])
+    name = "fedaq, float32" if case.bits == 32 else f"fedaq, {case.bits}/{case.bits} bits"
+    return Round(name, result.seconds, result.uplink_mb + result.downlink_mb, result.server_mb)
+
+
+def nvflare_codec(python: str) -> Codec:
+    arguments = [python, "nvflare_filter.py", str(CODEC_VALUES), str(CODEC_REPEATS)]
+    printed = subprocess.run(arguments, cwd=HERE, check=True, capture_output=True, text=True).stdout
+    seconds = json.loads(printed.splitlines()[-1])
+    return Codec("NVFlare 2.9 float16", _speed(seconds["quantize_s"]), _speed(seconds["restore_s"]))
+
+
+def our_codec() -> Codec:
+    values = np.random.default_rng(1).standard_normal(CODEC_VALUES, np.float32)
+    bounds = quantizer.value_range(values)
+    packed = np.empty(quantizer.packed_bytes(CODEC_VALUES, CODEC_BITS), np.uint8)
+    restored = np.empty_like(values)
+    quantize_s, restore_s = [], []
+    for _ in range(CODEC_REPEATS):
+        began = perf_counter()
+        quantizer.quantize(values, bounds, CODEC_BITS, Key(1, 2), first=0, out=packed)
+        quantize_s.append(perf_counter() - began)
+        began = perf_counter()
+        quantizer.dequantize(packed, bounds, CODEC_BITS, restored)
+        restore_s.append(perf_counter() - began)
+    return Codec(f"fedaq, {CODEC_BITS} bits", _speed(min(quantize_s)), _speed(min(restore_s)))
+
+
+def _speed(seconds: float) -> float:
+    return CODEC_VALUES * 4 / seconds / 1e9
+
+
+def show(console: Console, rounds: list[Round], codecs: list[Codec]) -> None:
+    table = Table("", "s/round", "times faster", "MB on the wire", "server peak MB")
+    for r in rounds:
+        faster = rounds[0].seconds / r.seconds
+        table.add_row(
+            r.system, f"{r.seconds:.2f}", f"{faster:.1f}", f"{r.wire_mb:.0f}", f"{r.server_mb:.0f}"
+        )
+    console.print(table)
+    table = Table("", "quantize GB/s", "restore GB/s")
+    for c in codecs:
+        table.add_row(c.system, f"{c.quantize_gb_per_s:.2f}", f"{c.restore_gb_per_s:.2f}")
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", type=int, default=10, choices=(1, 10, 50), help="M parameters")
+    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    flower, nvflare = environment("flower"), nvflare_environment()
+    with TemporaryDirectory() as name:
+        import_mb = torch_mb(Path(name))
+    cases = [Case(options.size, options.clients, bits) for bits in (4, 32)]
+    rounds = [flower_round(flower, cases[0], options.rounds)]
+    # Ours take a fraction of the time; more of them make the median steady.
+    rounds += [our_round(case, 3 * options.rounds, import_mb) for case in cases]
+    codecs = [nvflare_codec(nvflare), our_codec()]
+    show(Console(), rounds, codecs)
+    if options.out is not None:
+        document = {
+            "size_m": options.size,
+            "clients": options.clients,
+            "rounds": [asdict(r) for r in rounds],
+            "codecs": [asdict(c) for c in codecs],
+        }
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

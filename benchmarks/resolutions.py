@@ -1,0 +1,73 @@
+"""How the default resolutions of scheme ``fedaq`` were chosen: a sweep on the digits.
+
+For every pair of resolutions and every seed a whole run in one process; the table shows
+what it ended at against ``fp32``, and what it cost against ``fixed`` at 8/8 bits.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+from rich.table import Table
+
+from fedaq.settings import load_settings
+from fedaq.terminal import console
+from fedaq_lab.local import federate
+from fedaq_server.federation import Run
+from fedaq_server.record import RoundRecord
+
+UPLINK = (0.02, 0.03, 0.04, 0.06)
+DOWNLINK = (0.04, 0.08, 0.12, 0.16)
+
+
+def run(seed: int, *assignments: str) -> list[RoundRecord]:
+    settings = load_settings(flags={"seed": seed}, assignments=assignments)
+    with tempfile.TemporaryDirectory() as folder:
+        federation = Run(settings, Path(folder), lambda record: None)
+        asyncio.run(federate(federation))
+        return federation.records
+
+
+def energy_j(rounds: list[RoundRecord]) -> float:
+    return sum(record.energy_j for record in rounds)
+
+
+def third(rounds: list[RoundRecord], which: int, name: str) -> float:
+    size = len(rounds) // 3
+    return mean(getattr(record, name) for record in rounds[which * size : (which + 1) * size])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    seeds = range(1, parser.parse_args().seeds + 1)
+    fp32 = [run(seed, "scheme=fp32")[-1].test_accuracy for seed in seeds]
+    fixed_j = mean(energy_j(run(seed, "scheme=fixed")) for seed in seeds)
+    table = Table(title=f"fp32 ends at {mean(fp32):.4f}; fixed 8/8 costs {fixed_j:.3f} J")
+    for column in ("up", "down", "final", "worst gap", "saved", "bits up", "bits down"):
+        table.add_column(column, justify="right")
+    for up in UPLINK:
+        for down in DOWNLINK:
+            runs = [
+                run(seed, f"fedaq.uplink_resolution={up}", f"fedaq.downlink_resolution={down}")
+                for seed in seeds
+            ]
+            final = [rounds[-1].test_accuracy for rounds in runs]
+            table.add_row(
+                f"{up:g}",
+                f"{down:g}",
+                f"{mean(final):.4f}",
+                f"{max(a - b for a, b in zip(fp32, final, strict=True)):+.4f}",
+                f"{1 - mean(map(energy_j, runs)) / fixed_j:.1%}",
+                *(
+                    " > ".join(f"{mean(third(r, k, name) for r in runs):.2f}" for k in range(3))
+                    for name in ("uplink_bits", "downlink_bits")
+                ),
+            )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

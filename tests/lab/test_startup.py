@@ -1,0 +1,30 @@
+"""What `fedaq client --help` need not wait for."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Each of them takes longer to import than everything that help needs.
+HEAVY = ("torch", "numba", "llvmlite", "numpy", "grpc", "sklearn", "matplotlib")
+
+SCRIPT = """
+import sys
+from fedaq.cli import main
+sys.argv = ["fedaq", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print("IMPORTED", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["client", "--help"], ["--help"], ["server", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True
+    )
+    shown, _, imported = done.stdout.rpartition("IMPORTED")
+    assert "Usage: fedaq" in shown
+    assert "typer" in imported.split()
+    assert set(imported.split()).isdisjoint(HEAVY)

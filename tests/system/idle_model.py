@@ -1,0 +1,21 @@
+"""A task whose model is tensors that nobody trains."""
+
+import torch
+from torch import nn
+
+from fedaq.tasks import Evaluation, Examples, Task
+
+
+class _Tensors(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(100, 301))
+        self.second = nn.Parameter(torch.randn(7))
+        self.third = nn.Parameter(torch.randn(50_000))
+
+
+def _data(_: object) -> Examples:
+    return Examples(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+
+
+task = Task("idle", _Tensors, _data, _data, evaluate=lambda model, data: Evaluation(0.0, 1.0))
