@@ -18,6 +18,7 @@ test-slow: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/codec.py
+	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/round.py --sizes 1 10 --clients 2 10 50
 
 lint: $(VENV)/installed

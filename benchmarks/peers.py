@@ -22,10 +22,10 @@ from time import perf_counter
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from round import HERE, MB, Case, Process, free_port, run_case, torch_mb
 
 from fedaq import quantizer
 from fedaq.quantizer import Key
-from round import HERE, MB, Case, Process, free_port, run_case, torch_mb
 
 ENVIRONMENTS = HERE / ".venv"
 CODEC_VALUES = 8_000_000

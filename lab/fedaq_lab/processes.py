@@ -147,7 +147,8 @@ def _has_begun(folder: Path) -> bool:
 def _fedaq(
     command: str, flags: Mapping[str, Any], config: Path | None, assignments: Sequence[str]
 ) -> list[str]:
-    line = [sys.executable, "-m", "fedaq", command]
+    # Without -P a folder of that name in the working directory would be imported.
+    line = [sys.executable, "-P", "-m", "fedaq", command]
     for name, value in {**flags, "config": config}.items():
         if value is not None:
             line += [f"--{name}", str(value)]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -11,13 +12,15 @@ from fedaq.terminal import console
 from fedaq_server.record import RoundRecord, summarize
 
 _TABLE_ROWS = 12
+# With the rest of a line it fits a terminal of 80 columns.
+_BAR_COLUMNS = 10
 
 
 def si(value: float, unit: str) -> str:
     """Format a quantity with an SI prefix, for example ``3.21 mJ``."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "u")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
+        if abs(value) >= 0.9995 * factor:  # less would not be rounded up to it
+            return f"{value / factor:#.3g} {prefix}{unit}".replace(". ", " ")
     return f"{value / 1e-9:.3g} n{unit}" if value else f"0 {unit}"
 
 
@@ -29,7 +32,7 @@ class Display:
         self._energy_j = 0.0
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=_BAR_COLUMNS),
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(),
             console=console,
@@ -77,10 +80,12 @@ class Display:
 
     def summary(self, records: Sequence[RoundRecord]) -> None:
         """Print the table of the run."""
-        table = Table(title=f"{self._settings.task}, scheme {self._settings.scheme}")
-        for column in ("round", "accuracy", "train loss", "bits down", "bits up", "payload", "wire",
-                       "energy"):  # fmt: skip
-            table.add_column(column, justify="right")
+        table = Table(
+            title=f"{self._settings.task}, scheme {self._settings.scheme}", box=SIMPLE_HEAD
+        )
+        for column in ("round", "accuracy", "train\nloss", "bits\ndown", "bits\nup", "payload",
+                       "wire", "energy"):  # fmt: skip
+            table.add_column(column, justify="right", vertical="bottom")
         every = max(1, -(-len(records) // _TABLE_ROWS))
         for record in records:
             if record.round == 1 or record.round % every == 0:

@@ -58,4 +58,4 @@ def show_run(
         from fedaq_server.picture import draw_run
 
         picture = draw_run(folder)
-        console.print(f"results: {folder}   picture: {picture}")
+        console.print(f"results: {folder}\npicture: {picture}")

@@ -8,7 +8,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
+FEW_ROUNDS = 10
 DOWN, UP, ACCURACY = "#1f6feb", "#d9480f", "#2b8a3e"
 
 
@@ -18,7 +20,9 @@ def draw_run(folder: Path) -> Path:
     rounds = run["rounds"]
     numbers = [record["round"] for record in rounds]
     figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), dpi=120)
-    top.plot(numbers, [record["test_accuracy"] for record in rounds], color=ACCURACY)
+    # Of a few rounds, or a single one, a line alone shows little or nothing.
+    marker = "o" if len(rounds) <= FEW_ROUNDS else ""
+    top.plot(numbers, [record["test_accuracy"] for record in rounds], color=ACCURACY, marker=marker)
     top.set_ylabel("test accuracy")
     top.grid(alpha=0.3)
     summary = run["summary"]
@@ -30,9 +34,11 @@ def draw_run(folder: Path) -> Path:
         ("downlink_bits", DOWN, "downlink"),
         ("uplink_bits", UP, "uplink"),
     ):
-        bottom.plot(numbers, [record[name] for record in rounds], color=color, label=label)
+        values = [record[name] for record in rounds]
+        bottom.plot(numbers, values, color=color, label=label, marker=marker)
     bottom.set_ylabel("mean bits per value")
     bottom.set_xlabel("round")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     bottom.set_ylim(bottom=0)
     bottom.legend()
     bottom.grid(alpha=0.3)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,19 @@ def write_run(folder: Path, facts: Mapping[str, Any], rounds: Sequence[RoundReco
     document = {
         "version": FORMAT_VERSION,
         **facts,
-        "rounds": [asdict(record) for record in rounds],
-        "summary": summarize(rounds),
+        "rounds": [_in_json(asdict(record)) for record in rounds],
+        "summary": _in_json(summarize(rounds)),
     }
-    write_atomically(folder / "run.json", json.dumps(document, indent=1).encode() + b"\n")
+    write_atomically(
+        folder / "run.json", json.dumps(document, indent=1, allow_nan=False).encode() + b"\n"
+    )
+
+
+def _in_json(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Put null for what a diverged model makes NaN or infinite; JSON has neither."""
+    return {
+        name: value if value is None or isfinite(value) else None for name, value in values.items()
+    }
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -220,7 +220,7 @@ def test_the_processes_are_given_what_was_asked_for() -> None:
         ["fixed.uplink_bits=4", "capture=true"],
     )  # fmt: skip
     assert line == [
-        sys.executable, "-m", "fedaq", "server", "--task", "my.module:it", "--rounds", "3",
+        sys.executable, "-P", "-m", "fedaq", "server", "--task", "my.module:it", "--rounds", "3",
         "--config", "a b.toml", "--set", "fixed.uplink_bits=4", "--set", "capture=true",
     ]  # fmt: skip
 

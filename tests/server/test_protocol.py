@@ -38,6 +38,7 @@ from fedaq_client.training import Learner, local_data
 from fedaq_server import federation
 from fedaq_server.clients import Client, DisconnectedError
 from fedaq_server.federation import Run, serve
+from fedaq_server.record import RoundRecord, write_run
 from fedaq_server.service import JoinRefusedError, serve_client
 from fedaq_server.wire import NoWire
 from system.raw_client import EndedError, FinishedError, RawClient, group_bytes, raw_client
@@ -824,6 +825,10 @@ def test_a_spoilt_message_is_refused_or_does_no_harm(
         assert result_of(tmp_path) == untouched
 
 
+def no_json(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
 def test_the_record_stays_json(tmp_path: Path) -> None:
     """The largest loss that is accepted does not turn a sum into infinity."""
 
@@ -834,8 +839,18 @@ def test_the_record_stays_json(tmp_path: Path) -> None:
         await client.chunk(number, 0, bytes(header.code_bytes))
         await client.receive("receipt")
 
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
-
     asyncio.run(federate(tmp_path, every_round(attack)))
-    json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
+    json.loads((tmp_path / "run.json").read_text(), parse_constant=no_json)
+
+
+def test_the_record_of_a_diverged_model_stays_json(tmp_path: Path) -> None:
+    record = RoundRecord(
+        round=1, test_accuracy=0.1, test_loss=NAN, train_loss=INF, uplink_bits=3.0,
+        downlink_bits=3.0, uplink_payload_bytes=1, downlink_payload_bytes=1,
+        uplink_wire_bytes=None, downlink_wire_bytes=2, energy_j=1.0, price=0.0, clients=1,
+        left_out=0, seconds=1.0,
+    )  # fmt: skip
+    write_run(tmp_path, {}, [record])
+    [entry] = json.loads((tmp_path / "run.json").read_text(), parse_constant=no_json)["rounds"]
+    assert entry["test_loss"] is entry["train_loss"] is entry["uplink_wire_bytes"] is None
+    assert (entry["test_accuracy"], entry["downlink_wire_bytes"]) == (0.1, 2)

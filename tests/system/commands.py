@@ -67,7 +67,7 @@ class Commands:
         clean = {name: value for name, value in os.environ.items() if "FEDAQ" not in name}
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fedaq", *map(str, arguments)],
+                [sys.executable, "-P", "-m", "fedaq", *map(str, arguments)],
                 cwd=self.folder,
                 env={**clean, **(env or {})},
                 stdin=subprocess.DEVNULL,
