@@ -116,7 +116,7 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
     return (
         str(record.round),
         f"{record.test_accuracy:.4f}",
-        f"{record.train_loss:.4f}",
+        f"{record.train_loss:.4f}" if record.clients else "-",
         f"{record.downlink_bits:.2f}",
         f"{record.uplink_bits:.2f}",
         si(record.uplink_payload_bytes + record.downlink_payload_bytes, "B"),

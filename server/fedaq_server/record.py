@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ class RoundRecord:
 
     Attributes
     ----------
+    train_loss : float
+        Mean over the examples of the clients whose update counted; NaN (null in the file)
+        where none did.
     uplink_bits, downlink_bits : float
         Mean bits per value over tensors (and clients); 0 where nothing was sent.
     uplink_payload_bytes, downlink_payload_bytes : int
@@ -77,7 +80,7 @@ def measure(
         round=state.round,
         test_accuracy=evaluation.accuracy,
         test_loss=evaluation.loss,
-        train_loss=loss / max(examples, 1),
+        train_loss=loss / examples if reports else nan,
         uplink_bits=bits / max(len(reports), 1),
         downlink_bits=state.spec.mean_bits(downlink.bits),
         uplink_payload_bytes=sum(report.update.payload_bytes for report in reports),
@@ -131,7 +134,7 @@ def write_run(folder: Path, facts: Mapping[str, Any], rounds: Sequence[RoundReco
 
 
 def _in_json(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Put null for what a diverged model makes NaN or infinite; JSON has neither."""
+    """Put null for NaN, and for what a diverged model makes infinite; JSON has neither."""
     return {
         name: value if value is None or isfinite(value) else None for name, value in values.items()
     }

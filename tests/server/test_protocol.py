@@ -766,9 +766,9 @@ def spoilt(how: str, place: float, piece: bytes) -> Callable[[bytes], list[bytes
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The model after a round to which nobody brought anything: what was broadcast."""
-    folder = tmp_path_factory.mktemp("untouched")
+def empty_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one round to which nobody brought anything."""
+    folder = tmp_path_factory.mktemp("empty")
 
     async def attack(client: RawClient, number: int) -> None:
         await client.report(number, ranges=[])
@@ -778,7 +778,13 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> str:
             await every_round(attack)(address, run.spec)
 
     asyncio.run(run_alone())
-    return result_of(folder)
+    return folder
+
+
+def test_a_round_without_updates_has_no_training_loss(empty_round: Path) -> None:
+    [entry] = json.loads((empty_round / "run.json").read_text(), parse_constant=no_json)["rounds"]
+    assert entry["train_loss"] is None
+    assert (entry["clients"], entry["uplink_payload_bytes"], entry["uplink_bits"]) == (0, 0, 0)
 
 
 # Join, report, header and the chunks of a 3-bit update of digits in chunks of 2,048 bytes.
@@ -793,7 +799,7 @@ MESSAGES = 7
 )
 @hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_spoilt_message_is_refused_or_does_no_harm(
-    number: int, how: str, place: float, piece: bytes, tmp_path: Path, untouched: str
+    number: int, how: str, place: float, piece: bytes, tmp_path: Path, empty_round: Path
 ) -> None:
     """The run ends; an update counts whole or leaves the model as it was."""
     assume(number > 0 or how != "drop")  # who does not join is not there
@@ -822,7 +828,7 @@ def test_a_spoilt_message_is_refused_or_does_no_harm(
 
     asyncio.run(federate_in_memory())
     if run.records and run.records[0].left_out:
-        assert result_of(tmp_path) == untouched
+        assert result_of(tmp_path) == result_of(empty_round)  # what was broadcast
 
 
 def no_json(constant: str) -> None:
