@@ -56,7 +56,9 @@ def _nothing_goes_wrong_unseen(caplog: pytest.LogCaptureFixture) -> Iterator[Non
     with caplog.at_level(logging.WARNING):
         yield
     gc.collect(1)
-    assert [r.getMessage() for r in caplog.records if r.levelno > logging.WARNING] == []
+    errors = [r.getMessage() for r in caplog.records if r.levelno > logging.WARNING]
+    # gRPC polls for all event loops of a process, and may wake the closed one of the last test.
+    assert [text for text in errors if "PollerCompletionQueue" not in text] == []
 
 
 def settings_of(clients: int, **flags: Any) -> Settings:

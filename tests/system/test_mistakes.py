@@ -216,14 +216,14 @@ def test_two_servers_do_not_share_a_port(commands: Commands) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nowhere.invalid:1", "no address"])
-def test_where_no_server_is(address: str, call: Call) -> None:
+def test_where_no_server_is(address: str, commands: Commands) -> None:
     address = address.format(port=free_port())
-    ended = call("client", "--server", address, "--connect-timeout", 0.5)
+    ended = commands.run("client", "--server", address, "--connect-timeout", 0.5)
     assert f"no server at {address} within 0.5 s" in said(ended, 2)
 
 
-def test_an_address_of_another_machine(call: Call) -> None:
-    ended = call("server", "--host", "192.0.2.1", "--port", 0)
+def test_an_address_of_another_machine(commands: Commands) -> None:
+    ended = commands.run("server", "--host", "192.0.2.1", "--port", 0)
     assert "cannot listen on 192.0.2.1:0" in said(ended, 2)
 
 
