@@ -123,7 +123,7 @@ def _plan(
         load_settings(flags={"scheme": name, "seed": seed}, assignments=settings)
         place = folder / re.sub(r"[^\w.=-]+", "_", line) / f"seed-{seed}"
         command = (
-            *(sys.executable, "-m", "fedaq", "run", *options),
+            *(sys.executable, "-P", "-m", "fedaq", "run", *options),
             *(f"--scheme={name}", f"--seed={seed}", f"--out={place}"),
             *(f"--set={text}" for text in settings),
         )
