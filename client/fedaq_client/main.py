@@ -47,7 +47,7 @@ def run_client(
         name = socket.gethostname() if part == WHOLE else f"client-{part.index + 1}"
     torch.set_num_threads(1)
     mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
-    learner = Learner(task, mine)
+    learner = Learner(task, mine, settings.seed)
     console.print(f"{name}: {learner.examples} examples, server {server}")
     reason = stopping.run(_participate(server, connect_timeout_s, name, learner, cost))
     console.print(f"{name}: {reason}")

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from typing import NoReturn, Protocol
 
-from fedaq import PROTOCOL_VERSION, __version__, model, payload
+from fedaq import PROTOCOL_VERSION, __version__, chunks, model, payload
 from fedaq.energy import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError
 from fedaq.payload import Payload
@@ -80,6 +80,7 @@ class Session:
     radio: RadioCost | None
     on_round: Callable[[Progress], None]
     _round: int = 0
+    _digest: bytes = b""
 
     async def participate(self) -> str:
         """Take part until the run is over, and return the server's reason.
@@ -113,7 +114,7 @@ class Session:
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
         try:
-            await self._receive_model(plan)
+            downlink_bits = await self._receive_models(plan)
             training = Training(
                 welcome.training.local_epochs,
                 welcome.training.batch_size,
@@ -124,78 +125,152 @@ class Session:
                 self.learner.train, training, welcome.seed, self.name, plan.round
             )
             spreads = await asyncio.to_thread(self._spreads)
-            bits = tuple((await self._report(spreads, loss)).uplink_bits)
-            ranges = payload.clipped_ranges(spreads, bits) if plan.clip else spreads
-            update = payload.plan_payload(self.learner.spec, bits, ranges)
-            await self._send_update(update, welcome)
+            grant = await self._report(plan, spreads, loss)
+            update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
             await self._expect("receipt")
         except RefusedError as refusal:
             log.warning("round %d: the server refused the update: %s", plan.round, refusal)
             return
         except NotFiniteError as error:
             log.warning("round %d: training failed: %s", plan.round, error)
-            await self._report_failure()
+            await self._report_failure(plan)
             return
-        spec = self.learner.spec
         self.on_round(
             Progress(
                 plan.round,
                 plan.rounds,
                 loss,
-                spec.mean_bits(update.bits),
-                spec.mean_bits(tuple(plan.downlink_bits)),
+                update.sent_bits(update_bytes),
+                downlink_bits,
             )
         )
 
-    async def _receive_model(self, plan: pb.RoundPlan) -> None:
-        header = payload.from_message(self.learner.spec, (await self._expect("model")).model)
-        if header.bits != tuple(plan.downlink_bits):
-            raise FedaqError("the server sent a model with other bits than it planned")
-        received = 0
+    async def _receive_models(self, plan: pb.RoundPlan) -> float:
+        """Receive what the round begins with; return the bits per value of the last of it."""
+        for _ in range(max(plan.payloads, 1)):
+            bits = await self._receive_model()
+        return bits
+
+    async def _receive_model(self) -> float:
+        message = (await self._expect("model")).model
+        header = payload.from_message(self.learner.spec, message)
+        coded, received, sent_bytes = [], 0, header.header_bytes
+        if not message.base:
+            self._digest = b""
         while received < header.code_bytes:
             chunk = (await self._expect("chunk")).chunk
-            if chunk.offset != received or received + len(chunk.data) > header.code_bytes:
+            code_bytes = chunks.code_bytes(chunk)
+            if chunk.offset != received or received + code_bytes > header.code_bytes:
                 raise FedaqError("the server sent a chunk of the model out of place")
-            # Here, not in a thread: decoding a chunk takes less time than handing it over, and
-            # gRPC receives the next one meanwhile on threads of its own.
-            payload.decode_chunk(header, chunk.offset, chunk.data, self.learner.weights)
-            received += len(chunk.data)
+            received += code_bytes
+            sent_bytes += chunks.cost_bytes(chunk)
+            if message.base:
+                # Half a difference would leave a model that nobody knows.
+                coded.append(chunk)
+            else:
+                # Here, not in a thread: decoding a chunk takes less time than handing it over,
+                # and gRPC receives the next one meanwhile on threads of its own.
+                self._decode(header, chunk)
+        if message.base:
+            await asyncio.to_thread(self._add, message.base, header, coded)
+        return header.sent_bits(sent_bytes)
+
+    def _decode(self, header: Payload, chunk: pb.Chunk, *, add: bool = False) -> None:
+        codes = chunks.codes_of(header, chunk)
+        payload.decode_chunk(header, chunk.offset, codes, self.learner.held, add=add)
+
+    def _add(self, base: bytes, header: Payload, coded: list[pb.Chunk]) -> None:
+        """Add a difference, unless it was added already or belongs to another model."""
+        if base == self._holds():
+            for chunk in coded:
+                self._decode(header, chunk, add=True)
+            self._digest = b""
+
+    def _holds(self) -> bytes:
+        """Return the digest of the model that is held."""
+        if not self._digest:
+            self._digest = model.digest(self.learner.held)
+        return self._digest
 
     def _spreads(self) -> tuple[Spread, ...]:
-        return payload.tensor_spreads(self.learner.spec, self.learner.update)
+        return payload.tensor_spreads(self.learner.spec, self.learner.weights.__getitem__)
 
-    async def _report(self, spreads: tuple[Spread, ...], loss: float) -> pb.UplinkGrant:
+    async def _report(
+        self, plan: pb.RoundPlan, spreads: tuple[Spread, ...], loss: float
+    ) -> pb.UplinkGrant:
         report = pb.RangeReport(
             round=self._round,
             ranges=[
-                pb.TensorRange(lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation)
+                pb.TensorRange(
+                    lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation, magnitude=s.magnitude
+                )
                 for s in spreads
             ],
             train_loss=loss,
+            holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
         )
         await self.link.send(pb.ClientMessage(range_report=report))
         grant = (await self._expect("grant")).grant
-        if len(grant.uplink_bits) != len(spreads) or not all(map(is_width, grant.uplink_bits)):
-            raise FedaqError(f"the server granted bits {list(grant.uplink_bits)}, which cannot be")
+        if not _is_possible(grant, len(spreads)):
+            raise FedaqError(
+                f"the server granted bits {list(grant.uplink_bits)} with steps "
+                f"{list(grant.uplink_steps)}, which cannot be"
+            )
         return grant
 
-    async def _report_failure(self) -> None:
+    async def _report_failure(self, plan: pb.RoundPlan) -> None:
         """Report what the update is, so that the server refuses it instead of waiting for it."""
         nothing = pb.TensorRange(lo=nan, hi=nan)
         report = pb.RangeReport(
-            round=self._round, ranges=[nothing] * len(self.learner.spec.tensors), train_loss=nan
+            round=self._round,
+            ranges=[nothing] * len(self.learner.spec.tensors),
+            train_loss=nan,
+            holds=self._holds() if plan.prove else b"",
         )
         await self.link.send(pb.ClientMessage(range_report=report))
 
-    async def _send_update(self, update: Payload, welcome: pb.Welcome) -> None:
-        spec = self.learner.spec
-        keys = payload.transfer_keys(spec, welcome.seed, "uplink", self.name, self._round)
-        header = payload.to_message(update, self._round)
-        await self.link.send(pb.ClientMessage(update=header))
-        for offset, length in update.chunks(welcome.chunk_bytes):
-            data = payload.encode_chunk(update, self.learner.update, keys, offset, length)
-            chunk = pb.Chunk(round=self._round, offset=offset, data=data)
+    async def _send_update(
+        self,
+        plan: pb.RoundPlan,
+        grant: pb.UplinkGrant,
+        spreads: tuple[Spread, ...],
+        welcome: pb.Welcome,
+    ) -> tuple[Payload, int]:
+        """Send the update; return its header, and the payload bytes that it took."""
+        spec, bits = self.learner.spec, tuple(grant.uplink_bits)
+        ranges = payload.clipped_ranges(spreads, bits) if plan.clip else spreads
+        update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
+        coded: Iterable[pb.Chunk] = self._coded(update, plan, welcome)
+        if grant.limit_bytes:
+            update, coded = await asyncio.to_thread(
+                self._coded_within, update, grant.limit_bytes, plan, welcome
+            )
+        self.learner.keep_unsent(code.bits > 0 for code in update.codes)
+        sent_bytes = update.header_bytes
+        await self.link.send(pb.ClientMessage(update=payload.to_message(update, self._round)))
+        for chunk in coded:
             await self.link.send(pb.ClientMessage(chunk=chunk))
+            sent_bytes += chunks.cost_bytes(chunk)
+        return update, sent_bytes
+
+    def _coded(
+        self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome
+    ) -> Iterator[pb.Chunk]:
+        keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
+        for offset, length in update.chunks(welcome.chunk_bytes):
+            values_at = self.learner.weights.__getitem__
+            codes = payload.encode_chunk(update, values_at, keys, offset, length)
+            yield chunks.to_chunk(update, self._round, offset, codes, squeeze=plan.entropy)
+
+    def _coded_within(
+        self, update: Payload, limit_bytes: int, plan: pb.RoundPlan, welcome: pb.Welcome
+    ) -> tuple[Payload, list[pb.Chunk]]:
+        """Code the update with the finest steps, from the granted ones up, that keep a limit."""
+        for coarser in update.ever_coarser():
+            coded = list(self._coded(coarser, plan, welcome))
+            if coarser.header_bytes + sum(map(chunks.cost_bytes, coded)) <= limit_bytes:
+                break
+        return coarser, coded
 
     async def _expect(self, kind: str) -> pb.ServerMessage:
         while True:
@@ -239,5 +314,15 @@ class Session:
                     receive_j_per_bit=self.radio.receive_j_per_bit,
                 ),
                 software=f"fedaq {__version__}",
+                holds=self._holds(),
             )
         )
+
+
+def _is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:
+    return (
+        len(grant.uplink_bits) == tensors
+        and len(grant.uplink_steps) in (0, tensors)
+        and all(bits == 0 or is_width(bits) for bits in grant.uplink_bits)
+        and all(0 <= step < inf for step in grant.uplink_steps)
+    )

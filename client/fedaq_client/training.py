@@ -1,6 +1,6 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 
 import numpy as np
 import torch
@@ -8,9 +8,9 @@ import torch
 from fedaq.errors import UserError
 from fedaq.model import bind, spec_of
 from fedaq.partition import WHOLE, Partition, owners_of
-from fedaq.quantizer import derive_seed
+from fedaq.quantizer import Floats, derive_seed
 from fedaq.settings import PartitionSettings
-from fedaq.tasks import Task, Training, subset
+from fedaq.tasks import Task, Training, initial_model, subset
 
 
 class Learner:
@@ -21,22 +21,27 @@ class Learner:
     task : Task
     data : Sized
         The client's training examples.
+    seed : int
+        Of the run, if it is known: the model that the run begins with follows from it.
 
     Attributes
     ----------
+    held : float32, shape (parameters,)
+        The model that the server knows this client to hold: first the one of the seed, then
+        what was received.
     weights : float32, shape (parameters,)
-        Shares its memory with the model; the received model is written here.
-    update : float32, shape (parameters,)
-        After `train`, what training added to the received weights.
+        Shares its memory with the model that is trained. After `train`, until the next, it
+        holds the update, and what was left unsent before.
     """
 
-    def __init__(self, task: Task, data: Sized) -> None:
+    def __init__(self, task: Task, data: Sized, seed: int = 0) -> None:
         self._task = task
         self._data = data
-        self._model = task.model()
+        self._model = initial_model(task, seed)
         self.spec = spec_of(self._model)
         self.weights = bind(self._model, self.spec)
-        self.update = np.zeros_like(self.weights)
+        self.held = self.weights.copy()
+        self._unsent: dict[int, Floats] = {}
 
     @property
     def examples(self) -> int:
@@ -44,13 +49,23 @@ class Learner:
         return len(self._data)
 
     def train(self, training: Training, seed: int, name: str, round_number: int) -> float:
-        """Train from the received weights, leave the update, return the mean loss."""
+        """Train from the held model, leave the update in `weights`, return the mean loss."""
         training_seed = derive_seed(seed, "train", name, round_number)
-        np.copyto(self.update, self.weights)
+        np.copyto(self.weights, self.held)
         torch.manual_seed(training_seed)
         loss = self._task.train(self._model, self._data, training, training_seed)
-        np.subtract(self.weights, self.update, out=self.update)
+        np.subtract(self.weights, self.held, out=self.weights)
+        for tensor, values in self._unsent.items():
+            self.weights[self.spec.slices[tensor]] += values
         return loss
+
+    def keep_unsent(self, sent: Iterable[bool]) -> None:
+        """Keep the tensors of the update that are not sent, for the next one (error feedback)."""
+        self._unsent = {
+            tensor: self.weights[part].copy()
+            for tensor, (part, is_sent) in enumerate(zip(self.spec.slices, sent, strict=True))
+            if not is_sent
+        }
 
 
 def local_data(everything: Sized, partition: Partition, how: PartitionSettings, seed: int) -> Sized:

@@ -29,6 +29,7 @@ F32 = np.float32
 F64 = np.float64
 I32 = np.int32
 I64 = np.int64
+U8 = np.uint8
 U16 = np.uint16
 U32 = np.uint32
 U64 = np.uint64
@@ -176,16 +177,18 @@ def quantize_pack(
     lo: Any,
     inverse_step: Any,
     bits: Any,
+    nearest: Any,
     key0: Any,
     key1: Any,
     out: Any,
 ) -> None:
-    """Round `values` at random to codes of `bits` bits, packed into `out`.
+    """Round `values`, at random or to the nearest, to codes of `bits` bits, packed into `out`.
 
     The position ``(value - lo) / step`` becomes a fixed-point number with ``31 - bits``
     fractional bits; a uniform integer as long as the fraction is added, and the whole
     part is the code. So the code is unbiased but for the float32 arithmetic of the
-    position: to 2**-22 of the range at most.
+    position: to 2**-22 of the range at most. With `nearest`, half of a whole is added
+    instead.
 
     Random numbers are the hash of a Weyl sequence that starts from one word of the key
     and is combined with the other: number i depends on the key and i alone.
@@ -200,20 +203,22 @@ def quantize_pack(
         Value of code 0, and one over the step between codes; 0 if all codes are to be 0.
     bits : int64
         1 to 16.
+    nearest : bool
     key0, key1 : uint32
     out : uint8, shape (ceil(n * bits / 8),)
     """
     codes = np.empty(PACK_BLOCK, np.uint16)
     scratch = np.empty(2 * PACK_BLOCK + OVERHANG, np.uint8)
     unit = F32(1 << (31 - bits))
-    fraction = U32((1 << (31 - bits)) - 1)
+    fraction = U32(0) if nearest else U32((1 << (31 - bits)) - 1)
+    half = U32(1 << (30 - bits)) if nearest else U32(0)
     bottom = F32(0)
     top = F32(F32((1 << bits) - 1) * unit)
     for start in range(0, values.size, PACK_BLOCK):
         block = values[start : start + PACK_BLOCK]
         counter = U32(U32(U32(first + U32(start)) * WEYL) + key0)
         for i in range(block.size):
-            dither = U32(_hash(U32(counter ^ key1)) & fraction)
+            dither = U32(U32(_hash(U32(counter ^ key1)) & fraction) + half)
             scaled = F32(F32((block[i] - lo) * inverse_step) * unit)
             scaled = scaled if scaled > bottom else bottom
             scaled = scaled if scaled < top else top
@@ -224,6 +229,32 @@ def quantize_pack(
         codes[block.size : padded] = 0
         end = start + block.size
         _pack(codes[:padded], bits, scratch, out[start * bits >> 3 : (end * bits + 7) >> 3])
+
+
+@_kernel
+def repack(data: Any, bits: Any, width: Any, codes: Any, out: Any) -> None:
+    """Pack codes that lie `bits` bits apart anew, `width` bits apart.
+
+    Parameters
+    ----------
+    data : uint8, shape (ceil(n * bits / 8),)
+    bits, width : int64
+        1 to 16; codes fit in both.
+    codes : int64
+        ``n``.
+    out : uint8, shape (ceil(n * width / 8),)
+    """
+    block = np.empty(UNPACK_BLOCK, np.uint16)
+    scratch = np.empty(2 * UNPACK_BLOCK + OVERHANG, np.uint8)
+    lift = U16(16 - width)
+    for start in range(0, codes, UNPACK_BLOCK):
+        end = min(start + UNPACK_BLOCK, codes)
+        padded = (end - start + GROUP - 1) & -GROUP
+        _unpack(data[start * bits >> 3 : (end * bits + 7) >> 3], bits, scratch, block[:padded])
+        for i in range(padded):
+            block[i] = U16(block[i] << lift)
+        block[end - start : padded] = 0
+        _pack(block[:padded], width, scratch, out[start * width >> 3 : (end * width + 7) >> 3])
 
 
 @_kernel
@@ -282,14 +313,82 @@ def add_scaled(base: Any, total: Any, scale: Any, out: Any) -> None:
 
 @_kernel
 def moments(values: Any) -> Any:
-    """Return the sum and the sum of squares of a float32 array, added in order in float64.
+    """Return the sums of a float32 array, its squares and its magnitudes, in order in float64.
 
     A square of a float32 is exact in float64.
     """
     total = F64(0)
     squares = F64(0)
+    magnitudes = F64(0)
     for i in range(values.size):
         value = F64(values[i])
         total += value
         squares += value * value
-    return total, squares
+        magnitudes += abs(value)
+    return total, squares, magnitudes
+
+
+@_kernel
+def histogram(symbols: Any) -> Any:
+    """Return how often each byte occurs in a uint8 array: int64, shape (256,)."""
+    counts = np.zeros(256, np.int64)
+    for i in range(symbols.size):
+        counts[symbols[i]] += 1
+    return counts
+
+
+@_kernel
+def split_mode(symbols: Any, mode: Any, flags: Any, others: Any) -> Any:
+    """Split bytes in two streams: is it another one than `mode`, and if so which.
+
+    Each is written to `others`, and overwritten by the next if it was the mode: a branch
+    would be mispredicted too often.
+
+    Parameters
+    ----------
+    symbols : uint8, shape (n,)
+    mode : uint8
+    flags : uint8, shape (ceil(n / 8),)
+        Receives one bit a byte, lowest first: 1 for another one.
+    others : uint8, shape (n + 1,)
+        Receives the others, and rubbish after them.
+
+    Returns
+    -------
+    int64
+        Number of others.
+    """
+    count = U64(0)
+    for start in range(U64(0), U64(symbols.size), U64(8)):
+        group = U64(0)
+        for i in range(start, min(start + U64(8), U64(symbols.size))):
+            symbol = symbols[i]
+            other = U64(symbol != mode)
+            others[count] = symbol
+            count += other
+            group |= other << (i - start)
+        flags[start >> U64(3)] = U8(group)
+    return I64(count)
+
+
+@_kernel
+def merge_mode(flags: Any, mode: Any, others: Any, out: Any) -> None:
+    """Put the bytes together again: `split_mode` backwards.
+
+    Parameters
+    ----------
+    flags : uint8, shape (ceil(n / 8),)
+    mode : uint8
+    others : uint8, shape (m + 1,)
+        One for each 1 among the first n flags, m in all, and one that is read, so that no
+        branch decides on the read, but not used.
+    out : uint8, shape (n,)
+    """
+    taken = U64(0)
+    for start in range(U64(0), U64(out.size), U64(8)):
+        group = U64(flags[start >> U64(3)])
+        for i in range(start, min(start + U64(8), U64(out.size))):
+            other = (group >> (i - start)) & U64(1)
+            symbol = others[taken]
+            out[i] = symbol if other else mode
+            taken += other

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from itertools import pairwise, zip_longest
 from math import prod
 
@@ -18,6 +19,7 @@ MAX_TENSORS = 100_000
 MAX_ELEMENTS = 2**32 - 1
 # More than any model has; without a limit, a peer's shape could take minutes to multiply.
 MAX_DIMENSIONS = 64
+DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,11 @@ def bind(module: nn.Module, spec: ModelSpec) -> Floats:
         view[:] = value.detach().numpy().ravel()
         value.data = torch.from_numpy(view).view(tensor.shape)
     return flat
+
+
+def digest(flat: Floats) -> bytes:
+    """Return 8 bytes that tell models apart: BLAKE2b of the little-endian float32 values."""
+    return blake2b(flat.astype("<f4", copy=False).data, digest_size=DIGEST_BYTES).digest()
 
 
 def to_message(spec: ModelSpec) -> pb.ModelSignature:

@@ -5,9 +5,10 @@ boundary. They travel in chunks; a chunk ends between two groups of eight values
 or at the end of a tensor, so each chunk can be coded and decoded on its own.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +17,51 @@ from fedaq import quantizer
 from fedaq.errors import NotFiniteError, ProtocolError
 from fedaq.kernels import GROUP
 from fedaq.model import ModelSpec
-from fedaq.quantizer import RAW_BITS, Floats, Key, Range, Spread
+from fedaq.quantizer import RAW_BITS, SMALLEST_STEP, Floats, Grid, Key, Range, Spread
 from fedaq.v1 import federation_pb2 as pb
 
 Bits = tuple[int, ...]
+# Quantization steps per tensor; 0: the one that spans the tensor's range.
+Steps = tuple[float, ...]
 
+# How often a sender doubles its steps to stay within a limit before it sends nothing.
+DOUBLINGS = 12
 # One group of the widest codes.
 MIN_CHUNK_BYTES = GROUP * quantizer.MAX_BITS // 8
 
 
-def header_bytes(bits: int) -> int:
-    """Return the bytes of one tensor's header on the wire: codec, bits and range."""
-    return 6 if bits == RAW_BITS else 16
-
-
 @dataclass(frozen=True)
 class TensorCode:
-    """How one tensor is coded: bit-length, and the range unless it is raw."""
+    """How one tensor is coded.
+
+    Attributes
+    ----------
+    bits : int
+        1 to 16; 32 for raw float32; 0 where all values are zero and nothing is sent.
+    bounds : Range, optional
+        Range that the codes span.
+    step : float
+        Quantization step of codes around zero instead, a float32 value.
+    zero : int
+        Which of those codes stands for 0.
+    """
 
     bits: int
-    bounds: Range | None
+    bounds: Range | None = None
+    step: float = 0.0
+    zero: int = 0
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """The values that codes stand for, unless there are none."""
+        if self.step:
+            return Grid(self.bits, -self.zero * self.step, self.step)
+        return None if self.bounds is None else quantizer.range_grid(self.bounds, self.bits)
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of the tensor's header on the wire."""
+        return _tensor_header(self).ByteSize() + 2
 
     @property
     def group_bytes(self) -> int:
@@ -46,6 +72,10 @@ class TensorCode:
     def group_values(self) -> int:
         """Values in that piece."""
         return 1 if self.bits == RAW_BITS else GROUP
+
+
+ZERO = TensorCode(0)
+RAW = TensorCode(RAW_BITS)
 
 
 @dataclass(frozen=True)
@@ -87,7 +117,29 @@ class Payload:
     @property
     def payload_bytes(self) -> int:
         """Bytes of the tensor headers and of the packed codes: what energy is charged for."""
-        return payload_bytes(self.spec, self.bits)
+        return self.header_bytes + self.code_bytes
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of the tensor headers."""
+        return sum(code.header_bytes for code in self.codes)
+
+    def sent_bits(self, payload_bytes: int) -> float:
+        """Return the mean bits per value of codes that took `payload_bytes` with their headers."""
+        if payload_bytes == self.payload_bytes:
+            return self.spec.mean_bits(self.bits)
+        return 8 * (payload_bytes - self.header_bytes) / self.spec.parameters
+
+    def ever_coarser(self) -> Iterator["Payload"]:
+        """Yield this payload, then with steps doubled again and again, then all zeros.
+
+        For a sender that must stay within a limit. Only codes with steps around zero change.
+        """
+        payload = self
+        for _ in range(DOUBLINGS):
+            yield payload
+            payload = Payload(self.spec, tuple(map(_coarser, payload.codes)))
+        yield Payload(self.spec, tuple(ZERO if code.step else code for code in self.codes))
 
     def pieces(self, offset: int, length: int) -> Iterator[Piece]:
         """Yield the runs of values that a chunk at `offset` holds.
@@ -109,6 +161,9 @@ class Payload:
         while offset < end:
             code = self.codes[tensor]
             start, stop = self.starts[tensor], self.starts[tensor + 1]
+            if start == stop:
+                tensor += 1
+                continue
             piece_end = min(end, stop)
             if (offset - start) % code.group_bytes or (
                 piece_end != stop and (piece_end - start) % code.group_bytes
@@ -153,23 +208,46 @@ class Payload:
             offset = end
 
 
-def payload_bytes(spec: ModelSpec, bits: Bits) -> int:
-    """Return the bytes of tensor headers and packed codes at these bits."""
-    return sum(
-        header_bytes(b) + quantizer.packed_bytes(elements, b)
-        for elements, b in zip(spec.elements, bits, strict=True)
-    )
+def plan_payload(
+    spec: ModelSpec, bits: Bits, ranges: Iterable[Range], steps: Steps | None = None
+) -> Payload:
+    """Return the payload that sends each tensor with the given bits and range.
 
-
-def plan_payload(spec: ModelSpec, bits: Bits, ranges: Iterable[Range]) -> Payload:
-    """Return the payload that sends each tensor with the given bits and range."""
+    Where `steps` has a quantization step, codes lie that far apart around zero, and the
+    range decides the bits.
+    """
     return Payload(
         spec,
         tuple(
-            TensorCode(b, None if b == RAW_BITS else bounds)
-            for b, bounds in zip(bits, ranges, strict=True)
+            step_code(bounds, step) if step and b else _range_code(bounds, b)
+            for bounds, b, step in zip(ranges, bits, steps or (0.0,) * len(bits), strict=True)
         ),
     )
+
+
+def _coarser(code: TensorCode) -> TensorCode:
+    if not code.step:
+        return code
+    assert code.grid is not None
+    return step_code(Range(code.grid.lo, code.grid.hi), 2 * code.step)
+
+
+def _range_code(bounds: Range, bits: int) -> TensorCode:
+    return {0: ZERO, RAW_BITS: RAW}.get(bits) or TensorCode(bits, bounds)
+
+
+def step_code(bounds: Range, step: float) -> TensorCode:
+    """Return the code whose step, around zero, is `step`, with the fewest bits for the range.
+
+    A range of more than ``2**16`` steps gets the finest step that its codes can have.
+    """
+    step = float(np.float32(max(step, SMALLEST_STEP)))
+    while True:
+        zero, top = max(0, ceil(-bounds.lo / step)), max(0, ceil(bounds.hi / step))
+        bits = max(1, (zero + top).bit_length())
+        if bits <= quantizer.MAX_BITS:
+            return TensorCode(bits, step=step, zero=zero)
+        step *= 2
 
 
 def clipped_ranges(spreads: Iterable[Spread], bits: Bits) -> tuple[Range, ...]:
@@ -177,8 +255,14 @@ def clipped_ranges(spreads: Iterable[Spread], bits: Bits) -> tuple[Range, ...]:
     return tuple(spread.clipped(b) for spread, b in zip(spreads, bits, strict=True))
 
 
-def tensor_spreads(spec: ModelSpec, flat: Floats) -> tuple[Spread, ...]:
-    """Return range, mean and deviation of every tensor.
+def tensor_spreads(spec: ModelSpec, values_at: Callable[[slice], Floats]) -> tuple[Spread, ...]:
+    """Return range, mean, deviation and magnitude of every tensor.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    values_at : callable
+        As `encode_chunk` takes it.
 
     Raises
     ------
@@ -186,9 +270,9 @@ def tensor_spreads(spec: ModelSpec, flat: Floats) -> tuple[Spread, ...]:
         If a tensor holds NaN or infinity; the message names the tensor.
     """
     ranges = []
-    for tensor, values in zip(spec.tensors, spec.split(flat), strict=True):
+    for tensor, part in zip(spec.tensors, spec.slices, strict=True):
         try:
-            ranges.append(quantizer.tensor_spread(values))
+            ranges.append(quantizer.tensor_spread(values_at(part)))
         except NotFiniteError as error:
             raise NotFiniteError(f"tensor {tensor.name}: {error}") from None
     return tuple(ranges)
@@ -200,30 +284,51 @@ def transfer_keys(spec: ModelSpec, seed: int, *path: str | int) -> tuple[Key, ..
 
 
 def encode_chunk(
-    payload: Payload, flat: Floats, keys: tuple[Key, ...], offset: int, length: int
+    payload: Payload,
+    values_at: Callable[[slice], Floats],
+    keys: tuple[Key, ...],
+    offset: int,
+    length: int,
+    *,
+    nearest: bool = False,
 ) -> bytes:
-    """Code one chunk of a model or update held in the float32 array `flat`."""
+    """Code one chunk of a model, update or difference.
+
+    Parameters
+    ----------
+    payload : Payload
+    values_at : callable
+        Returns the float32 values at a slice of the flat array of all tensors.
+    keys : tuple of Key
+        A random stream per tensor.
+    offset, length : int
+        The chunk's place in the code bytes.
+    nearest : bool
+        As `quantizer.quantize` takes it.
+    """
     out = np.empty(length, np.uint8)
     for piece in payload.pieces(offset, length):
         code = payload.codes[piece.tensor]
         start = payload.spec.slices[piece.tensor].start + piece.first
-        values = flat[start : start + piece.values]
-        if code.bounds is None:
+        values = values_at(slice(start, start + piece.values))
+        if code.grid is None:
             out[piece.data] = values.astype("<f4", copy=False).view(np.uint8)
         else:
             quantizer.quantize(
                 values,
-                code.bounds,
-                code.bits,
+                code.grid,
                 keys[piece.tensor],
                 first=piece.first,
                 out=out[piece.data],
+                nearest=nearest,
             )
     return out.tobytes()
 
 
-def decode_chunk(payload: Payload, offset: int, data: bytes, flat: Floats) -> None:
-    """Decode one chunk into its place in the float32 array `flat`.
+def decode_chunk(
+    payload: Payload, offset: int, data: bytes, flat: Floats, *, add: bool = False
+) -> None:
+    """Decode one chunk into its place in the float32 array `flat`, or add it to what is there.
 
     Raises
     ------
@@ -235,12 +340,16 @@ def decode_chunk(payload: Payload, offset: int, data: bytes, flat: Floats) -> No
         code = payload.codes[piece.tensor]
         start = payload.spec.slices[piece.tensor].start + piece.first
         out = flat[start : start + piece.values]
-        if code.bounds is None:
+        if code.grid is None:
             values = raw_values(codes[piece.data])
             raw_range(values)
-            out[:] = values
+            np.copyto(out, out + values if add else values)
+        elif add:
+            values = np.empty_like(out)
+            quantizer.dequantize(codes[piece.data], code.grid, values)
+            out += values
         else:
-            quantizer.dequantize(codes[piece.data], code.bounds, code.bits, out)
+            quantizer.dequantize(codes[piece.data], code.grid, out)
 
 
 def raw_values(data: NDArray[np.uint8]) -> Floats:
@@ -262,17 +371,26 @@ def raw_range(values: Floats) -> Range:
         raise ProtocolError(pb.REFUSAL_REASON_NOT_FINITE, f"raw tensor: {error}") from None
 
 
-def to_message(payload: Payload, round_number: int) -> pb.PayloadHeader:
-    """Return the header as it travels."""
-    header = pb.PayloadHeader(round=round_number, code_bytes=payload.code_bytes)
-    for code in payload.codes:
-        if code.bounds is None:
-            header.tensors.add(codec=pb.CODEC_RAW, bits=RAW_BITS)
-        else:
-            header.tensors.add(
-                codec=pb.CODEC_UNIFORM, bits=code.bits, lo=code.bounds.lo, hi=code.bounds.hi
-            )
-    return header
+def to_message(payload: Payload, round_number: int, base: bytes = b"") -> pb.PayloadHeader:
+    """Return the header as it travels; `base` is the digest of what a difference is added to."""
+    return pb.PayloadHeader(
+        round=round_number,
+        code_bytes=payload.code_bytes,
+        tensors=map(_tensor_header, payload.codes),
+        base=base,
+    )
+
+
+def _tensor_header(code: TensorCode) -> pb.TensorHeader:
+    if code.bits == 0:
+        return pb.TensorHeader(codec=pb.CODEC_ZERO)
+    if code.step:
+        return pb.TensorHeader(codec=pb.CODEC_STEP, bits=code.bits, step=code.step, zero=code.zero)
+    if code.bounds is None:
+        return pb.TensorHeader(codec=pb.CODEC_RAW, bits=RAW_BITS)
+    return pb.TensorHeader(
+        codec=pb.CODEC_UNIFORM, bits=code.bits, lo=code.bounds.lo, hi=code.bounds.hi
+    )
 
 
 def from_message(spec: ModelSpec, header: pb.PayloadHeader) -> Payload:
@@ -304,8 +422,10 @@ def from_message(spec: ModelSpec, header: pb.PayloadHeader) -> Payload:
 
 def _tensor_code(name: str, message: pb.TensorHeader) -> TensorCode:
     if message.codec == pb.CODEC_RAW and message.bits == RAW_BITS:
-        return TensorCode(RAW_BITS, None)
-    if message.codec != pb.CODEC_UNIFORM or message.bits == RAW_BITS:
+        return RAW
+    if message.codec == pb.CODEC_ZERO and message.bits == 0:
+        return ZERO
+    if message.codec not in (pb.CODEC_UNIFORM, pb.CODEC_STEP) or message.bits == RAW_BITS:
         raise ProtocolError(
             pb.REFUSAL_REASON_WRONG_SHAPE,
             f"tensor {name}: codec {message.codec} with {message.bits} bits is unknown",
@@ -315,9 +435,27 @@ def _tensor_code(name: str, message: pb.TensorHeader) -> TensorCode:
             pb.REFUSAL_REASON_WRONG_SHAPE,
             f"tensor {name}: {message.bits} bits; 1 to 16, or 32 for raw, are possible",
         )
+    if message.codec == pb.CODEC_STEP:
+        return _checked_step(name, message)
     if not (message.HasField("lo") and message.HasField("hi")):
         raise ProtocolError(pb.REFUSAL_REASON_WRONG_SHAPE, f"tensor {name}: its range is missing")
     return TensorCode(message.bits, reported_range(name, message.lo, message.hi))
+
+
+def _checked_step(name: str, message: pb.TensorHeader) -> TensorCode:
+    if not (SMALLEST_STEP <= message.step < float("inf")):
+        raise ProtocolError(
+            pb.REFUSAL_REASON_NOT_FINITE, f"tensor {name}: a quantization step of {message.step}"
+        )
+    if message.zero >= 2**message.bits:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_WRONG_SHAPE,
+            f"tensor {name}: {message.bits} bits have no code {message.zero} to stand for 0",
+        )
+    code = TensorCode(message.bits, step=message.step, zero=message.zero)
+    assert code.grid is not None
+    reported_range(name, code.grid.lo, code.grid.hi)
+    return code
 
 
 def reported_spread(name: str, message: pb.TensorRange) -> Spread:
@@ -329,11 +467,15 @@ def reported_spread(name: str, message: pb.TensorRange) -> Spread:
         If its range is none, or mean and deviation are not finite.
     """
     bounds = reported_range(name, message.lo, message.hi)
-    if not (abs(message.mean) < float("inf") and 0 <= message.deviation < float("inf")):
+    positive = (message.deviation, message.magnitude)
+    if not (
+        abs(message.mean) < float("inf") and all(0 <= value < float("inf") for value in positive)
+    ):
         raise ProtocolError(
-            pb.REFUSAL_REASON_NOT_FINITE, f"tensor {name}: its mean or deviation is not finite"
+            pb.REFUSAL_REASON_NOT_FINITE,
+            f"tensor {name}: its mean, deviation or magnitude is not finite",
         )
-    return Spread(bounds.lo, bounds.hi, message.mean, message.deviation)
+    return Spread(bounds.lo, bounds.hi, message.mean, message.deviation, message.magnitude)
 
 
 def reported_range(name: str, lo: float, hi: float) -> Range:

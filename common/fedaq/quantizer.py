@@ -41,10 +41,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Spread(Range):
-    """Range, mean and standard deviation of a tensor."""
+    """Range, mean, standard deviation and mean absolute value of a tensor."""
 
     mean: float
     deviation: float
+    magnitude: float = 0.0
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether every value is 0: then there is nothing to send."""
+        return self.lo == 0 == self.hi
 
     def clipped(self, bits: int) -> Range:
         """Return the range without its outliers: ``b + 2`` deviations around the mean.
@@ -87,7 +93,7 @@ def derive_seed(seed: int, *path: str | int) -> int:
 
 
 def tensor_spread(values: Floats) -> Spread:
-    """Return range, mean and standard deviation of a float32 array.
+    """Return range, mean, standard deviation and mean magnitude of a float32 array.
 
     Raises
     ------
@@ -96,11 +102,11 @@ def tensor_spread(values: Floats) -> Spread:
     """
     bounds = value_range(values)
     if values.size == 0:
-        return Spread(0.0, 0.0, 0.0, 0.0)
-    total, squares = kernels.moments(values)
+        return Spread(0.0, 0.0, 0.0, 0.0, 0.0)
+    total, squares, magnitudes = kernels.moments(values)
     mean = total / values.size
     variance = max(squares / values.size - mean * mean, 0.0)
-    return Spread(bounds.lo, bounds.hi, mean, variance**0.5)
+    return Spread(bounds.lo, bounds.hi, mean, variance**0.5, magnitudes / values.size)
 
 
 def is_width(bits: int) -> bool:
@@ -160,44 +166,78 @@ def error_variance_bound(width: float, bits: int) -> float:
     return float((width / (2**bits - 1)) ** 2 / 4)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The values that the codes of a tensor stand for: ``lo + step * code``.
+
+    Attributes
+    ----------
+    bits : int
+        1 to 16; codes are 0 to ``2**bits - 1``.
+    lo : float
+        Value of code 0, exact in float64.
+    step : float
+        The quantization step, a float32 value.
+    """
+
+    bits: int
+    lo: float
+    step: float
+
+    @property
+    def hi(self) -> float:
+        """Value of the last code."""
+        return self.lo + self.step * ((1 << self.bits) - 1)
+
+
+def range_grid(bounds: Range, bits: int) -> Grid:
+    """Return the grid of `bits` bits that spans a range."""
+    return Grid(bits, bounds.lo, quantization_step(bounds, bits))
+
+
 def quantize(
-    values: Floats, bounds: Range, bits: int, key: Key, *, first: int, out: NDArray[np.uint8]
+    values: Floats,
+    grid: Grid,
+    key: Key,
+    *,
+    first: int,
+    out: NDArray[np.uint8],
+    nearest: bool = False,
 ) -> None:
     """Quantize and pack a slice of a tensor.
 
     Parameters
     ----------
     values : float32, shape (n,)
-        The slice, all values within `bounds`.
-    bounds : Range
-        Range of the whole tensor.
-    bits : int
-        1 to 16.
+        The slice. Values beyond the grid get its first or last code.
+    grid : Grid
     key : Key
         Random stream of this tensor in this transfer.
     first : int
         Index in the tensor of the first value; a multiple of 8.
-    out : uint8, shape (packed_bytes(n, bits),)
+    out : uint8, shape (packed_bytes(n, grid.bits),)
         Receives the packed codes.
+    nearest : bool
+        Round to the nearest code: half the error, but biased. For a sender that sends the
+        error the next time (error feedback).
     """
-    step = quantization_step(bounds, bits)
     kernels.quantize_pack(
         values,
         np.uint32(first),
-        np.float32(bounds.lo),
-        np.float32(1.0 / step if step >= SMALLEST_STEP else 0.0),
-        np.int64(bits),
+        np.float32(grid.lo),
+        np.float32(1.0 / grid.step if grid.step >= SMALLEST_STEP else 0.0),
+        np.int64(grid.bits),
+        nearest,
         np.uint32(key.word0),
         np.uint32(key.word1),
         out,
     )
 
 
-def dequantize(data: NDArray[np.uint8], bounds: Range, bits: int, out: Floats) -> None:
+def dequantize(data: NDArray[np.uint8], grid: Grid, out: Floats) -> None:
     """Unpack codes and write their values into `out`, float32 of shape (n,).
 
     The value of a code is ``float32(lo + step * code)``, computed in float64, in
     which the product is exact.
     """
-    step = quantization_step(bounds, bits)
-    kernels.unpack_dequantize(data, np.int64(bits), bounds.lo, step, out)
+    kernels.unpack_dequantize(data, np.int64(grid.bits), grid.lo, grid.step, out)

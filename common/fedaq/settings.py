@@ -105,8 +105,12 @@ class FeddqSettings(_Section):
 class FedaqSettings(_Section):
     """Scheme ``fedaq``; the resolutions, steps in the unit of the weights, serve without budget."""
 
-    uplink_resolution: float = Field(0.03, gt=0)
-    downlink_resolution: float = Field(0.16, gt=0)
+    uplink_resolution: float | None = Field(
+        None, gt=0, description="[0.1 with an entropy coder, else 0.03]"
+    )
+    downlink_resolution: float | None = Field(
+        None, gt=0, description="[0.03 where differences go down, else 0.16]"
+    )
     clip: bool = Field(True, description="code what lies within b + 2 standard deviations")
     min_bits: int = Field(1, ge=1, le=16)
     max_bits: int = Field(16, ge=1, le=16)
@@ -239,6 +243,17 @@ class EnergySettings(_Section):
         return replace(cost, **{name: value for name, value in given.items() if value is not None})
 
 
+class CodingSettings(_Section):
+    """What is done to payloads besides the scheme's choice of bits."""
+
+    entropy: bool | None = Field(
+        None, description="entropy-code where that is shorter [true for scheme fedaq]"
+    )
+    downlink: Literal["model", "difference"] | None = Field(
+        None, description="send the model, or what clients lack of it [difference for fedaq]"
+    )
+
+
 class PartitionSettings(_Section):
     """How clients that are told ``--partition 2/5`` share the data of one machine."""
 
@@ -267,8 +282,10 @@ class Settings(_Section):
     rounds: int = Field(30, ge=1, le=1_000_000)
     scheme: str = "fedaq"
     seed: int = Field(1, ge=0, lt=2**63)
-    base: Literal["broadcast", "exact"] = Field(
-        "broadcast", description="updates are added to the broadcast model, or to the exact one"
+    base: Literal["broadcast", "exact"] | None = Field(
+        None,
+        description="updates are added to the broadcast model, or to the exact one "
+        "[exact where differences go down]",
     )
     target_accuracy: float | None = Field(
         None, gt=0, le=1, description="end the run at the first round that reaches it"
@@ -281,8 +298,31 @@ class Settings(_Section):
     feddq: FeddqSettings = FeddqSettings()
     fedaq: FedaqSettings = FedaqSettings()
     energy: EnergySettings = EnergySettings()
+    coding: CodingSettings = CodingSettings()
     partition: PartitionSettings = PartitionSettings()
     network: NetworkSettings = NetworkSettings()
+
+    @property
+    def entropy(self) -> bool:
+        """Whether payloads are entropy-coded where that is shorter."""
+        chosen = self.coding.entropy
+        return self._beyond_the_paper if chosen is None else chosen
+
+    @property
+    def differences(self) -> bool:
+        """Whether clients are sent what their model lacks, and not the model."""
+        chosen = self.coding.downlink
+        return self._beyond_the_paper if chosen is None else chosen == "difference"
+
+    @property
+    def added_to(self) -> Literal["broadcast", "exact"]:
+        """Which model updates are added to."""
+        return self.base or ("exact" if self.differences else "broadcast")
+
+    @property
+    def _beyond_the_paper(self) -> bool:
+        """The other schemes are compared as their authors describe them."""
+        return self.scheme == "fedaq"
 
 
 Layer = dict[str, Any]

@@ -108,4 +108,7 @@ def _learners(settings: Settings) -> list[tuple[str, Learner]]:
         )
         for index in range(settings.clients)
     ]
-    return [(f"client-{index}", Learner(task, share)) for index, share in enumerate(shares, 1)]
+    return [
+        (f"client-{index}", Learner(task, share, settings.seed))
+        for index, share in enumerate(shares, 1)
+    ]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedaq import kernels, payload
+from fedaq import chunks, kernels, payload
 from fedaq.errors import ProtocolError
 from fedaq.model import ModelSpec
-from fedaq.payload import Payload, Piece, TensorCode
-from fedaq.quantizer import Floats, Range, quantization_step
+from fedaq.payload import Payload, Piece
+from fedaq.quantizer import Floats, Grid, Range
 from fedaq.v1 import federation_pb2 as pb
 
 # Updates beyond this magnitude are refused; it fixes the scale of the sum.
@@ -62,6 +62,13 @@ class Contribution:
     examples : int
         Weight of the update.
 
+    Attributes
+    ----------
+    received : int
+        Code bytes that have arrived.
+    payload_bytes : int
+        What they took on the wire, entropy-coded or not, with the tensor headers.
+
     Raises
     ------
     ProtocolError
@@ -70,38 +77,42 @@ class Contribution:
 
     def __init__(self, aggregate: Aggregate, header: Payload, examples: int) -> None:
         for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
-            if code.bounds is not None:
-                _check_magnitude(tensor.name, code.bounds)
+            if code.grid is not None:
+                _check_magnitude(tensor.name, Range(code.grid.lo, code.grid.hi))
         self._aggregate = aggregate
         self._payload = header
         self._examples = examples
         self._spool = tempfile.TemporaryFile(dir=aggregate.spool)  # noqa: SIM115
         self.received = 0
+        self.payload_bytes = header.header_bytes
 
     @property
     def complete(self) -> bool:
         """Whether every code byte has arrived."""
         return self.received == self._payload.code_bytes
 
-    def add(self, offset: int, data: bytes) -> None:
-        """Fold in one chunk.
+    def add(self, chunk: pb.Chunk) -> bytes:
+        """Fold in one chunk and return its code bytes.
 
         Raises
         ------
         ProtocolError
             If the chunk is not the next one or is malformed; the sum is unchanged.
         """
-        if offset != self.received:
+        if chunk.offset != self.received:
             raise ProtocolError(
                 pb.REFUSAL_REASON_OUT_OF_ORDER,
-                f"a chunk for byte {offset} arrived; byte {self.received} is next",
+                f"a chunk for byte {chunk.offset} arrived; byte {self.received} is next",
             )
-        pieces = list(self._payload.pieces(offset, len(data)))
+        data = chunks.codes_of(self._payload, chunk)
+        pieces = list(self._payload.pieces(chunk.offset, len(data)))
         self._check_raw(pieces, data)
         self._fold(pieces, data, sign=1)
         self._spool.write(len(data).to_bytes(4, "little"))
         self._spool.write(data)
         self.received += len(data)
+        self.payload_bytes += chunks.cost_bytes(chunk)
+        return data
 
     def commit(self) -> None:
         """Let the update count."""
@@ -121,7 +132,7 @@ class Contribution:
     def _check_raw(self, pieces: list[Piece], data: bytes) -> None:
         codes = np.frombuffer(data, np.uint8)
         for piece in pieces:
-            if self._payload.codes[piece.tensor].bounds is None:
+            if self._payload.codes[piece.tensor].grid is None:
                 bounds = payload.raw_range(payload.raw_values(codes[piece.data]))
                 _check_magnitude(self._payload.spec.tensors[piece.tensor].name, bounds)
 
@@ -132,12 +143,12 @@ class Contribution:
             code = self._payload.codes[piece.tensor]
             start = spec.slices[piece.tensor].start + piece.first
             total = self._aggregate.total[start : start + piece.values]
-            if code.bounds is None:
+            if code.grid is None:
                 factor = ldexp(float(self._examples), exponent)
                 values = payload.raw_values(codes[piece.data])
                 kernels.accumulate_raw(values, factor, np.int64(sign), total)
             else:
-                origin, slope, shift = fixed_point(code, self._examples, exponent)
+                origin, slope, shift = fixed_point(code.grid, self._examples, exponent)
                 kernels.unpack_accumulate(
                     codes[piece.data],
                     np.int64(code.bits),
@@ -149,19 +160,18 @@ class Contribution:
                 )
 
 
-def fixed_point(code: TensorCode, examples: int, exponent: int) -> tuple[int, int, int]:
+def fixed_point(grid: Grid, examples: int, exponent: int) -> tuple[int, int, int]:
     """Return ``(origin, slope, shift)`` that map a code to its weighted fixed-point value.
 
     A code ``c`` stands for ``origin + (slope * c) / 2**shift`` in units of
     ``2**-exponent``, weighted by `examples`. The shift keeps as many bits of the slope as
     64-bit products allow.
     """
-    assert code.bounds is not None
     unit = Fraction(2) ** exponent * examples
-    origin = round(Fraction(code.bounds.lo) * unit)
-    reach = int(Fraction(code.bounds.width) * unit)
+    origin = round(Fraction(grid.lo) * unit)
+    reach = int(Fraction(grid.step) * (2**grid.bits - 1) * unit)
     shift = max(0, min(_MAX_SHIFT, 61 - reach.bit_length()))
-    slope = round(Fraction(quantization_step(code.bounds, code.bits)) * unit * 2**shift)
+    slope = round(Fraction(grid.step) * unit * 2**shift)
     return origin, slope, shift
 
 

@@ -1,75 +1,131 @@
-"""The model on its way down: encoded once, the same immutable bytes for every client."""
+"""What goes down to every client: encoded once, the same immutable bytes for all."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from fedaq import payload
+from fedaq import chunks, payload
 from fedaq.payload import Payload
 from fedaq.quantizer import Floats
 from fedaq.v1 import federation_pb2 as pb
 
 
 @dataclass(frozen=True)
+class Frame:
+    """A serialized server message with a chunk, and the bytes that energy is charged for."""
+
+    message: bytes
+    cost_bytes: int
+
+
+@dataclass(frozen=True)
 class Broadcast:
-    """A coded model: its header, and serialized server messages ready to be written.
+    """A coded model or difference: serialized messages, ready to be written.
 
     Attributes
     ----------
     payload : Payload
     header : bytes
-        The message that announces the model.
-    chunks : tuple of Future of bytes
+        The message that announces it.
+    frames : tuple of Future of Frame
         The messages that carry it, each there as soon as it is coded.
     """
 
     payload: Payload
     header: bytes
-    chunks: tuple[asyncio.Future[bytes], ...]
+    frames: tuple[asyncio.Future[Frame], ...]
 
-    async def frames(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncIterator[bytes]:
         """Yield the messages in their order, each as soon as it is coded."""
         yield self.header
-        for chunk in self.chunks:
+        for frame in self.frames:
             # A client that is given up must not cancel what all others wait for.
-            yield await asyncio.shield(chunk)
+            yield (await asyncio.shield(frame)).message
 
-    async def coded(self) -> list[pb.Chunk]:
-        """Wait until all chunks are coded and return them: the model may change from then on."""
-        frames = await asyncio.gather(*map(asyncio.shield, self.chunks))
-        return [pb.ServerMessage.FromString(frame).chunk for frame in frames]
+    async def coded(self) -> list[Frame]:
+        """Wait until all is coded and return it: the model may change from then on."""
+        return list(await asyncio.gather(*map(asyncio.shield, self.frames)))
+
+    async def payload_bytes(self) -> int:
+        """Wait until all is coded and return what it costs to send once."""
+        return self.payload.header_bytes + sum(frame.cost_bytes for frame in await self.coded())
 
 
-def begin_broadcast(
-    header: Payload,
-    model: Floats,
-    seed: int,
-    round_number: int,
-    chunk_bytes: int,
-    worker: Executor,
+@dataclass(frozen=True)
+class Source:
+    """What is to be sent.
+
+    Attributes
+    ----------
+    values_at : callable
+        Returns the float32 values at a slice of the flat array of all tensors.
+    seed, round : int
+    base : bytes
+        Of a difference: digest of the model that it is added to. It is rounded to the nearest
+        codes, since what that loses is in the next difference.
+    squeeze : bool
+        Entropy-code it where that is shorter.
+    chunk_bytes : int
+    """
+
+    values_at: Callable[[slice], Floats]
+    seed: int
+    round: int
+    base: bytes
+    squeeze: bool
+    chunk_bytes: int
+
+    def chunks(self, header: Payload) -> list[Callable[[], Frame]]:
+        """Return a piece of work for each chunk."""
+        keys = payload.transfer_keys(header.spec, self.seed, "downlink", self.round)
+
+        def encode(offset: int, length: int) -> Frame:
+            codes = payload.encode_chunk(
+                header, self.values_at, keys, offset, length, nearest=bool(self.base)
+            )
+            chunk = chunks.to_chunk(header, self.round, offset, codes, squeeze=self.squeeze)
+            message = pb.ServerMessage(chunk=chunk).SerializeToString()
+            return Frame(message, chunks.cost_bytes(chunk))
+
+        return [
+            lambda span=span: encode(*span)  # type: ignore[misc]
+            for span in header.chunks(self.chunk_bytes)
+        ]
+
+
+async def begin_broadcast(
+    header: Payload, source: Source, limit_bytes: int | None, worker: Executor
 ) -> Broadcast:
-    """Let the worker code the model, chunk by chunk, once for all clients."""
-    keys = payload.transfer_keys(header.spec, seed, "downlink", round_number)
+    """Let the worker code the source, chunk by chunk, once for all clients.
 
-    def encode(offset: int, length: int) -> bytes:
-        data = payload.encode_chunk(header, model, keys, offset, length)
-        chunk = pb.Chunk(round=round_number, offset=offset, data=data)
-        return pb.ServerMessage(chunk=chunk).SerializeToString()
-
+    With a limit, all is coded before this returns, with coarser steps than those of `header`
+    if it would be longer.
+    """
     loop = asyncio.get_running_loop()
-    announcement = pb.ServerMessage(model=payload.to_message(header, round_number))
-    return Broadcast(
-        header,
-        announcement.SerializeToString(),
-        tuple(
-            loop.run_in_executor(worker, encode, offset, length)
-            for offset, length in header.chunks(chunk_bytes)
-        ),
-    )
+    frames: tuple[asyncio.Future[Frame], ...]
+    if limit_bytes is None:
+        frames = tuple(loop.run_in_executor(worker, work) for work in source.chunks(header))
+    else:
+        header, coded = await loop.run_in_executor(
+            worker, _code_within, header, source, limit_bytes
+        )
+        frames = tuple(loop.create_future() for _ in coded)
+        for future, frame in zip(frames, coded, strict=True):
+            future.set_result(frame)
+    announcement = pb.ServerMessage(model=payload.to_message(header, source.round, source.base))
+    return Broadcast(header, announcement.SerializeToString(), frames)
 
 
-def decode_broadcast(header: Payload, chunks: list[pb.Chunk], out: Floats) -> None:
+def _code_within(header: Payload, source: Source, limit_bytes: int) -> tuple[Payload, list[Frame]]:
+    for coarser in header.ever_coarser():
+        coded = [work() for work in source.chunks(coarser)]
+        if coarser.header_bytes + sum(frame.cost_bytes for frame in coded) <= limit_bytes:
+            break
+    return coarser, coded
+
+
+def decode_broadcast(header: Payload, frames: list[Frame], out: Floats) -> None:
     """Write into `out` the model as the clients receive it, ``Q(w_k)``."""
-    for chunk in chunks:
-        payload.decode_chunk(header, chunk.offset, chunk.data, out)
+    for chunk in (pb.ServerMessage.FromString(frame.message).chunk for frame in frames):
+        payload.decode_chunk(header, chunk.offset, chunks.codes_of(header, chunk), out)

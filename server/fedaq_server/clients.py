@@ -50,12 +50,15 @@ class Client:
         model applies.
     ranges : tuple of Spread, optional
         Ranges of its last update, None before its first.
+    holds : bytes
+        Digest of the model that it has shown to hold; empty for none.
     """
 
     name: str
     examples: int
     radio: RadioCost | None
     stream: Stream
+    holds: bytes = b""
     ranges: tuple[Spread, ...] | None = None
     last_seen: float = field(default_factory=time.monotonic)
     _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None

@@ -1,21 +1,22 @@
 """One client's part in one round: model down, ranges up, grant down, update up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fedaq import payload
 from fedaq.errors import ProtocolError
-from fedaq.payload import Bits, Payload
+from fedaq.payload import DOUBLINGS, ZERO, Payload, TensorCode
 from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate, Contribution
 from fedaq_server.broadcast import Broadcast
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client
-from fedaq_server.schemes import Plan, RoundState, Scheme, checked_bits
+from fedaq_server.history import CatchUp, History
+from fedaq_server.schemes import Plan, RoundState, Scheme, checked
 
 T = TypeVar("T")
 
@@ -33,9 +34,13 @@ class RoundWork:
         One worker: folding is serial, so the running sum needs no lock.
     chunk_bytes : int
         The largest chunk that a client may send.
-    granted : dict of str to int
-        Payload bytes that each client was told to send; they cost energy even if the update
-        comes too late to count.
+    squeeze : bool
+        Whether updates are entropy-coded.
+    differences : Differences, optional
+        If the broadcast is a difference.
+    charged : dict of str to int
+        Payload bytes that each client's update took; those it was told to send at the most if
+        it was not whole in time, for they may have cost energy too.
     """
 
     state: RoundState
@@ -47,7 +52,9 @@ class RoundWork:
     folder: Executor
     capture: Capture | None
     chunk_bytes: int
-    granted: dict[str, int] = field(default_factory=dict)
+    squeeze: bool
+    differences: "Differences | None"
+    charged: dict[str, int] = field(default_factory=dict)
 
     async def fold(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a step of the aggregation off the event loop."""
@@ -55,13 +62,32 @@ class RoundWork:
 
 
 @dataclass(frozen=True)
+class Differences:
+    """A round in which clients are sent what their model lacks.
+
+    Attributes
+    ----------
+    history : History
+    catch_ups : mapping of str to CatchUp
+        What each client needs first, or instead.
+    advanced : Future of bytes
+        The digest of the model that all hold then; there once `history` is at it.
+    """
+
+    history: History
+    catch_ups: Mapping[str, CatchUp]
+    advanced: asyncio.Future[bytes]
+
+
+@dataclass(frozen=True)
 class Report:
-    """What one client brought to the round."""
+    """What one client brought to the round; `payload_bytes` is what its update took."""
 
     client: Client
     ranges: tuple[Spread, ...]
     train_loss: float
     update: Payload
+    payload_bytes: int
 
 
 async def exchange(client: Client, work: RoundWork) -> Report:
@@ -78,30 +104,52 @@ async def exchange(client: Client, work: RoundWork) -> Report:
     try:
         await _send_model(client, work)
         ranges, loss = await _receive_report(client, work)
-        bits = await _grant(client, work, ranges)
-        update = await _receive_update(client, work, bits)
+        granted, limit_bytes = await _grant(client, work, ranges)
+        update = await _receive_update(client, work, granted, limit_bytes)
     except ProtocolError as error:
         await client.refuse(work.state.round, error)
         raise
     finally:
         client.close_round()
     client.ranges = ranges
-    return Report(client, ranges, loss, update)
+    return Report(client, ranges, loss, update, work.charged[client.name])
 
 
 async def _send_model(client: Client, work: RoundWork) -> None:
+    payloads = 1
+    if work.differences is not None:
+        payloads += len(work.differences.catch_ups[client.name].missed)
     plan = pb.RoundPlan(
         round=work.state.round,
         rounds=work.state.rounds,
         deadline_s=work.deadline_s,
-        downlink_bits=work.plan.downlink_bits,
+        downlink_bits=work.broadcast.payload.bits,
         uplink_bits=work.plan.uplink_bits[client.name],
         price=work.plan.price,
         clip=work.plan.clip,
+        payloads=payloads,
+        entropy=work.squeeze,
+        prove=work.differences is not None,
     )
     await client.send(pb.ServerMessage(plan=plan))
-    async for frame in work.broadcast.frames():
-        await client.stream.write(frame)
+    async for message in _model(client, work):
+        await client.stream.write(message)
+
+
+async def _model(client: Client, work: RoundWork) -> AsyncIterator[bytes]:
+    differences = work.differences
+    if differences is not None:
+        history, catch_up = differences.history, differences.catch_ups[client.name]
+        if catch_up.whole:
+            await asyncio.shield(differences.advanced)
+            frames = history.whole_frames(work.state.round, work.chunk_bytes, work.folder)
+            async for message in frames:
+                yield message
+            return
+        async for message in history.frames(catch_up.missed, work.folder):
+            yield message
+    async for message in work.broadcast.messages():
+        yield message
 
 
 async def _receive_report(client: Client, work: RoundWork) -> tuple[tuple[Spread, ...], float]:
@@ -120,27 +168,53 @@ async def _receive_report(client: Client, work: RoundWork) -> tuple[tuple[Spread
         raise ProtocolError(
             pb.REFUSAL_REASON_NOT_FINITE, f"the training loss {report.train_loss} is no finite loss"
         )
+    if work.differences is not None:
+        await _check_model(client, work.differences, report.holds)
     return ranges, report.train_loss
 
 
-async def _grant(client: Client, work: RoundWork, ranges: tuple[Spread, ...]) -> Bits:
+async def _check_model(client: Client, differences: Differences, holds: bytes) -> None:
+    client.holds = holds
+    if holds != await asyncio.shield(differences.advanced):
+        raise ProtocolError(
+            pb.REFUSAL_REASON_OTHER_MODEL,
+            "you trained from another model than the one that was sent; what you lack comes "
+            "with the next round",
+        )
+
+
+async def _grant(
+    client: Client, work: RoundWork, ranges: tuple[Spread, ...]
+) -> tuple[Payload, int | None]:
+    """Tell the client its bits; return the payload that has them, and its limit in bytes."""
     state = work.state
-    bits = checked_bits(
-        work.scheme.grant(state, work.plan, state.clients[client.name], ranges), state.spec
+    grant = checked(
+        work.scheme.grant(state, work.plan, state.clients[client.name], ranges), ranges, state.spec
     )
-    work.granted[client.name] = payload.payload_bytes(state.spec, bits)
-    grant = pb.UplinkGrant(round=state.round, uplink_bits=bits)
-    await client.send(pb.ServerMessage(grant=grant))
-    return bits
+    granted = payload.plan_payload(state.spec, grant.bits, ranges, grant.steps)
+    at_most = granted.payload_bytes
+    if grant.limit_bytes is not None:
+        at_most = min(at_most, grant.limit_bytes)
+    work.charged[client.name] = at_most
+    message = pb.UplinkGrant(
+        round=state.round,
+        uplink_bits=granted.bits,
+        uplink_steps=grant.steps,
+        limit_bytes=grant.limit_bytes or 0,
+    )
+    await client.send(pb.ServerMessage(grant=message))
+    return granted, grant.limit_bytes
 
 
-async def _receive_update(client: Client, work: RoundWork, granted: Bits) -> Payload:
+async def _receive_update(
+    client: Client, work: RoundWork, granted: Payload, limit_bytes: int | None
+) -> Payload:
     message = (await client.expect("update")).update
     update = payload.from_message(work.state.spec, message)
-    if update.bits != granted:
+    if not all(map(_is_granted, update.codes, granted.codes)):
         raise ProtocolError(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
-            f"the update uses bits {update.bits}; granted were {granted}",
+            f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
     contribution = Contribution(work.aggregate, update, client.examples)
     chunks = []
@@ -148,18 +222,39 @@ async def _receive_update(client: Client, work: RoundWork, granted: Bits) -> Pay
         while not contribution.complete:
             chunk = (await client.expect("chunk")).chunk
             _check_size(chunk, work.chunk_bytes)
-            await work.fold(contribution.add, chunk.offset, chunk.data)
+            codes = await work.fold(contribution.add, chunk)
+            if limit_bytes is not None:
+                _check_limit(contribution, limit_bytes)
             if work.capture is not None:
-                chunks.append(chunk.data)
+                chunks.append(codes)
         await client.send(pb.ServerMessage(receipt=pb.Receipt(round=work.state.round)))
     except BaseException:
         # A cancelled fold may still run; the undo waits its turn behind it.
         await asyncio.shield(work.fold(contribution.undo))
         raise
     contribution.commit()
+    work.charged[client.name] = contribution.payload_bytes
     if work.capture is not None:
         work.capture.keep(update, work.state.round, client.name, b"".join(chunks))
     return update
+
+
+def _is_granted(code: TensorCode, granted: TensorCode) -> bool:
+    """Tell whether a code is the granted one, or a coarser one that keeps a limit."""
+    if granted.step and code.step:
+        steps = {granted.step * 2**doublings for doublings in range(DOUBLINGS)}
+        return code.step in steps and code.bits <= granted.bits
+    if granted.step or code.step:
+        return bool(granted.step) and code == ZERO
+    return code.bits == granted.bits
+
+
+def _check_limit(contribution: Contribution, limit_bytes: int) -> None:
+    if contribution.payload_bytes > limit_bytes:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_BITS_NOT_GRANTED,
+            f"the update takes more than the {limit_bytes} bytes that were granted",
+        )
 
 
 def _check_size(chunk: pb.Chunk, largest: int) -> None:

@@ -12,12 +12,14 @@ from safetensors.numpy import save
 
 from fedaq import __version__
 from fedaq.model import ModelSpec, bind, spec_of
-from fedaq.quantizer import Floats, derive_seed
+from fedaq.payload import tensor_spreads
+from fedaq.quantizer import Floats
 from fedaq.settings import Settings
-from fedaq.tasks import Task, Training, load_task
+from fedaq.tasks import Task, Training, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import service
 from fedaq_server.clients import Roster
+from fedaq_server.history import History
 from fedaq_server.record import RoundRecord, write_atomically, write_run
 from fedaq_server.rounds import Federation, run_rounds
 from fedaq_server.schemes import load_scheme
@@ -54,9 +56,9 @@ class Run:
         self.training = training_of(self.task, settings)
         scheme = load_scheme(settings)
         torch.set_num_threads(1)
-        torch.manual_seed(derive_seed(settings.seed, "model"))
-        module = self.task.model()
+        module = initial_model(self.task, settings.seed)
         self.spec = spec_of(module)
+        model = bind(module, self.spec)
         test_data = self.task.test_data(settings.data)
         self.records: list[RoundRecord] = []
         self._on_round = on_round
@@ -65,7 +67,9 @@ class Run:
             settings=settings,
             spec=self.spec,
             module=module,
-            model=bind(module, self.spec),
+            model=model,
+            history=History(self.spec, model.copy(), folder) if settings.differences else None,
+            first_ranges=tensor_spreads(self.spec, model.__getitem__),
             scheme=scheme,
             roster=self.roster,
             evaluate=lambda: self.task.evaluate(module, test_data),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.errors import FedaqError
-from fedaq.payload import Bits, header_bytes
+from fedaq.payload import Bits, TensorCode
 from fedaq.quantizer import MAX_BITS, Range, Spread
 
 Array = NDArray[np.float64]
@@ -26,7 +26,7 @@ Least = int | NDArray[np.int64]
 _BISECTIONS = 80
 _FILL_PASSES = 64
 # A header, and the bits that fill up the last byte of the codes.
-_OVERHEAD_BITS = 8 * header_bytes(1) + 7
+_OVERHEAD_BITS = 8 * TensorCode(1, Range(0.0, 1.0)).header_bytes + 7
 
 
 @dataclass(frozen=True)

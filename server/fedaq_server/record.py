@@ -18,6 +18,28 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
+class Downlink:
+    """What went down in a round.
+
+    Attributes
+    ----------
+    payload : Payload
+        The broadcast.
+    payload_bytes : int
+        What it took, entropy-coded or not.
+    catch_up_bytes : mapping of str to int
+        What clients that had missed models needed, by name.
+    without : frozenset of str
+        Those of them that needed the whole model instead of the broadcast.
+    """
+
+    payload: Payload
+    payload_bytes: int
+    catch_up_bytes: Mapping[str, int]
+    without: frozenset[str]
+
+
+@dataclass(frozen=True)
 class RoundRecord:
     """One round; the fields are those of ``rounds`` in ``run.json``.
 
@@ -28,8 +50,11 @@ class RoundRecord:
         where none did.
     uplink_bits, downlink_bits : float
         Mean bits per value over tensors (and clients); 0 where nothing was sent.
+        With an entropy coder, those that were sent.
     uplink_payload_bytes, downlink_payload_bytes : int
-        Tensor headers and packed codes, summed over the clients.
+        Tensor headers and codes as they were sent, summed over the clients.
+    catch_up_payload_bytes : int
+        The part of the downlink that went to clients which had missed models.
     uplink_wire_bytes, downlink_wire_bytes : int or None
         All bytes that crossed the sockets; None where they cannot be measured.
     energy_j : float
@@ -44,6 +69,7 @@ class RoundRecord:
     downlink_bits: float
     uplink_payload_bytes: int
     downlink_payload_bytes: int
+    catch_up_payload_bytes: int
     uplink_wire_bytes: int | None
     downlink_wire_bytes: int | None
     energy_j: float
@@ -55,12 +81,12 @@ class RoundRecord:
 
 def measure(
     state: RoundState,
-    downlink: Payload,
+    downlink: Downlink,
     reports: Sequence[Report],
     evaluation: Evaluation,
     wire: WireBytes | None,
     *,
-    granted: Mapping[str, int],
+    charged: Mapping[str, int],
     price: float,
     seconds: float,
 ) -> RoundRecord:
@@ -70,29 +96,39 @@ def measure(
     where the update was left out.
     """
     examples = sum(report.client.examples for report in reports)
-    uplink_j = sum(
-        state.clients[name].radio.uplink_j_per_bit * 8 * granted[name] for name in sorted(granted)
-    )
     receivers = len(state.clients)
     loss = sum(report.client.examples * report.train_loss for report in reports)
-    bits = sum(state.spec.mean_bits(report.update.bits) for report in reports)
+    bits = sum(report.update.sent_bits(report.payload_bytes) for report in reports)
+    catch_up_bytes = sum(downlink.catch_up_bytes.values())
     return RoundRecord(
         round=state.round,
         test_accuracy=evaluation.accuracy,
         test_loss=evaluation.loss,
         train_loss=loss / examples if reports else nan,
         uplink_bits=bits / max(len(reports), 1),
-        downlink_bits=state.spec.mean_bits(downlink.bits),
-        uplink_payload_bytes=sum(report.update.payload_bytes for report in reports),
-        downlink_payload_bytes=downlink.payload_bytes * receivers,
+        downlink_bits=downlink.payload.sent_bits(downlink.payload_bytes),
+        uplink_payload_bytes=sum(report.payload_bytes for report in reports),
+        downlink_payload_bytes=downlink.payload_bytes * (receivers - len(downlink.without))
+        + catch_up_bytes,
+        catch_up_payload_bytes=catch_up_bytes,
         uplink_wire_bytes=wire.uplink if wire else None,
         downlink_wire_bytes=wire.downlink if wire else None,
-        energy_j=uplink_j + state.downlink_j_per_bit * 8 * downlink.payload_bytes,
+        energy_j=_uplink_j(state, charged) + _downlink_j(state, downlink),
         price=price,
         clients=len(reports),
         left_out=receivers - len(reports),
         seconds=seconds,
     )
+
+
+def _uplink_j(state: RoundState, charged: Mapping[str, int]) -> float:
+    return sum(
+        state.clients[name].radio.uplink_j_per_bit * 8 * charged[name] for name in sorted(charged)
+    )
+
+
+def _downlink_j(state: RoundState, downlink: Downlink) -> float:
+    return state.downlink_j_per_bit * 8 * downlink.payload_bytes + state.catch_up_j
 
 
 def summarize(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
@@ -106,6 +142,7 @@ def summarize(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
         "energy_j",
         "uplink_payload_bytes",
         "downlink_payload_bytes",
+        "catch_up_payload_bytes",
         "uplink_wire_bytes",
         "downlink_wire_bytes",
         "seconds",

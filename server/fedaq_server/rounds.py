@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,26 +11,30 @@ from pathlib import Path
 
 from torch import nn
 
+from fedaq import chunks, payload
 from fedaq.energy import downlink_j_per_bit
 from fedaq.errors import ProtocolError
 from fedaq.model import ModelSpec
-from fedaq.payload import clipped_ranges, plan_payload, tensor_spreads
+from fedaq.payload import Payload
 from fedaq.quantizer import Floats, Spread
 from fedaq.settings import Settings
 from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate
-from fedaq_server.broadcast import begin_broadcast, decode_broadcast
+from fedaq_server.broadcast import Broadcast, Frame, Source, begin_broadcast, decode_broadcast
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
-from fedaq_server.exchange import Report, RoundWork, exchange
-from fedaq_server.record import RoundRecord, measure
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked_bits
+from fedaq_server.exchange import Differences, Report, RoundWork, exchange
+from fedaq_server.history import UP_TO_DATE, CatchUp, History
+from fedaq_server.record import Downlink, RoundRecord, measure
+from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked
 from fedaq_server.wire import WireCounter
 
 log = logging.getLogger(__name__)
 
 NOTICE_S = 1.0
+# Values that show a scheme how long codes will be, of all tensors and of each at least.
+SAMPLE, LEAST_SAMPLE = 2**17, 2**8
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class Federation:
         Shares its memory with `model`.
     model : float32, shape (parameters,)
         ``w_k``, the global model.
+    history : History, optional
+        What clients hold, if they are sent differences.
+    first_ranges : tuple of Spread
+        Of the weights with which the run begins.
     evaluate : callable
         Tests the module; called between rounds, off the event loop.
     on_round : callable
@@ -53,6 +61,8 @@ class Federation:
     spec: ModelSpec
     module: nn.Module
     model: Floats
+    history: History | None
+    first_ranges: tuple[Spread, ...]
     scheme: Scheme
     roster: Roster
     evaluate: Callable[[], Evaluation]
@@ -80,19 +90,21 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             wanted = settings.clients if number == 1 else 1
             clients = await federation.roster.wait_for(wanted, settings.network.join_timeout_s)
             started = time.monotonic()
-            spreads = await asyncio.to_thread(tensor_spreads, federation.spec, federation.model)
-            state = _state(federation, number, clients, spreads)
+            catch_ups = _catch_ups(federation, clients)
+            spreads = await asyncio.to_thread(_downlink_ranges, federation)
+            state = _state(federation, number, clients, spreads, catch_ups)
             plan = federation.scheme.plan(state)
             if plan is None:
                 break
-            work = await _begin(federation, state, plan, clients, folder)
+            work = await _begin(federation, state, plan, clients, catch_ups, folder)
             reports = await _exchange_all(clients, work, federation.roster)
-            chunks = await work.broadcast.coded()
-            await asyncio.to_thread(_advance, federation, work, chunks)
+            frames = await work.broadcast.coded()
+            await asyncio.to_thread(_advance, federation, work, frames)
             evaluation = await asyncio.to_thread(federation.evaluate)
+            downlink = await _downlink(work)
             record = measure(
-                state, work.broadcast.payload, reports, evaluation, wire.sample(),
-                granted=work.granted, price=work.plan.price, seconds=time.monotonic() - started,
+                state, downlink, reports, evaluation, wire.sample(),
+                charged=work.charged, price=work.plan.price, seconds=time.monotonic() - started,
             )  # fmt: skip
             federation.scheme.learn(_outcome(record, reports))
             federation.on_round(record)
@@ -100,8 +112,38 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
                 break
 
 
+def _catch_ups(federation: Federation, clients: list[Client]) -> dict[str, CatchUp]:
+    if federation.history is None:
+        return {}
+    return {client.name: federation.history.catch_up(client.holds) for client in clients}
+
+
+def _going_down(federation: Federation) -> Callable[[slice], Floats]:
+    """Return what gives the values, at a slice, of what is to go down."""
+    model, history = federation.model, federation.history
+    return model.__getitem__ if history is None else lambda part: history.gain(model, part)
+
+
+def _downlink_ranges(federation: Federation) -> tuple[Spread, ...]:
+    return payload.tensor_spreads(federation.spec, _going_down(federation))
+
+
+def _downlink_samples(federation: Federation) -> tuple[Floats, ...]:
+    values_at, parts = _going_down(federation), federation.spec.slices
+    sample = max(SAMPLE // len(parts), LEAST_SAMPLE)
+    return tuple(
+        # An odd stride, so as not to hit the same few columns of a matrix again and again.
+        values_at(slice(part.start, part.stop, (part.stop - part.start) // sample | 1))
+        for part in parts
+    )
+
+
 def _state(
-    federation: Federation, number: int, clients: list[Client], spreads: tuple[Spread, ...]
+    federation: Federation,
+    number: int,
+    clients: list[Client],
+    spreads: tuple[Spread, ...],
+    catch_ups: Mapping[str, CatchUp],
 ) -> RoundState:
     settings = federation.settings
     examples = sum(client.examples for client in clients)
@@ -118,10 +160,22 @@ def _state(
         round=number,
         rounds=settings.rounds,
         spec=federation.spec,
-        weight_ranges=spreads,
+        downlink_ranges=spreads,
+        differences=federation.history is not None,
+        first_ranges=federation.first_ranges,
+        downlink_samples=_downlink_samples(federation),
         clients=states,
         downlink_j_per_bit=downlink_j_per_bit(
-            [client.radio for client in states.values()], broadcast=settings.energy.broadcast
+            [
+                client.radio
+                for client in states.values()
+                if not catch_ups.get(client.name, UP_TO_DATE).whole
+            ],
+            broadcast=settings.energy.broadcast,
+        ),
+        catch_up_j=sum(
+            8 * catch_up.payload_bytes * downlink_j_per_bit([states[name].radio], broadcast=False)
+            for name, catch_up in catch_ups.items()
         ),
     )
 
@@ -131,20 +185,31 @@ async def _begin(
     state: RoundState,
     plan: Plan,
     clients: list[Client],
+    catch_ups: Mapping[str, CatchUp],
     folder: ThreadPoolExecutor,
 ) -> RoundWork:
-    settings = federation.settings
-    bits = checked_bits(plan.downlink_bits, federation.spec)
-    spreads = state.weight_ranges
-    ranges = clipped_ranges(spreads, bits) if plan.clip else spreads
-    broadcast = begin_broadcast(
-        plan_payload(federation.spec, bits, ranges),
-        federation.model,
+    settings, history = federation.settings, federation.history
+    spreads = state.downlink_ranges
+    grant = checked(plan.downlink, spreads, federation.spec)
+    ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
+    source = Source(
+        _going_down(federation),
         settings.seed,
         state.round,
+        b"" if history is None else history.digest,
+        settings.entropy,
         settings.network.chunk_bytes,
+    )
+    broadcast = await begin_broadcast(
+        payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps),
+        source,
+        grant.limit_bytes,
         folder,
     )
+    differences = None
+    if history is not None:
+        advanced = asyncio.ensure_future(_advance_history(history, broadcast, folder))
+        differences = Differences(history, catch_ups, advanced)
     capture = Capture(federation.folder / "payloads") if settings.capture else None
     return RoundWork(
         state=state,
@@ -158,6 +223,30 @@ async def _begin(
         folder=folder,
         capture=capture,
         chunk_bytes=settings.network.chunk_bytes,
+        squeeze=settings.entropy,
+        differences=differences,
+    )
+
+
+async def _advance_history(
+    history: History, broadcast: Broadcast, folder: ThreadPoolExecutor
+) -> bytes:
+    messages = [broadcast.header, *(frame.message for frame in await broadcast.coded())]
+    payload_bytes = await broadcast.payload_bytes()
+    await asyncio.get_running_loop().run_in_executor(
+        folder, history.advance, broadcast.payload, messages, payload_bytes
+    )
+    return history.digest
+
+
+async def _downlink(work: RoundWork) -> Downlink:
+    """Return what went down: the broadcast, and what clients needed besides or instead."""
+    catch_ups = {} if work.differences is None else work.differences.catch_ups
+    return Downlink(
+        work.broadcast.payload,
+        await work.broadcast.payload_bytes(),
+        {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()},
+        frozenset(name for name, catch_up in catch_ups.items() if catch_up.whole),
     )
 
 
@@ -198,15 +287,22 @@ def _too_late(work: RoundWork) -> ProtocolError:
     )
 
 
-def _advance(federation: Federation, work: RoundWork, chunks: list[pb.Chunk]) -> None:
+def _advance(federation: Federation, work: RoundWork, frames: list[Frame]) -> None:
     """Turn the global model into that of the next round."""
-    header = work.broadcast.payload
+    header, model, history = work.broadcast.payload, federation.model, federation.history
     if work.capture is not None:
-        codes = b"".join(chunk.data for chunk in chunks)
-        work.capture.keep(header, work.state.round, "server", codes)
-    if federation.settings.base == "broadcast":
-        decode_broadcast(header, chunks, federation.model)
-    work.aggregate.apply(federation.model, federation.model)
+        work.capture.keep(header, work.state.round, "server", _codes(header, frames))
+    if federation.settings.added_to == "broadcast":
+        if history is None:
+            decode_broadcast(header, frames, model)
+        else:
+            model[:] = history.held
+    work.aggregate.apply(model, model)
+
+
+def _codes(header: Payload, frames: list[Frame]) -> bytes:
+    messages = (pb.ServerMessage.FromString(frame.message) for frame in frames)
+    return b"".join(chunks.codes_of(header, message.chunk) for message in messages)
 
 
 def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
@@ -217,4 +313,5 @@ def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
         train_loss=record.train_loss,
         update_ranges={report.client.name: report.ranges for report in reports},
         energy_j=record.energy_j,
+        uplink_bytes={report.client.name: report.payload_bytes for report in reports},
     )

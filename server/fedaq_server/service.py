@@ -92,7 +92,7 @@ class Admission:
                 f"a client named {name} is connected already; give each client its own --name",
             )
         self._check_model(join.model)
-        return Client(name, join.examples, self._radio(join), stream)
+        return Client(name, join.examples, self._radio(join), stream, join.holds)
 
     def welcome(self) -> pb.ServerMessage:
         """Return the message that lets a client in."""

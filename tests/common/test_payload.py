@@ -304,7 +304,7 @@ def test_a_tensor_that_is_not_finite_is_named() -> None:
     flat = np.zeros(SPEC.parameters, np.float32)
     flat[-1] = np.nan
     with pytest.raises(NotFiniteError, match="tensor bias: a value is NaN or infinite"):
-        payload.tensor_spreads(SPEC, flat)
+        payload.tensor_spreads(SPEC, flat.__getitem__)
 
 
 def test_every_tensor_of_every_transfer_has_its_own_key() -> None:

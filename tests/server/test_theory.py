@@ -117,11 +117,13 @@ class Noise:
 def transfer(values: Vector, bits: int, *path: str | int) -> tuple[Vector, Noise]:
     """Send through the codec; return what arrives and its error."""
     flat = values.astype(np.float32)
-    ranges = tensor_spreads(SPEC, flat)
+    ranges = tensor_spreads(SPEC, flat.__getitem__)
     payload = plan_payload(SPEC, (bits,) * len(SPEC.tensors), ranges)
     keys = transfer_keys(SPEC, 1, *path)
     out: Floats = np.empty_like(flat)
-    decode_chunk(payload, 0, encode_chunk(payload, flat, keys, 0, payload.code_bytes), out)
+    decode_chunk(
+        payload, 0, encode_chunk(payload, flat.__getitem__, keys, 0, payload.code_bytes), out
+    )
     bound = sum(
         d * error_variance_bound(bounds.width, bits)
         for d, bounds in zip(SPEC.elements, ranges, strict=True)

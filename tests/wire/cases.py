@@ -38,7 +38,10 @@ class Sent:
 
     def chunks(self, chunk_bytes: int) -> list[tuple[int, bytes]]:
         return [
-            (offset, payload.encode_chunk(self.header, self.flat, self.keys, offset, length))
+            (
+                offset,
+                payload.encode_chunk(self.header, self.flat.__getitem__, self.keys, offset, length),
+            )
             for offset, length in self.header.chunks(chunk_bytes)
         ]
 

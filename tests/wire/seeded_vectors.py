@@ -27,7 +27,7 @@ def coded(elements: int, seed: int, path: tuple[str | int, ...], bits: int) -> b
     spec = ModelSpec((TensorSpec("t", (elements,)),))
     header = payload.plan_payload(spec, (bits,), [quantizer.value_range(values)])
     keys = payload.transfer_keys(spec, seed, *path)
-    return payload.encode_chunk(header, values, keys, 0, header.code_bytes)
+    return payload.encode_chunk(header, values.__getitem__, keys, 0, header.code_bytes)
 
 
 def vector(seed: int, path: tuple[str | int, ...], bits: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
 from fedaq.errors import FedaqError, UserError
+from fedaq.quantizer import derive_seed
 
 BUILT_IN = {
     "digits": "fedaq.tasks.digits:task",
@@ -186,6 +187,12 @@ class Task:
     training: Training = field(default_factory=Training)
     train: Callable[[nn.Module, Any, Training, int], float] = train_classifier
     evaluate: Callable[[nn.Module, Any], Evaluation] = evaluate_classifier
+
+
+def initial_model(task: Task, seed: int) -> nn.Module:
+    """Return the model with which a run begins: both sides build it from the run's seed."""
+    torch.manual_seed(derive_seed(seed, "model"))
+    return task.model()
 
 
 def subset(data: Sized, indices: NDArray[np.int64]) -> Sized:

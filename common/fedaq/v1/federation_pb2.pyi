@@ -17,6 +17,8 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_UNSPECIFIED: _ClassVar[Codec]
     CODEC_RAW: _ClassVar[Codec]
     CODEC_UNIFORM: _ClassVar[Codec]
+    CODEC_STEP: _ClassVar[Codec]
+    CODEC_ZERO: _ClassVar[Codec]
 
 class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,11 +31,15 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_BITS_NOT_GRANTED: _ClassVar[RefusalReason]
     REFUSAL_REASON_DEADLINE: _ClassVar[RefusalReason]
     REFUSAL_REASON_OUT_OF_RANGE: _ClassVar[RefusalReason]
+    REFUSAL_REASON_BROKEN_CODE: _ClassVar[RefusalReason]
+    REFUSAL_REASON_OTHER_MODEL: _ClassVar[RefusalReason]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 CODEC_UNSPECIFIED: Codec
 CODEC_RAW: Codec
 CODEC_UNIFORM: Codec
+CODEC_STEP: Codec
+CODEC_ZERO: Codec
 REFUSAL_REASON_UNSPECIFIED: RefusalReason
 REFUSAL_REASON_STALE_ROUND: RefusalReason
 REFUSAL_REASON_OUT_OF_ORDER: RefusalReason
@@ -43,6 +49,8 @@ REFUSAL_REASON_WRONG_SIZE: RefusalReason
 REFUSAL_REASON_BITS_NOT_GRANTED: RefusalReason
 REFUSAL_REASON_DEADLINE: RefusalReason
 REFUSAL_REASON_OUT_OF_RANGE: RefusalReason
+REFUSAL_REASON_BROKEN_CODE: RefusalReason
+REFUSAL_REASON_OTHER_MODEL: RefusalReason
 
 class ClientMessage(_message.Message):
     __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave")
@@ -81,20 +89,22 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RADIO_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
     examples: int
     model: ModelSignature
     radio: Radio
     software: str
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ...) -> None: ...
+    holds: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("tensors",)
@@ -151,7 +161,7 @@ class Training(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip")
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +169,9 @@ class RoundPlan(_message.Message):
     UPLINK_BITS_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    PROVE_FIELD_NUMBER: _ClassVar[int]
     round: int
     rounds: int
     deadline_s: float
@@ -166,69 +179,90 @@ class RoundPlan(_message.Message):
     uplink_bits: _containers.RepeatedScalarFieldContainer[int]
     price: float
     clip: bool
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: _Optional[bool] = ...) -> None: ...
+    payloads: int
+    entropy: bool
+    prove: bool
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: _Optional[bool] = ..., payloads: _Optional[int] = ..., entropy: _Optional[bool] = ..., prove: _Optional[bool] = ...) -> None: ...
 
 class TensorHeader(_message.Message):
-    __slots__ = ("codec", "bits", "lo", "hi")
+    __slots__ = ("codec", "bits", "lo", "hi", "step", "zero")
     CODEC_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
     LO_FIELD_NUMBER: _ClassVar[int]
     HI_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ZERO_FIELD_NUMBER: _ClassVar[int]
     codec: Codec
     bits: int
     lo: float
     hi: float
-    def __init__(self, codec: _Optional[_Union[Codec, str]] = ..., bits: _Optional[int] = ..., lo: _Optional[float] = ..., hi: _Optional[float] = ...) -> None: ...
+    step: float
+    zero: int
+    def __init__(self, codec: _Optional[_Union[Codec, str]] = ..., bits: _Optional[int] = ..., lo: _Optional[float] = ..., hi: _Optional[float] = ..., step: _Optional[float] = ..., zero: _Optional[int] = ...) -> None: ...
 
 class PayloadHeader(_message.Message):
-    __slots__ = ("round", "code_bytes", "tensors")
+    __slots__ = ("round", "code_bytes", "tensors", "base")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CODE_BYTES_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     round: int
     code_bytes: int
     tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
-    def __init__(self, round: _Optional[int] = ..., code_bytes: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ...) -> None: ...
+    base: bytes
+    def __init__(self, round: _Optional[int] = ..., code_bytes: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., base: _Optional[bytes] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("round", "offset", "data")
+    __slots__ = ("round", "offset", "data", "code_bytes", "coded_bytes")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    CODE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CODED_BYTES_FIELD_NUMBER: _ClassVar[int]
     round: int
     offset: int
     data: bytes
-    def __init__(self, round: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    code_bytes: int
+    coded_bytes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, round: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., code_bytes: _Optional[int] = ..., coded_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TensorRange(_message.Message):
-    __slots__ = ("lo", "hi", "mean", "deviation")
+    __slots__ = ("lo", "hi", "mean", "deviation", "magnitude")
     LO_FIELD_NUMBER: _ClassVar[int]
     HI_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    MAGNITUDE_FIELD_NUMBER: _ClassVar[int]
     lo: float
     hi: float
     mean: float
     deviation: float
-    def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ..., mean: _Optional[float] = ..., deviation: _Optional[float] = ...) -> None: ...
+    magnitude: float
+    def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ..., mean: _Optional[float] = ..., deviation: _Optional[float] = ..., magnitude: _Optional[float] = ...) -> None: ...
 
 class RangeReport(_message.Message):
-    __slots__ = ("round", "ranges", "train_loss")
+    __slots__ = ("round", "ranges", "train_loss", "holds")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
     round: int
     ranges: _containers.RepeatedCompositeFieldContainer[TensorRange]
     train_loss: float
-    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ...) -> None: ...
+    holds: bytes
+    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ...) -> None: ...
 
 class UplinkGrant(_message.Message):
-    __slots__ = ("round", "uplink_bits")
+    __slots__ = ("round", "uplink_bits", "uplink_steps", "limit_bytes")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UPLINK_BITS_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_STEPS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     round: int
     uplink_bits: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, round: _Optional[int] = ..., uplink_bits: _Optional[_Iterable[int]] = ...) -> None: ...
+    uplink_steps: _containers.RepeatedScalarFieldContainer[float]
+    limit_bytes: int
+    def __init__(self, round: _Optional[int] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., uplink_steps: _Optional[_Iterable[float]] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("round",)

@@ -7,14 +7,15 @@ changes nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Protocol
 
 from fedaq.energy import RadioCost
 from fedaq.errors import UserError
 from fedaq.model import ModelSpec
-from fedaq.payload import Bits
-from fedaq.quantizer import RAW_BITS, Spread, is_width
+from fedaq.payload import Bits, Steps
+from fedaq.quantizer import RAW_BITS, Floats, Spread, is_width
 from fedaq.settings import Settings
 from fedaq.tasks import load_attribute
 
@@ -59,20 +60,52 @@ class RoundState:
     round, rounds : int
         This round, from 1, and the last.
     spec : ModelSpec
-    weight_ranges : tuple of Spread
-        Of the model that goes down, per tensor.
+    downlink_ranges : tuple of Spread
+        Of what goes down, the model or a difference, per tensor.
     clients : mapping of str to ClientState
         By name, in the order of the names.
     downlink_j_per_bit : float
-        Joules to bring one bit of the model to all of them.
+        Joules to bring one bit to all of them.
+    first_ranges : tuple of Spread
+        Of the weights with which the run began.
+    downlink_samples : tuple of float32 arrays
+        Some values of each tensor that goes down, evenly spread over it.
+    differences : bool
+        Whether a difference goes down, rounded to the nearest codes.
+    catch_up_j : float
+        Joules that go to clients which missed models, whatever the bits of this round.
     """
 
     round: int
     rounds: int
     spec: ModelSpec
-    weight_ranges: tuple[Spread, ...]
+    downlink_ranges: tuple[Spread, ...]
     clients: Mapping[str, ClientState]
     downlink_j_per_bit: float
+    first_ranges: tuple[Spread, ...]
+    downlink_samples: tuple[Floats, ...] = ()
+    differences: bool = False
+    catch_up_j: float = 0.0
+
+
+@dataclass(frozen=True)
+class Grant:
+    """How a payload is to be coded.
+
+    Attributes
+    ----------
+    bits : tuple of int
+        Per tensor; 0 for one that is not sent this time.
+    steps : tuple of float
+        Quantization steps per tensor, which decide the bits; 0, or empty: the step that
+        spans the tensor's range with `bits`.
+    limit_bytes : int, optional
+        Largest payload; with a limit, every tensor has a step.
+    """
+
+    bits: Bits
+    steps: Steps = ()
+    limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +114,8 @@ class Plan:
 
     Attributes
     ----------
-    downlink_bits : tuple of int
-        Per tensor.
+    downlink : Grant
+        How the server codes what goes down.
     uplink_bits : mapping of str to tuple of int
         Provisional, per client and tensor; the grants decide.
     price : float
@@ -91,7 +124,7 @@ class Plan:
         Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
     """
 
-    downlink_bits: Bits
+    downlink: Grant
     uplink_bits: Mapping[str, Bits]
     price: float = 0.0
     clip: bool = False
@@ -112,6 +145,8 @@ class Outcome:
         Per client whose update counted, per tensor.
     energy_j : float
         Spent in this round.
+    uplink_bytes : mapping of str to int
+        Payload bytes of each update that counted.
     """
 
     round: int
@@ -120,6 +155,7 @@ class Outcome:
     train_loss: float
     update_ranges: Mapping[str, tuple[Spread, ...]]
     energy_j: float
+    uplink_bytes: Mapping[str, int]
 
 
 class Scheme(Protocol):
@@ -130,7 +166,7 @@ class Scheme(Protocol):
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
-    ) -> Bits:
+    ) -> Grant:
         """Choose the uplink bits of one client from the ranges of its update."""
 
     def learn(self, outcome: Outcome) -> None:
@@ -168,17 +204,24 @@ def load_scheme(settings: Settings) -> Scheme:
     return scheme
 
 
-def checked_bits(bits: Bits, spec: ModelSpec) -> Bits:
-    """Return the bits a scheme chose, if they are possible.
+def checked(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
+    """Return what a scheme chose, if it is possible; a tensor of zeros is not sent.
 
     Raises
     ------
     UserError
         If a scheme, perhaps the user's own, chose a width the wire does not know.
     """
-    if len(bits) != len(spec.tensors) or not all(is_width(b) for b in bits):
+    bits, tensors = grant.bits, len(spec.tensors)
+    if len(bits) != tensors or not all(b == 0 or is_width(b) for b in bits):
         raise UserError(
-            f"the scheme chose bits {bits}; one width per tensor is needed, each 1 to 16 or "
-            f"{RAW_BITS} for raw"
+            f"the scheme chose bits {bits}; one width per tensor is needed, each 1 to 16, or "
+            f"{RAW_BITS} for raw, or 0 for nothing"
         )
-    return tuple(int(b) for b in bits)
+    if len(grant.steps) not in (0, tensors) or not all(0 <= s < inf for s in grant.steps):
+        raise UserError(
+            f"the scheme chose quantization steps {grant.steps}; one per tensor is needed, "
+            "finite and not negative, or none at all"
+        )
+    sent = tuple(0 if r.is_zero else int(b) for b, r in zip(bits, ranges, strict=True))
+    return replace(grant, bits=sent)

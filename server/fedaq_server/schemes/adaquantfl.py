@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
 from fedaq.errors import UserError
-from fedaq.payload import Bits
 from fedaq.quantizer import MAX_BITS, Range
 from fedaq.settings import AdaquantflSettings, Settings
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 
 # The most levels that fit the widest code.
 MAX_LEVELS = (1 << MAX_BITS) - 1
@@ -57,13 +56,13 @@ class Adaquantfl:
         tensors = len(state.spec.tensors)
         uplink = (bits_for_levels(self.levels()),) * tensors
         downlink = (self.settings.downlink_bits,) * tensors
-        return Plan(downlink, dict.fromkeys(state.clients, uplink))
+        return Plan(Grant(downlink), dict.fromkeys(state.clients, uplink))
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Range, ...]
-    ) -> Bits:
+    ) -> Grant:
         """Grant what was planned."""
-        return plan.uplink_bits[client.name]
+        return Grant(plan.uplink_bits[client.name])
 
     def learn(self, outcome: Outcome) -> None:
         """Take note of the training loss, unless nobody reported one.

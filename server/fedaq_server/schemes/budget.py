@@ -29,7 +29,7 @@ from fedaq_server.optimizer import (
     join,
     make_items,
 )
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
 # is worth less than it costs: fewer and better rounds are run instead (docs/budget.md).
@@ -106,7 +106,7 @@ class Budget:
         UserError
             If the budget does not pay for the least bits in every round.
         """
-        self.weights.see(_scale(state.weight_ranges, state.spec.elements))
+        self.weights.see(rms_deviation(state.downlink_ranges, state.spec.elements))
         down = self._downlink(state)
         spreads = {name: _known(client, state) for name, client in state.clients.items()}
         up = {
@@ -114,7 +114,7 @@ class Budget:
             for name, client in state.clients.items()
         }
         now = join([down, *up.values()])
-        left_j = self.budget_j - self.spent_j
+        left_j = self.budget_j - self.spent_j - state.catch_up_j
         least = np.full(len(now.bit_j), self.settings.min_bits)
         least_j = now.energy_j(least)
         if state.round == 1:
@@ -123,7 +123,7 @@ class Budget:
             return None
         sound = np.concatenate(
             [
-                self._sound(state.weight_ranges, 1.0),
+                self._sound(state.downlink_ranges, 1.0),
                 *(self._sound(spreads[name], _share_squared(state)) for name in up),
             ]
         )
@@ -146,7 +146,7 @@ class Budget:
         pool_j = left_j - down.energy_j(down_bits) - least_j * (rounds - 1)
         self.allowances_j = self._share(pool_j, up, planned)
         return Plan(
-            _bits(down_bits),
+            Grant(_bits(down_bits)),
             {name: _bits(row) for name, row in planned.items()},
             chosen.price,
             self.settings.clip,
@@ -154,7 +154,7 @@ class Budget:
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
-    ) -> Bits:
+    ) -> Grant:
         """Choose the bits worth their price, within the client's allowance."""
         items = self._uplink(state, client, ranges)
         allowance_j = self.allowances_j[client.name]
@@ -164,7 +164,7 @@ class Budget:
         bits = self._at(items, plan.price, least)
         if self.last_round or items.energy_j(bits) > allowance_j:
             bits = self._allocate(items, allowance_j, least).bits
-        return _bits(bits)
+        return Grant(_bits(bits))
 
     def learn(self, outcome: Outcome) -> None:
         """Take note of what was spent and of how wide the updates were."""
@@ -187,7 +187,7 @@ class Budget:
 
     def _downlink(self, state: RoundState) -> Items:
         return make_items(
-            state.weight_ranges,
+            state.downlink_ranges,
             state.spec.elements,
             coefficient=1.0,
             j_per_bit=state.downlink_j_per_bit,
@@ -271,11 +271,11 @@ def _known(client: ClientState, state: RoundState) -> tuple[Spread, ...]:
             spread.mean * FIRST_UPDATE,
             spread.deviation * FIRST_UPDATE,
         )
-        for spread in state.weight_ranges
+        for spread in state.first_ranges
     )
 
 
-def _scale(spreads: tuple[Spread, ...], elements: tuple[int, ...]) -> float:
+def rms_deviation(spreads: tuple[Spread, ...], elements: tuple[int, ...]) -> float:
     """Return the root mean square of the standard deviations, over all values."""
     squares = sum(s.deviation**2 * d for s, d in zip(spreads, elements, strict=True))
     return float((squares / sum(elements)) ** 0.5)

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 
-from fedaq.payload import Bits
 from fedaq.quantizer import Range
 from fedaq.settings import DadaquantSettings, Settings
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.adaquantfl import bits_for_levels
 
 
@@ -64,13 +63,13 @@ class Dadaquant:
             name: (bits_for_levels(levels),) * tensors
             for name, levels in client_levels(weights, self.q).items()
         }
-        return Plan((self.settings.downlink_bits,) * tensors, uplink)
+        return Plan(Grant((self.settings.downlink_bits,) * tensors), uplink)
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Range, ...]
-    ) -> Bits:
+    ) -> Grant:
         """Grant what was planned."""
-        return plan.uplink_bits[client.name]
+        return Grant(plan.uplink_bits[client.name])
 
     def learn(self, outcome: Outcome) -> None:
         """Update the running loss, unless nobody reported one, and double `q` if it stalls."""

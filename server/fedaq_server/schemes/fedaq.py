@@ -12,38 +12,48 @@ from fedaq.payload import Bits
 from fedaq.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
 from fedaq_server.optimizer import resolution_bits
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 from fedaq_server.schemes.budget import Budget
+from fedaq_server.schemes.coded import CodedBudget, CodedResolution
+
+# Resolutions that serve without a budget, in the unit of the weights (docs/resolutions.md).
+PACKED_UPLINK, PACKED_DOWNLINK = 0.03, 0.16
+CODED_UPLINK, CODED_DIFFERENCE = 0.1, 0.03
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Bits from the ranges of what is sent and one resolution per direction."""
+    """Bits from the ranges of what is sent and one resolution per direction.
+
+    Attributes
+    ----------
+    uplink, downlink : float
+        The resolutions.
+    """
 
     settings: FedaqSettings
+    uplink: float
+    downlink: float
 
     def plan(self, state: RoundState) -> Plan:
         """Choose downlink bits from the weights, uplink bits from the last updates."""
-        downlink = self._bits(state.weight_ranges, self.settings.downlink_resolution)
+        downlink = self._bits(state.downlink_ranges, self.downlink)
         uplink = {
-            name: self._uplink(client.ranges)
+            name: self._bits(client.ranges, self.uplink)
             if client.ranges is not None
             else (self.settings.max_bits,) * len(state.spec.tensors)
             for name, client in state.clients.items()
         }
-        return Plan(downlink, uplink, clip=self.settings.clip)
+        return Plan(Grant(downlink), uplink, clip=self.settings.clip)
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
-    ) -> Bits:
+    ) -> Grant:
         """Choose uplink bits from the ranges of this very update."""
-        return self._uplink(ranges)
+        return Grant(self._bits(ranges, self.uplink))
 
     def learn(self, outcome: Outcome) -> None:
         """Learn nothing: the resolutions are constant."""
-
-    def _uplink(self, ranges: tuple[Spread, ...]) -> Bits:
-        return self._bits(ranges, self.settings.uplink_resolution)
 
     def _bits(self, ranges: tuple[Spread, ...], resolution: float) -> Bits:
         return resolution_bits(
@@ -57,6 +67,15 @@ class Resolution:
 
 def fedaq(settings: Settings) -> Scheme:
     """Return the scheme ``fedaq``: by budget if the settings have one, else by resolution."""
-    if settings.energy.budget_j is not None:
-        return Budget(settings.energy.budget_j, settings.fedaq)
-    return Resolution(settings.fedaq)
+    budget_j, own = settings.energy.budget_j, settings.fedaq
+    if settings.entropy and budget_j is not None:
+        return CodedBudget(budget_j)
+    if budget_j is not None:
+        return Budget(budget_j, own)
+    uplink = own.uplink_resolution or (CODED_UPLINK if settings.entropy else PACKED_UPLINK)
+    downlink = own.downlink_resolution or (
+        CODED_DIFFERENCE if settings.differences else PACKED_DOWNLINK
+    )
+    if settings.entropy:
+        return CodedResolution(uplink, downlink)
+    return Resolution(own, uplink, downlink)

@@ -6,7 +6,7 @@ from math import ceil, log2
 from fedaq.payload import Bits
 from fedaq.quantizer import MAX_BITS, MIN_BITS, Range
 from fedaq.settings import FeddqSettings, Settings
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 
 
 def descending_bits(width: float, resolution: float) -> int:
@@ -36,13 +36,13 @@ class Feddq:
             name: self._bits(client.ranges) if client.ranges else (MAX_BITS,) * tensors
             for name, client in state.clients.items()
         }
-        return Plan((self.settings.downlink_bits,) * tensors, uplink)
+        return Plan(Grant((self.settings.downlink_bits,) * tensors), uplink)
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Range, ...]
-    ) -> Bits:
+    ) -> Grant:
         """Choose the bits from the ranges of this very update."""
-        return self._bits(ranges)
+        return Grant(self._bits(ranges))
 
     def learn(self, outcome: Outcome) -> None:
         """Learn nothing: the resolution is constant."""

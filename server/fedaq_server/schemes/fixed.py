@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from fedaq.payload import Bits
 from fedaq.quantizer import RAW_BITS, Range
 from fedaq.settings import Settings
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 
 
 @dataclass(frozen=True)
@@ -21,13 +20,13 @@ class Fixed:
         tensors = len(state.spec.tensors)
         uplink = (self.uplink_bits,) * tensors
         downlink = (self.downlink_bits,) * tensors
-        return Plan(downlink, dict.fromkeys(state.clients, uplink), clip=self.clip)
+        return Plan(Grant(downlink), dict.fromkeys(state.clients, uplink), clip=self.clip)
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Range, ...]
-    ) -> Bits:
+    ) -> Grant:
         """Grant what was planned."""
-        return plan.uplink_bits[client.name]
+        return Grant(plan.uplink_bits[client.name])
 
     def learn(self, outcome: Outcome) -> None:
         """Learn nothing: the bits are fixed."""

@@ -1,0 +1,178 @@
+"""What clients hold, and the differences that led there.
+
+With ``coding.downlink = difference`` the server sends what its model gained on the one
+that up-to-date clients hold, quantized. What rounding lost is in the next difference
+(error feedback), so the codes may be rounded to the nearest. A client shows by a digest
+what it holds; one that missed models is sent what it missed, or the whole model where
+that is shorter.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedaq import chunks, model, payload
+from fedaq.model import ModelSpec
+from fedaq.payload import RAW, Payload
+from fedaq.quantizer import Floats
+from fedaq.v1 import federation_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference that was sent: where its messages lie, and where it leads from.
+
+    Attributes
+    ----------
+    base : bytes
+        Digest of the model before it.
+    payload_bytes : int
+        What it costs to send.
+    start : int
+        Offset of its messages in the file.
+    lengths : tuple of int
+        Bytes of each message: a header, then chunks.
+    """
+
+    base: bytes
+    payload_bytes: int
+    start: int
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """How a client that is behind is brought to the model before this round's difference.
+
+    Attributes
+    ----------
+    missed : tuple of Difference
+        In their order; empty for a client that is up to date.
+    whole : bool
+        Send the whole model of this round instead, and no difference.
+    payload_bytes : int
+        What that costs beyond this round's difference.
+    """
+
+    missed: tuple[Difference, ...] = ()
+    whole: bool = False
+    payload_bytes: int = 0
+
+
+UP_TO_DATE = CatchUp()
+
+
+@dataclass
+class History:
+    """The model that up-to-date clients hold, and how to get there.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    held : float32, shape (parameters,)
+        What clients build from the run's seed at first, then what was broadcast.
+    spool : Path
+        Folder for the unnamed file that holds the messages.
+    """
+
+    spec: ModelSpec
+    held: Floats
+    spool: Path
+    digest: bytes = b""
+    _differences: list[Difference] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.digest = model.digest(self.held)
+        self._file = tempfile.TemporaryFile(dir=self.spool)  # noqa: SIM115
+
+    @property
+    def whole_bytes(self) -> int:
+        """Payload bytes of the whole model, raw."""
+        return self._whole().payload_bytes
+
+    def catch_up(self, holds: bytes) -> CatchUp:
+        """Return the shorter way from what a client holds to `held`, nothing if it is that.
+
+        Parameters
+        ----------
+        holds : bytes
+            Digest of what the client holds; empty for nothing.
+        """
+        missed: list[Difference] = []
+        known = holds == self.digest
+        for difference in reversed(self._differences):
+            if known:
+                break
+            missed.insert(0, difference)
+            known = difference.base == holds
+        missed_bytes = sum(difference.payload_bytes for difference in missed)
+        if known and missed_bytes < self.whole_bytes:
+            return CatchUp(tuple(missed), payload_bytes=missed_bytes)
+        return CatchUp(whole=True, payload_bytes=self.whole_bytes)
+
+    def gain(self, ahead: Floats, part: slice) -> Floats:
+        """Return what the model `ahead` has gained on `held` at a slice of both."""
+        gained: Floats = ahead[part] - self.held[part]
+        return gained
+
+    def advance(self, header: Payload, frames: Iterable[bytes], payload_bytes: int) -> None:
+        """Add a difference to `held` and remember its messages.
+
+        Parameters
+        ----------
+        header : Payload
+        frames : iterable of bytes
+            Serialized server messages: the header, then the chunks.
+        payload_bytes : int
+        """
+        start = self._file.seek(0, 2)
+        lengths = []
+        for frame in frames:
+            lengths.append(self._file.write(frame))
+            message = pb.ServerMessage.FromString(frame)
+            if message.WhichOneof("kind") == "chunk":
+                codes = chunks.codes_of(header, message.chunk)
+                payload.decode_chunk(header, message.chunk.offset, codes, self.held, add=True)
+        self._differences.append(Difference(self.digest, payload_bytes, start, tuple(lengths)))
+        self.digest = model.digest(self.held)
+
+    async def frames(self, missed: Iterable[Difference], worker: Executor) -> AsyncIterator[bytes]:
+        """Yield the messages of differences that were sent before."""
+        loop = asyncio.get_running_loop()
+        for difference in missed:
+            at = difference.start
+            for length in difference.lengths:
+                yield await loop.run_in_executor(worker, self._read, at, length)
+                at += length
+
+    async def whole_frames(
+        self, round_number: int, chunk_bytes: int, worker: Executor
+    ) -> AsyncIterator[bytes]:
+        """Yield the messages of the whole model that is held, raw and exact."""
+        header = self._whole()
+        announcement = pb.ServerMessage(model=payload.to_message(header, round_number))
+        yield announcement.SerializeToString()
+        loop = asyncio.get_running_loop()
+        for offset, length in header.chunks(chunk_bytes):
+            yield await loop.run_in_executor(
+                worker, self._whole_chunk, header, round_number, offset, length
+            )
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+    def _read(self, start: int, length: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(length)
+
+    def _whole(self) -> Payload:
+        return Payload(self.spec, (RAW,) * len(self.spec.tensors))
+
+    def _whole_chunk(self, header: Payload, round_number: int, offset: int, length: int) -> bytes:
+        codes = payload.encode_chunk(header, self.held.__getitem__, (), offset, length)
+        chunk = pb.Chunk(round=round_number, offset=offset, data=codes)
+        return pb.ServerMessage(chunk=chunk).SerializeToString()
