@@ -10,7 +10,8 @@ entropy, so
   frequent byte then go eight to a byte;
 - where one byte, the mode, makes up most of a block, the block is split in two streams,
   one flag a byte for "not the mode", eight to a byte, and the bytes that are not. Nothing
-  is lost by that, and both are coded as blocks of their own.
+  is lost by that, and both are coded as blocks of their own. One more flag, set, ends the
+  flags, so that a block of another length is found out.
 
 A coded block is one byte of kind and what the kind says:
 
@@ -48,8 +49,8 @@ RAW, ONCE, TWICE, SPLIT = range(4)
 
 # `ZSTD_c_literalCompressionMode` and its value "always": without it zstd would leave out
 # Huffman codes, too, when its search is as hasty as below. Both are of zstd's experimental
-# interface, have been the same since 1.3.8, and matter to the sender alone: the frame is an
-# ordinary one.
+# interface, which may change; a test would show it. They matter to the sender alone: the
+# frame is an ordinary one.
 LITERAL_COMPRESSION = 1002
 ALWAYS = 1
 # The longest stride between two searches for a match: no block has room for a second one.
@@ -79,19 +80,18 @@ FRAME_START = b"\x28\xb5\x2f\xfd\x00"
 TWICE_BELOW = 0.35
 # Share of the mode from which on a block is split at once.
 SPLIT_SHARE = 0.65
-# From this share on, a block is split if Huffman codes alone miss the entropy by more than
-# 2.5 %, of which the estimate may be wrong by 0.5 %. To split takes twice the time.
+# From this share on, a whole block is split if Huffman codes alone miss the entropy by more
+# than 2.5 %, of which the estimate may be wrong by 0.7 %. To split takes twice the time.
 RETRY_SHARE = 0.2
 RETRY_EXCESS = 1.025
 # What was split off is less, so its time matters less.
 SPLIT_SHARE_OF_OTHERS = 0.45
-# Frames and tables of two streams take about 30 bytes more than those of one.
-SMALLEST_SPLIT = 256
-# Splits within splits: that many reach the entropy of every block, and bound the time and
-# the memory that a block can ask for.
+# A split of less gains a few bytes, and two frames take 30 us however short they are.
+SMALLEST_SPLIT = 512
+# Splits within splits. The limit bounds the time and the memory that a block can ask for.
 MAX_DEPTH = 6
 # Bytes whose entropy is estimated: a tenth of the time of coding 128 KiB.
-SAMPLE = 2**14
+SAMPLE = 2**13
 
 _contexts = threading.local()
 
@@ -135,7 +135,11 @@ def _compress(symbols: Symbols, split_share: float, depth: int) -> bytes:
     if share >= split_share:
         return _compress_split(symbols, mode, depth - 1)
     coded = _compress_huffman(symbols)
-    if share >= RETRY_SHARE and len(coded) > RETRY_EXCESS * entropy / 8 * symbols.size:
+    if (
+        depth == MAX_DEPTH
+        and share >= RETRY_SHARE
+        and len(coded) > RETRY_EXCESS * entropy / 8 * symbols.size
+    ):
         return min(coded, _compress_split(symbols, mode, depth - 1), key=len)
     return coded
 
@@ -153,7 +157,7 @@ def _statistics(symbols: Symbols) -> tuple[int, float, float]:
 
 
 def _compress_split(symbols: Symbols, mode: int, depth: int) -> bytes:
-    flags = np.empty((symbols.size + 7) // 8, np.uint8)
+    flags = np.empty(symbols.size // 8 + 1, np.uint8)
     others = np.empty(symbols.size + 1, np.uint8)
     count = kernels.split_mode(symbols, np.uint8(mode), flags, others)
     coded_flags = _compress(flags, SPLIT_SHARE, depth)
@@ -217,7 +221,9 @@ def _expand_split(data: memoryview, length: int, depth: int) -> Symbols:
     streams = data[4:]
     if coded_flags > len(streams):
         raise ValueError("coded block: truncated")
-    flags = _expand(streams[:coded_flags], (length + 7) // 8, depth)
+    flags = _expand(streams[:coded_flags], length // 8 + 1, depth)
+    if flags[-1] >> (length & 7) != 1:
+        raise ValueError(f"coded block: not of {length} bytes")
     count = int(np.count_nonzero(np.unpackbits(flags, count=length, bitorder="little")))
     others = np.empty(count + 1, np.uint8)
     others[:count] = _expand(streams[coded_flags:], count, depth)

@@ -348,8 +348,9 @@ def split_mode(symbols: Any, mode: Any, flags: Any, others: Any) -> Any:
     ----------
     symbols : uint8, shape (n,)
     mode : uint8
-    flags : uint8, shape (ceil(n / 8),)
-        Receives one bit a byte, lowest first: 1 for another one.
+    flags : uint8, shape (n // 8 + 1,)
+        Receives one bit a byte, lowest first: 1 for another one. One more 1 ends them, so
+        that their number is known.
     others : uint8, shape (n + 1,)
         Receives the others, and rubbish after them.
 
@@ -359,15 +360,26 @@ def split_mode(symbols: Any, mode: Any, flags: Any, others: Any) -> Any:
         Number of others.
     """
     count = U64(0)
-    for start in range(U64(0), U64(symbols.size), U64(8)):
+    size = U64(symbols.size)
+    whole = size & ~U64(7)
+    # Eight at a time: a loop of a known number of steps is unrolled, which doubles the speed.
+    for start in range(U64(0), whole, U64(8)):
         group = U64(0)
-        for i in range(start, min(start + U64(8), U64(symbols.size))):
-            symbol = symbols[i]
+        for bit in range(8):
+            symbol = symbols[start + U64(bit)]
             other = U64(symbol != mode)
             others[count] = symbol
             count += other
-            group |= other << (i - start)
+            group |= other << U64(bit)
         flags[start >> U64(3)] = U8(group)
+    group = U64(1) << (size - whole)
+    for i in range(whole, size):
+        symbol = symbols[i]
+        other = U64(symbol != mode)
+        others[count] = symbol
+        count += other
+        group |= other << (i - whole)
+    flags[whole >> U64(3)] = U8(group)
     return I64(count)
 
 
@@ -377,7 +389,7 @@ def merge_mode(flags: Any, mode: Any, others: Any, out: Any) -> None:
 
     Parameters
     ----------
-    flags : uint8, shape (ceil(n / 8),)
+    flags : uint8, shape (n // 8 + 1,)
     mode : uint8
     others : uint8, shape (m + 1,)
         One for each 1 among the first n flags, m in all, and one that is read, so that no
@@ -385,10 +397,18 @@ def merge_mode(flags: Any, mode: Any, others: Any, out: Any) -> None:
     out : uint8, shape (n,)
     """
     taken = U64(0)
-    for start in range(U64(0), U64(out.size), U64(8)):
+    size = U64(out.size)
+    whole = size & ~U64(7)
+    for start in range(U64(0), whole, U64(8)):
         group = U64(flags[start >> U64(3)])
-        for i in range(start, min(start + U64(8), U64(out.size))):
-            other = (group >> (i - start)) & U64(1)
+        for bit in range(8):
+            other = (group >> U64(bit)) & U64(1)
             symbol = others[taken]
-            out[i] = symbol if other else mode
+            out[start + U64(bit)] = symbol if other else mode
             taken += other
+    group = U64(flags[whole >> U64(3)])
+    for i in range(whole, size):
+        other = (group >> (i - whole)) & U64(1)
+        symbol = others[taken]
+        out[i] = symbol if other else mode
+        taken += other
