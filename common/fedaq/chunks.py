@@ -156,5 +156,5 @@ def _repacked(data: Bytes, bits: int, width: int, values: int) -> Bytes:
     if bits == width:
         return data
     out = np.empty(packed_bytes(values, width), np.uint8)
-    kernels.repack(data, np.int64(bits), np.int64(width), np.int64(values), out)
+    kernels.repack(data, bits, width, values, out)
     return out

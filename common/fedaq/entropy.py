@@ -159,7 +159,7 @@ def _statistics(symbols: Symbols) -> tuple[int, float, float]:
 def _compress_split(symbols: Symbols, mode: int, depth: int) -> bytes:
     flags = np.empty(symbols.size // 8 + 1, np.uint8)
     others = np.empty(symbols.size + 1, np.uint8)
-    count = kernels.split_mode(symbols, np.uint8(mode), flags, others)
+    count = kernels.split_mode(symbols, mode, flags, others)
     coded_flags = _compress(flags, SPLIT_SHARE, depth)
     coded_others = _compress(others[:count], SPLIT_SHARE_OF_OTHERS, depth)
     head = bytes((SPLIT, mode)) + len(coded_flags).to_bytes(3, "little")
@@ -229,7 +229,7 @@ def _expand_split(data: memoryview, length: int, depth: int) -> Symbols:
     others[:count] = _expand(streams[coded_flags:], count, depth)
     others[count] = mode
     symbols = np.empty(length, np.uint8)
-    kernels.merge_mode(flags, np.uint8(mode), others, symbols)
+    kernels.merge_mode(flags, mode, others, symbols)
     return symbols
 
 

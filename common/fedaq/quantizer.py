@@ -8,6 +8,7 @@ codes are packed without gaps (docs/wire-format.md).
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,13 +101,13 @@ def tensor_spread(values: Floats) -> Spread:
     NotFiniteError
         As `value_range`.
     """
-    bounds = value_range(values)
     if values.size == 0:
         return Spread(0.0, 0.0, 0.0, 0.0, 0.0)
-    total, squares, magnitudes = kernels.moments(values)
-    mean = total / values.size
-    variance = max(squares / values.size - mean * mean, 0.0)
-    return Spread(bounds.lo, bounds.hi, mean, variance**0.5, magnitudes / values.size)
+    found = kernels.statistics(values)
+    bounds = _measured_range(found.lo, found.hi)
+    mean = found.total / values.size
+    variance = max(found.squares / values.size - mean * mean, 0.0)
+    return Spread(bounds.lo, bounds.hi, mean, variance**0.5, found.magnitudes / values.size)
 
 
 def is_width(bits: int) -> bool:
@@ -124,10 +125,14 @@ def value_range(values: Floats) -> Range:
     """
     if values.size == 0:
         return Range(0.0, 0.0)
-    lo, hi = kernels.value_range(values)
-    if not (np.isfinite(lo) and np.isfinite(hi)):
+    found = kernels.statistics(values)
+    return _measured_range(found.lo, found.hi)
+
+
+def _measured_range(lo: float, hi: float) -> Range:
+    if not (isfinite(lo) and isfinite(hi)):
         raise NotFiniteError("a value is NaN or infinite")
-    return checked_range(float(lo), float(hi))
+    return checked_range(lo, hi)
 
 
 def checked_range(lo: float, hi: float) -> Range:
@@ -138,7 +143,7 @@ def checked_range(lo: float, hi: float) -> Range:
     NotFiniteError
         Otherwise.
     """
-    if not (np.isfinite(lo) and np.isfinite(hi)):
+    if not (isfinite(lo) and isfinite(hi)):
         raise NotFiniteError(f"the range [{lo}, {hi}] is not finite")
     if lo > hi:
         raise NotFiniteError(f"the range [{lo}, {hi}] is reversed")
@@ -223,13 +228,13 @@ def quantize(
     """
     kernels.quantize_pack(
         values,
-        np.uint32(first),
-        np.float32(grid.lo),
-        np.float32(1.0 / grid.step if grid.step >= SMALLEST_STEP else 0.0),
-        np.int64(grid.bits),
+        first,
+        grid.lo,
+        1.0 / grid.step if grid.step >= SMALLEST_STEP else 0.0,
+        grid.bits,
         nearest,
-        np.uint32(key.word0),
-        np.uint32(key.word1),
+        key.word0,
+        key.word1,
         out,
     )
 
@@ -240,4 +245,4 @@ def dequantize(data: NDArray[np.uint8], grid: Grid, out: Floats) -> None:
     The value of a code is ``float32(lo + step * code)``, computed in float64, in
     which the product is exact.
     """
-    kernels.unpack_dequantize(data, np.int64(grid.bits), grid.lo, grid.step, out)
+    kernels.unpack_dequantize(data, grid.bits, grid.lo, grid.step, out)

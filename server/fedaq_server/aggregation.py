@@ -146,17 +146,11 @@ class Contribution:
             if code.grid is None:
                 factor = ldexp(float(self._examples), exponent)
                 values = payload.raw_values(codes[piece.data])
-                kernels.accumulate_raw(values, factor, np.int64(sign), total)
+                kernels.accumulate_raw(values, factor, sign, total)
             else:
                 origin, slope, shift = fixed_point(code.grid, self._examples, exponent)
                 kernels.unpack_accumulate(
-                    codes[piece.data],
-                    np.int64(code.bits),
-                    np.int64(origin),
-                    np.int64(slope),
-                    np.int64(shift),
-                    np.int64(sign),
-                    total,
+                    codes[piece.data], code.bits, origin, slope, shift, sign, total
                 )
 
 

@@ -85,12 +85,13 @@ def quantize(
     out = np.full((values.size * bits + 7) // 8, 0xA5, np.uint8)
     kernels.quantize_pack(
         values,
-        np.uint32(first),
-        np.float32(lo),
-        np.float32(inverse_step),
-        np.int64(bits),
-        np.uint32(key.word0),
-        np.uint32(key.word1),
+        first,
+        lo,
+        inverse_step,
+        bits,
+        False,
+        key.word0,
+        key.word1,
         out,
     )
     return out.tobytes()
@@ -98,7 +99,7 @@ def quantize(
 
 def dequantize(data: bytes, bits: int, lo: float, step: float, count: int) -> Floats:
     out = np.full(count, np.nan, np.float32)
-    kernels.unpack_dequantize(np.frombuffer(data, np.uint8), np.int64(bits), lo, step, out)
+    kernels.unpack_dequantize(np.frombuffer(data, np.uint8), bits, lo, step, out)
     return out
 
 
@@ -107,11 +108,11 @@ def accumulate(
 ) -> None:
     kernels.unpack_accumulate(
         np.frombuffer(data, np.uint8),
-        np.int64(bits),
-        np.int64(origin),
-        np.int64(slope),
-        np.int64(shift),
-        np.int64(sign),
+        bits,
+        origin,
+        slope,
+        shift,
+        sign,
         total,
     )
 
@@ -135,10 +136,29 @@ def random_codes(seed: int, count: int, bits: int) -> Codes:
 @example([0xFFC00000, 0x3F800000], 7)
 def test_the_range_is_that_of_any_bit_patterns(patterns: list[int], repeats: int) -> None:
     values = np.array(patterns * repeats, np.uint32).view(np.float32)
-    ends = np.array(kernels.value_range(values))
+    found = kernels.statistics(values)
+    ends = np.array([found.lo, found.hi])
     assert np.isfinite(ends).all() == np.isfinite(values).all()
     if np.isfinite(values).all():
         assert ends.tolist() == [values.min(), values.max()]
+
+
+@given(st.integers(1, 200), SEEDS)
+def test_sums_are_formed_in_sixteen_lanes(count: int, seed: int) -> None:
+    values = uniform(seed, count, -1e3, 1e3)
+    lanes = np.zeros((-count % 16 + count) // 16 * 16)
+    lanes[:count] = values
+    rows = lanes.reshape(-1, 16)
+    found = kernels.statistics(values)
+    results = (found.total, found.squares, found.magnitudes)
+    for result, terms in zip(results, (rows, rows**2, abs(rows)), strict=True):
+        sums = np.zeros(16)
+        for row in terms:
+            sums += row
+        total = 0.0
+        for lane in sums.tolist():
+            total += lane
+        assert result == total
 
 
 # ---- Quantize and pack ------------------------------------------------------
@@ -258,9 +278,9 @@ def test_raw_values_are_added_rounded_to_even(
 ) -> None:
     factor = examples * 2.0**exponent
     total = np.zeros(len(values), np.int64)
-    kernels.accumulate_raw(np.array(values, np.float32), factor, np.int64(1), total)
+    kernels.accumulate_raw(np.array(values, np.float32), factor, 1, total)
     assert total.tolist() == [round(value * factor) for value in values]
-    kernels.accumulate_raw(np.array(values, np.float32), factor, np.int64(-1), total)
+    kernels.accumulate_raw(np.array(values, np.float32), factor, -1, total)
     assert not total.any()
 
 
@@ -335,15 +355,16 @@ def test_pieces_give_what_the_whole_gives_in_any_order_by_any_thread(
 def digest_of_everything() -> str:
     """Return a digest of what every kernel makes of the same 20,000 values at every width."""
     values = uniform(1, 20_000, -0.01, 0.02)
-    lo, hi = (float(end) for end in kernels.value_range(values))
-    digest = blake2b(np.array([lo, hi]).tobytes())
+    statistics = kernels.statistics(values)
+    lo, hi = statistics.lo, statistics.hi
+    digest = blake2b(repr(statistics).encode())
     for bits in range(1, 17):
         step = float(np.float32((hi - lo) / (2**bits - 1)))
         data = quantize(values, lo, 1 / step, bits, Key(bits, 1))
         decoded = dequantize(data, bits, lo, step, values.size)
         total = np.zeros(values.size, np.int64)
         accumulate(data, bits, -12345, 2**55 // 2**bits // 3, 17, 1, total)
-        kernels.accumulate_raw(decoded, 2.0**30 * 7, np.int64(1), total)
+        kernels.accumulate_raw(decoded, 2.0**30 * 7, 1, total)
         kernels.add_scaled(values, total, 2.0**-37 / 7, decoded)
         digest.update(data + total.tobytes() + decoded.tobytes())
     return digest.hexdigest()
@@ -353,21 +374,48 @@ def test_a_processor_without_vector_or_fused_instructions_gives_the_same_bytes(
     tmp_path: Path,
 ) -> None:
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    shown = digest_in_a_process(tmp_path, f"{KEEP}; {SHOW}", **plain)
+    assert shown[0] == digest_of_everything()
+
+
+def digest_in_a_process(folder: Path, program: str, **environment: str) -> list[str]:
+    """Return what a process prints that may keep no machine code but in `folder`."""
     done = subprocess.run(
-        [sys.executable, "-c", "import test_kernels as t; print(t.digest_of_everything())"],
+        [sys.executable, "-c", f"import test_kernels as t; from fedaq import kernels\n{program}"],
         cwd=Path(__file__).parent,
-        env={**os.environ, **plain, "NUMBA_CACHE_DIR": str(tmp_path)},
+        env={**os.environ, "FOLDER": str(folder), **environment},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == digest_of_everything()
+    return done.stdout.split()
 
 
-def test_a_kernel_is_compiled_even_where_nothing_can_be_cached() -> None:
-    namespace: dict[str, Any] = {}
-    exec("def double(x):\n    return 2 * x", namespace)  # numba has no folder for its file
-    assert kernels._kernel(namespace["double"])(21) == 42
+KEEP = (
+    "import os, pathlib, sys; kernels._cache_folders = lambda: [pathlib.Path(os.environ['FOLDER'])]"
+)
+SHOW = "print(t.digest_of_everything(), 'numba' in sys.modules)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="numba compiles in the process itself")
+def test_the_compiler_never_enters_the_process_and_is_started_once(tmp_path: Path) -> None:
+    digest = digest_of_everything()
+    cold = f"{KEEP}; {SHOW}"
+    warm = f"{KEEP}; kernels._compile = None; {SHOW}"
+    assert digest_in_a_process(tmp_path / "new", cold) == [digest, "False"]
+    assert len(list((tmp_path / "new").iterdir())) == 1
+    assert digest_in_a_process(tmp_path / "new", warm) == [digest, "False"]
+
+
+def test_kernels_are_compiled_even_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    shown = digest_in_a_process(tmp_path / "file", f"{KEEP}; {SHOW}")
+    assert shown[0] == digest_of_everything()
+
+
+def test_kernels_are_compiled_in_the_process_where_machine_code_cannot_be_had() -> None:
+    program = f"{KEEP}; sys.executable = '/nonexistent'; {SHOW}"
+    assert digest_in_a_process(Path("/nonexistent"), program) == [digest_of_everything(), "True"]
 
 
 # ---- Quality of the random numbers ------------------------------------------
