@@ -150,6 +150,16 @@ def _ordered(pattern: Any) -> Any:
     return I32(pattern ^ I32(I32(pattern >> I32(31)) & I32(2**31 - 1)))
 
 
+@_part
+def _least(a: Any, b: Any) -> Any:
+    return a if a < b else b
+
+
+@_part
+def _greatest(a: Any, b: Any) -> Any:
+    return a if a > b else b
+
+
 @_loop
 def statistics(values: Any, size: Any, ends: Any, sums: Any) -> None:
     """Value i is added to lane ``i % LANES``, then the lanes are added in their order.
@@ -174,23 +184,23 @@ def statistics(values: Any, size: Any, ends: Any, sums: Any) -> None:
     for start in range(0, whole, LANES):
         for lane in range(LANES):
             pattern = _ordered(patterns[start + lane])
-            lows[lane] = min(lows[lane], pattern)
-            highs[lane] = max(highs[lane], pattern)
+            lows[lane] = _least(lows[lane], pattern)
+            highs[lane] = _greatest(highs[lane], pattern)
             value = F64(floats[start + lane])
             totals[lane] += value
             squares[lane] += value * value
             magnitudes[lane] += abs(value)
     for i in range(whole, size):
         pattern = _ordered(patterns[i])
-        lows[i - whole] = min(lows[i - whole], pattern)
-        highs[i - whole] = max(highs[i - whole], pattern)
+        lows[i - whole] = _least(lows[i - whole], pattern)
+        highs[i - whole] = _greatest(highs[i - whole], pattern)
         value = F64(floats[i])
         totals[i - whole] += value
         squares[i - whole] += value * value
         magnitudes[i - whole] += abs(value)
     for lane in range(1, LANES):
-        lows[0] = min(lows[0], lows[lane])
-        highs[0] = max(highs[0], highs[lane])
+        lows[0] = _least(lows[0], lows[lane])
+        highs[0] = _greatest(highs[0], highs[lane])
         totals[0] += totals[lane]
         squares[0] += squares[lane]
         magnitudes[0] += magnitudes[lane]
