@@ -24,8 +24,10 @@ Bits = tuple[int, ...]
 # Quantization steps per tensor; 0: the one that spans the tensor's range.
 Steps = tuple[float, ...]
 
-# How often a sender doubles its steps to stay within a limit before it sends nothing.
-DOUBLINGS = 12
+# By how much, and how often, a sender coarsens its steps to stay within a limit before it
+# sends nothing.
+COARSENING = 1.25
+COARSENINGS = 24
 # One group of the widest codes.
 MIN_CHUNK_BYTES = GROUP * quantizer.MAX_BITS // 8
 
@@ -131,12 +133,12 @@ class Payload:
         return 8 * (payload_bytes - self.header_bytes) / self.spec.parameters
 
     def ever_coarser(self) -> Iterator["Payload"]:
-        """Yield this payload, then with steps doubled again and again, then all zeros.
+        """Yield this payload, then with steps a quarter wider again and again, then all zeros.
 
         For a sender that must stay within a limit. Only codes with steps around zero change.
         """
         payload = self
-        for _ in range(DOUBLINGS):
+        for _ in range(COARSENINGS):
             yield payload
             payload = Payload(self.spec, tuple(map(_coarser, payload.codes)))
         yield Payload(self.spec, tuple(ZERO if code.step else code for code in self.codes))
@@ -229,7 +231,15 @@ def _coarser(code: TensorCode) -> TensorCode:
     if not code.step:
         return code
     assert code.grid is not None
-    return step_code(Range(code.grid.lo, code.grid.hi), 2 * code.step)
+    return step_code(Range(code.grid.lo, code.grid.hi), COARSENING * code.step)
+
+
+def coarser_steps(step: float) -> tuple[float, ...]:
+    """Return the steps that `Payload.ever_coarser` may take instead of one, itself included."""
+    steps = [step]
+    for _ in range(1, COARSENINGS):
+        steps.append(float(np.float32(COARSENING * steps[-1])))
+    return tuple(steps)
 
 
 def _range_code(bounds: Range, bits: int) -> TensorCode:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from fedaq import payload
 from fedaq.errors import ProtocolError
-from fedaq.payload import DOUBLINGS, ZERO, Payload, TensorCode
+from fedaq.payload import ZERO, Payload, TensorCode, coarser_steps
 from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate, Contribution
@@ -242,8 +242,7 @@ async def _receive_update(
 def _is_granted(code: TensorCode, granted: TensorCode) -> bool:
     """Tell whether a code is the granted one, or a coarser one that keeps a limit."""
     if granted.step and code.step:
-        steps = {granted.step * 2**doublings for doublings in range(DOUBLINGS)}
-        return code.step in steps and code.bits <= granted.bits
+        return code.step in coarser_steps(granted.step) and code.bits <= granted.bits
     if granted.step or code.step:
         return bool(granted.step) and code == ZERO
     return code.bits == granted.bits
