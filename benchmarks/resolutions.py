@@ -18,8 +18,8 @@ from fedaq_lab.local import federate
 from fedaq_server.federation import Run
 from fedaq_server.record import RoundRecord
 
-UPLINK = (0.02, 0.03, 0.04, 0.06)
-DOWNLINK = (0.04, 0.08, 0.12, 0.16)
+UPLINK = (0.05, 0.1, 0.15, 0.2)
+DOWNLINK = (0.015, 0.03, 0.06)
 
 
 def run(seed: int, *assignments: str) -> list[RoundRecord]:

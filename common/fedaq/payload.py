@@ -362,6 +362,13 @@ def decode_chunk(
             quantizer.dequantize(codes[piece.data], code.grid, out)
 
 
+def write_zeros(payload: Payload, flat: Floats) -> None:
+    """Write the tensors of which nothing is sent into their places in `flat`."""
+    for code, part in zip(payload.codes, payload.spec.slices, strict=True):
+        if code == ZERO:
+            flat[part] = 0
+
+
 def raw_values(data: NDArray[np.uint8]) -> Floats:
     """View the bytes of a raw tensor as float32 values; copy them only if they lie askew."""
     return np.require(data.view("<f4"), np.float32, "A")
