@@ -220,9 +220,7 @@ def print_first_calls() -> None:
     grid = range_grid(Range(0.0, 1.0), 4)
     cpu_start = process_time()
     range_s = seconds(lambda: quantizer.value_range(values))
-    quantize_s = seconds(
-        lambda: quantizer.quantize(values, grid, KEY, first=0, out=packed)
-    )
+    quantize_s = seconds(lambda: quantizer.quantize(values, grid, KEY, first=0, out=packed))
     dequantize_s = seconds(lambda: quantizer.dequantize(packed, grid, values))
     print(json.dumps([range_s, quantize_s, dequantize_s, process_time() - cpu_start]))
 

@@ -18,7 +18,6 @@ from fedaq.v1 import federation_pb2 as pb
 Bytes = NDArray[np.uint8]
 
 BYTE_BITS = 8
-_LENGTH_BYTES = 3
 
 
 def to_chunk(
@@ -120,12 +119,15 @@ def _packed(header: Payload, chunk: pb.Chunk, pieces: list[Piece]) -> Iterator[b
 
 
 def _squeezed(packed: bytes, bits: int, values: int) -> bytes:
-    """Entropy-code packed codes; those of more than 8 bits as low bytes, then high bytes."""
+    """Entropy-code packed codes; of those of more than 8 bits, the highest 8."""
     symbols = _repacked(np.frombuffer(packed, np.uint8), bits, _aligned(bits), values)
     if bits <= BYTE_BITS:
         return entropy.compress(symbols)
-    low, high = (entropy.compress(symbols[plane::2]) for plane in range(2))
-    return len(low).to_bytes(_LENGTH_BYTES, "little") + low + high
+    words, low_bits = symbols.view("<u2"), bits - BYTE_BITS
+    high = entropy.compress((words >> low_bits).astype(np.uint8))
+    low = (words & ((1 << low_bits) - 1)).astype("<u2").view(np.uint8)
+    # Of wide codes, the lowest bits are as good as random.
+    return high + _repacked(low, 2 * BYTE_BITS, low_bits, values).tobytes()
 
 
 def _expanded(coded: bytes, bits: int, values: int) -> bytes:
@@ -140,10 +142,12 @@ def _expanded(coded: bytes, bits: int, values: int) -> bytes:
     if bits <= BYTE_BITS:
         symbols = entropy.expand(coded, packed_bytes(values, width))
     else:
-        split = _LENGTH_BYTES + int.from_bytes(coded[:_LENGTH_BYTES], "little")
-        symbols = np.empty(2 * values, np.uint8)
-        symbols[0::2] = entropy.expand(coded[_LENGTH_BYTES:split], values)
-        symbols[1::2] = entropy.expand(coded[split:], values)
+        low_bits = bits - BYTE_BITS
+        split = len(coded) - packed_bytes(values, low_bits)
+        high = entropy.expand(coded[: max(split, 0)], values)
+        low = np.frombuffer(coded, np.uint8)[split:]
+        words = _repacked(low, low_bits, 2 * BYTE_BITS, values).view("<u2")
+        symbols = (words | high.astype("<u2") << low_bits).view(np.uint8)
     return _repacked(symbols, width, bits, values).tobytes()
 
 

@@ -86,7 +86,12 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "add_scaled": (_read(np.float32), _read(np.int64), c_double, _write(np.float32), c_int64),
     "histogram": (_read(np.uint8), c_int64, _write(np.int64)),
     "split_mode": (
-        _read(np.uint8), c_int64, c_int64, _write(np.uint8), _write(np.uint8), _write(np.int64),
+        _read(np.uint8),
+        c_int64,
+        c_int64,
+        _write(np.uint8),
+        _write(np.uint8),
+        _write(np.int64),
     ),
     "merge_mode": (_read(np.uint8), c_int64, _read(np.uint8), _write(np.uint8), c_int64),
 }

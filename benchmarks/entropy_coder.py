@@ -1,0 +1,152 @@
+"""Size and speed of the entropy coder for codes of every width.
+
+    python benchmarks/entropy_coder.py --out entropy.json
+
+Normal and Laplace values are cut at a reach, quantized with the step at which their codes take
+a width, and the chunks of 128 KiB coded and expanded on one thread. Sizes are relative to the
+entropy of the codes, speeds are million values/s of the fastest of several repeats, those of
+aligning the codes to bytes included. A dash stands where coding would not be shorter.
+"""
+
+import argparse
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import inf
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from fedaq import chunks, payload, quantizer
+from fedaq.model import ModelSpec, TensorSpec
+from fedaq.payload import Payload
+from fedaq.quantizer import Floats, Range
+from fedaq.v1 import federation_pb2 as pb
+
+VALUES = 2**20
+CHUNK_BYTES = 2**17
+REPEATS = 5
+WIDTHS = (*range(1, 9), 10, 12, 16)
+# Half of the range in standard deviations.
+REACHES = (3.0, 10.0, 30.0, 100.0)
+SPEC = ModelSpec((TensorSpec("values", (VALUES,)),))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Sizes in bits a value and speeds of one width, distribution and reach."""
+
+    bits: int
+    distribution: str
+    reach: float
+    entropy: float
+    coded: float
+    compress_m_s: float
+    expand_m_s: float
+
+
+def header_for(values: Floats, bits: int, reach: float) -> Payload:
+    """Return the payload whose codes take so many bits: around zero, or two ends for 1 bit."""
+    if bits == 1:
+        return payload.plan_payload(SPEC, (1,), [Range(-reach, reach)])
+    return payload.plan_payload(SPEC, (bits,), [Range(-reach, reach)], (2 * reach / (2**bits - 2),))
+
+
+def entropy_bits(header: Payload, packed: list[bytes]) -> float:
+    """Return the entropy of the codes, which are read back as their numbers."""
+    codes = np.empty(VALUES, np.float32)
+    grid = quantizer.Grid(header.bits[0], 0.0, 1.0)
+    quantizer.dequantize(np.frombuffer(b"".join(packed), np.uint8), grid, codes)
+    counts = np.bincount(codes.astype(np.int64))
+    shares = counts[counts > 0] / VALUES
+    return float(-shares @ np.log2(shares))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    best = inf
+    for _ in range(REPEATS):
+        start = perf_counter()
+        work()
+        best = min(best, perf_counter() - start)
+    return best
+
+
+def measure(values: Floats, distribution: str, bits: int, reach: float) -> Row:
+    header = header_for(values, bits, reach)
+    keys = payload.transfer_keys(SPEC, 1, "benchmark")
+    cut = np.clip(values, -reach, reach)
+    spans = list(header.chunks(CHUNK_BYTES))
+    packed = [payload.encode_chunk(header, cut.__getitem__, keys, *span) for span in spans]
+
+    def compress() -> list[pb.Chunk]:
+        return [
+            chunks.to_chunk(header, 1, offset, codes, squeeze=True)
+            for (offset, _), codes in zip(spans, packed, strict=True)
+        ]
+
+    coded = compress()
+    if [chunks.codes_of(header, chunk) for chunk in coded] != packed:
+        raise SystemExit(f"{bits}-bit codes come back as others")
+    return Row(
+        header.bits[0],
+        distribution,
+        reach,
+        entropy_bits(header, packed),
+        8 * sum(map(chunks.cost_bytes, coded)) / VALUES,
+        VALUES / seconds(compress) / 1e6,
+        VALUES / seconds(lambda: [chunks.codes_of(header, chunk) for chunk in coded]) / 1e6,
+    )
+
+
+def table(rows: list[Row]) -> Table:
+    result = Table(title=f"Entropy coding of {VALUES:,} codes in chunks of {CHUNK_BYTES:,} bytes")
+    for heading in ("bits", "values", "reach", "entropy", "coded", "ratio", "M/s in", "M/s out"):
+        result.add_column(heading, justify="right")
+    for row in rows:
+        is_coded = row.coded < row.bits
+        result.add_row(
+            str(row.bits),
+            row.distribution,
+            f"{row.reach:g} σ",
+            f"{row.entropy:.3f}",
+            f"{row.coded:.3f}" if is_coded else "-",
+            f"{row.coded / row.entropy:.3f}" if is_coded else "-",
+            f"{row.compress_m_s:,.0f}",
+            f"{row.expand_m_s:,.0f}" if is_coded else "-",
+        )
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Size and speed of the entropy coder.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    out: Path | None = parser.parse_args().out
+    rng = np.random.default_rng(1)
+    samples = {
+        "normal": rng.standard_normal(VALUES, dtype=np.float32),
+        "Laplace": (rng.laplace(size=VALUES) / 2**0.5).astype(np.float32),
+    }
+    rows = [
+        measure(values, distribution, bits, reach)
+        for bits in WIDTHS
+        for distribution, values in samples.items()
+        for reach in REACHES
+    ]
+    Console().print(table(rows))
+    if out is not None:
+        report = {
+            "machine": platform.machine(),
+            "numpy": np.__version__,
+            "values": VALUES,
+            "chunk_bytes": CHUNK_BYTES,
+            "rows": [asdict(row) for row in rows],
+        }
+        out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
