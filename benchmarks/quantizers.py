@@ -4,7 +4,7 @@
     python benchmarks/quantizers.py --task fashion-mnist --data DATA --rounds 40 \
         --recording runs/recording --picture docs/quantizers.png
 
-Needs `pip install zstandard`. Trains with ``fp32``, keeps every payload, and takes the clients'
+Trains with ``fp32``, keeps every payload, and takes the clients'
 updates, the weights and the differences of successive models from an early, a middle and the
 last round. Each tensor is coded on its own. Errors are mean squares in units of the tensor's
 variance, bits are per value; both are means over all values. docs/quantizers.md tells the
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import zstandard
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 from numba import njit
@@ -232,9 +231,9 @@ def zstandard_bits(codes: Codes) -> float:
     shifted = codes - codes.min()
     needed = int(shifted.max()).bit_length()
     if needed > 8:
-        return 8.0 * len(zstandard.compress(shifted.astype("<u2").tobytes(), 1))
+        return 8.0 * len(zstd.compress(shifted.astype("<u2").tobytes(), 1))
     aligned = (several_to_a_byte(shifted, width) for width in (1, 2, 4, 8) if width >= needed)
-    return 8.0 * min(len(zstandard.compress(data.tobytes(), 1)) for data in aligned)
+    return 8.0 * min(len(zstd.compress(data.tobytes(), 1)) for data in aligned)
 
 
 def several_to_a_byte(codes: Codes, width: int) -> NDArray[np.uint8]:
