@@ -12,6 +12,7 @@ methods and the findings.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,10 +31,15 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from fedaq.inspection import read_payload
-from fedaq.payload import header_bytes
-from fedaq.quantizer import Floats
+from fedaq.payload import TensorCode
+from fedaq.quantizer import Floats, Range
 from fedaq.terminal import console
 from fedaq_lab.local import run_local
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Codes = NDArray[np.int64]
 Sizes = NDArray[np.float64]
@@ -58,7 +64,7 @@ RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
 MEAN_RATES = (0.2, 0.5, 1.05, 2.05, 3.05)
 SUM_RATES = (0.25, 0.35, 0.5, 1.0, 1.5, 2.0)
 
-HEADER_BITS = 8 * header_bytes(8)
+HEADER_BITS = 8 * TensorCode(1, Range(0.0, 1.0)).header_bytes
 TABLE_BITS_PER_SYMBOL = 16
 # Of a block: a range of its own, or a step.
 BLOCK_RANGE_BITS = 64

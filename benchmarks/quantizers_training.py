@@ -111,10 +111,10 @@ def train(
     for number in range(1, rounds + 1):
         change = np.zeros_like(exact)
         for client, (learner, uplink) in enumerate(zip(learners, uplinks, strict=True), 1):
-            np.copyto(learner.weights, held)
+            np.copyto(learner.held, held)
             learner.train(task.training, SEED, f"client-{client}", number)
             share = np.float32(learner.examples / total)
-            change += share * uplink.send(learner.update, spec.slices)
+            change += share * uplink.send(learner.weights, spec.slices)
         exact += change
         held += downlink.send(change, spec.slices)
         sent = downlink.bits + sum(uplink.bits for uplink in uplinks) / CLIENTS

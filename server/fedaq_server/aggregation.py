@@ -78,7 +78,9 @@ class Contribution:
     def __init__(self, aggregate: Aggregate, header: Payload, examples: int) -> None:
         for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
             if code.grid is not None:
-                _check_magnitude(tensor.name, Range(code.grid.lo, code.grid.hi))
+                # A rounded step may lift the last code a little above the range.
+                bounds = code.bounds or Range(code.grid.lo, code.grid.hi)
+                _check_magnitude(tensor.name, bounds)
         self._aggregate = aggregate
         self._payload = header
         self._examples = examples

@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -141,8 +142,8 @@ def model_of(round_number: int, value: float = 2.0) -> list[Message]:
     return lines
 
 
-def grant(round_number: int, bits: tuple[int, ...] = RAW) -> Message:
-    return Message(grant=pb.UplinkGrant(round=round_number, uplink_bits=bits))
+def grant(round_number: int, bits: tuple[int, ...] = RAW, steps: Sequence[float] = ()) -> Message:
+    return Message(grant=pb.UplinkGrant(round=round_number, uplink_bits=bits, uplink_steps=steps))
 
 
 def receipt(round_number: int) -> Message:
@@ -190,10 +191,42 @@ def test_a_round_goes_as_the_contract_says() -> None:
 
 
 def test_it_trains_from_the_model_of_the_round() -> None:
+    trained = []
+
+    def train(model: nn.Module, data: Any, training: Training, seed: int) -> float:
+        loss = add_one(model, data, training, seed)
+        trained.append(play.learner.weights.copy())
+        return loss
+
     play = Play([welcome(), plan(1), *model_of(1, 2.0), grant(1), receipt(1),
-                 plan(2), *model_of(2, -4.0), grant(2), receipt(2), FINISH])  # fmt: skip
+                 plan(2), *model_of(2, -4.0), grant(2), receipt(2), FINISH], train)  # fmt: skip
     play.act()
-    np.testing.assert_array_equal(play.learner.weights, np.full(301, -3.0))
+    np.testing.assert_array_equal(trained, [np.full(301, 3.0), np.full(301, -3.0)])
+    np.testing.assert_array_equal(play.learner.held, np.full(301, -4.0))
+    np.testing.assert_array_equal(play.learner.weights, np.ones(301))
+
+
+def test_a_model_may_come_with_other_bits_than_were_planned() -> None:
+    """The plan has those of the broadcast; who missed too much is sent the whole model, raw."""
+    play = Play([welcome(), plan(1, (8, 8)), *model_of(1), grant(1), receipt(1), FINISH])
+    play.act()
+    np.testing.assert_array_equal(play.learner.held, np.full(301, 2.0))
+    assert play.progress == [Progress(1, 9, 0.25, 32.0, 32.0)]
+
+
+def test_what_is_granted_no_bits_is_not_sent_but_comes_with_the_next_update() -> None:
+    play = Play([welcome(), plan(1), *model_of(1), grant(1, (0, 32)), receipt(1),
+                 plan(2), *model_of(2), grant(2), receipt(2),
+                 plan(3), *model_of(3), grant(3), receipt(3), FINISH])  # fmt: skip
+    play.act()
+    headers = [m.update for m in play.link.said if m.WhichOneof("kind") == "update"]
+    assert [t.codec for t in headers[0].tensors] == [pb.CODEC_ZERO, pb.CODEC_RAW]
+    chunks = [m.chunk for m in play.link.said if m.WhichOneof("kind") == "chunk"]
+    sent = [
+        np.frombuffer(b"".join(c.data for c in chunks if c.round == number), "<f4").tolist()
+        for number in (1, 2, 3)
+    ]
+    assert sent == [[1.0], [2.0] * 300 + [1.0], [1.0] * 301]
 
 
 def test_its_codes_use_the_granted_bits_and_its_own_ranges() -> None:
@@ -293,7 +326,6 @@ def test_an_update_that_is_not_finite_is_reported_as_such(
     assert "round 1: training failed: tensor wide: " in caplog.text
 
 
-WRONG_BITS = [plan(1, (8, 8)), *model_of(1)]
 SHORT_MODEL = Message(model=pb.PayloadHeader(round=1, code_bytes=4))
 
 
@@ -305,14 +337,19 @@ SHORT_MODEL = Message(model=pb.PayloadHeader(round=1, code_bytes=4))
         ([welcome()], "the server closed the stream"),
         ([welcome(), grant(1), receipt(1)], "the server sent receipt where plan was due"),
         ([welcome(), plan(1), grant(1)], "the server sent grant where model was due"),
-        ([welcome(), *WRONG_BITS], "the server sent a model with other bits than it planned"),
         ([welcome(), plan(1), SHORT_MODEL], "the payload has 0 tensors, the model 2"),
         ([welcome(), plan(1), *model_of(1)[::2]], "a chunk of the model out of place"),
         ([welcome(), plan(1), *model_of(1)[:2], model_of(1)[1]], "chunk of the model out of place"),
         ([welcome(), plan(1), *model_of(1), receipt(1)], "sent receipt where grant was due"),
-        ([welcome(), plan(1), *model_of(1), grant(1, (8,))], "granted bits [8], which cannot be"),
-        ([welcome(), plan(1), *model_of(1), grant(1, (0, 8))], "bits [0, 8], which cannot be"),
-        ([welcome(), plan(1), *model_of(1), grant(1, (17, 8))], "bits [17, 8], which cannot be"),
+        (
+            [welcome(), plan(1), *model_of(1), grant(1, (8,))],
+            "granted bits [8] with steps [], which cannot be",
+        ),
+        ([welcome(), plan(1), *model_of(1), grant(1, (17, 8))], "[17, 8] with steps [], which"),
+        ([welcome(), plan(1), *model_of(1), grant(1, (8, 8), [1])], "with steps [1.0], which"),
+        ([welcome(), plan(1), *model_of(1), grant(1, (8, 8), [1, -1])], "steps [1.0, -1.0], which"),
+        ([welcome(), plan(1), *model_of(1), grant(1, (8, 8), [1, inf])], "steps [1.0, inf], which"),
+        ([welcome(), plan(1), *model_of(1), grant(1, (8, 8), [1, nan])], "steps [1.0, nan], which"),
         ([welcome(), plan(1), *model_of(1), grant(1), grant(1)], "grant where receipt was due"),
     ],
 )

@@ -60,12 +60,20 @@ def dithers(key: Key, bits: int, count: int) -> NDArray[np.float64]:
 
 
 def expected_codes(
-    values: Floats, first: int, lo: float, inverse_step: float, bits: int, key: Key
+    values: Floats,
+    first: int,
+    lo: float,
+    inverse_step: float,
+    bits: int,
+    key: Key,
+    nearest: bool = False,
 ) -> Codes:
     position = (values - np.float32(lo)) * np.float32(inverse_step)
     scale = 2 ** (31 - bits)
     fixed = np.trunc(position.astype(np.float64) * scale).astype(np.int64)
     dither = random_words(key, first, values.size).astype(np.int64) % scale
+    if nearest:
+        dither[:] = scale // 2
     return np.asarray(np.minimum((fixed + dither) // scale, 2**bits - 1))
 
 
@@ -80,7 +88,13 @@ def packed(codes: Codes, bits: int) -> bytes:
 
 
 def quantize(
-    values: Floats, lo: float, inverse_step: float, bits: int, key: Key, first: int = 0
+    values: Floats,
+    lo: float,
+    inverse_step: float,
+    bits: int,
+    key: Key,
+    first: int = 0,
+    nearest: bool = False,
 ) -> bytes:
     out = np.full((values.size * bits + 7) // 8, 0xA5, np.uint8)
     kernels.quantize_pack(
@@ -89,7 +103,7 @@ def quantize(
         lo,
         inverse_step,
         bits,
-        False,
+        nearest,
         key.word0,
         key.word1,
         out,
@@ -165,16 +179,22 @@ def test_sums_are_formed_in_sixteen_lanes(count: int, seed: int) -> None:
 
 
 @given(
-    WIDTHS, SIZES, SEEDS, st.builds(Key, WORDS, WORDS), st.integers(0, 2**29).map(lambda n: 8 * n)
+    WIDTHS,
+    SIZES,
+    SEEDS,
+    st.builds(Key, WORDS, WORDS),
+    st.integers(0, 2**29).map(lambda n: 8 * n),
+    st.booleans(),
 )
-def test_codes_are_the_dithered_positions_packed_as_bitarray_packs_them(
-    bits: int, count: int, seed: int, key: Key, first: int
+def test_codes_are_the_dithered_or_nearest_positions_packed_as_bitarray_packs_them(
+    bits: int, count: int, seed: int, key: Key, first: int, nearest: bool
 ) -> None:
     first = min(first, 2**32 - 8)
     values = uniform(seed, count, -0.3, 0.7)
     inverse_step = float(np.float32(2**bits - 1))
-    expected = expected_codes(values, first, -0.3, inverse_step, bits, key)
-    assert quantize(values, -0.3, inverse_step, bits, key, first) == packed(expected, bits)
+    expected = expected_codes(values, first, -0.3, inverse_step, bits, key, nearest)
+    got = quantize(values, -0.3, inverse_step, bits, key, first, nearest)
+    assert got == packed(expected, bits)
 
 
 @given(

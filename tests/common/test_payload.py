@@ -133,10 +133,11 @@ def test_payload_bytes_are_the_real_growth_of_the_header_and_the_real_codes(sent
 def test_each_tensor_lengthens_the_header_by_the_documented_bytes(bits: int) -> None:
     spec = ModelSpec((TensorSpec("t", (9,)),))
     for bounds in (Range(0.0, 0.0), Range(-0.5, 2.0**100)):
-        message = payload.to_message(payload.plan_payload(spec, (bits,), [bounds]), 1)
+        header = payload.plan_payload(spec, (bits,), [bounds])
+        message = payload.to_message(header, 1)
         bare = pb.PayloadHeader(round=1, code_bytes=message.code_bytes)
-        assert message.ByteSize() - bare.ByteSize() == payload.header_bytes(bits)
-    assert payload.header_bytes(bits) == (6 if bits == 32 else 16)
+        assert message.ByteSize() - bare.ByteSize() == header.header_bytes
+        assert header.codes[0].header_bytes == (6 if bits == 32 else 16)
 
 
 def changed(change: Callable[[pb.PayloadHeader], object]) -> pb.PayloadHeader:

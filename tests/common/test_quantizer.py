@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedaq import quantizer
 from fedaq.errors import NotFiniteError
-from fedaq.quantizer import Floats, Key, Range, derive_key
+from fedaq.quantizer import Floats, Key, Range, derive_key, range_grid
 from wire import oracle
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**126),
@@ -21,13 +21,13 @@ PATHS = st.lists(st.one_of(st.text(max_size=5), st.integers(0, 300)), max_size=4
 
 def encode(values: Floats, bounds: Range, bits: int, key: Key) -> bytes:
     out = np.empty(quantizer.packed_bytes(values.size, bits), np.uint8)
-    quantizer.quantize(values, bounds, bits, key, first=0, out=out)
+    quantizer.quantize(values, range_grid(bounds, bits), key, first=0, out=out)
     return out.tobytes()
 
 
 def decode(data: bytes, bounds: Range, bits: int, count: int) -> Floats:
     out = np.empty(count, np.float32)
-    quantizer.dequantize(np.frombuffer(data, np.uint8), bounds, bits, out)
+    quantizer.dequantize(np.frombuffer(data, np.uint8), range_grid(bounds, bits), out)
     return out
 
 
@@ -172,11 +172,12 @@ def test_a_tensor_coded_in_slices_has_the_bytes_of_one_coded_whole(
 ) -> None:
     values = np.random.default_rng(count).uniform(-1, 1, count).astype(np.float32)
     bounds, key = Range(-1.0, 1.0), Key(3, 4)
+    grid = range_grid(bounds, bits)
     ends = sorted({0, count, *(8 * cut for cut in cuts if 8 * cut < count)})
     data = b""
     for first, last in pairwise(ends):
         out = np.empty(quantizer.packed_bytes(last - first, bits), np.uint8)
-        quantizer.quantize(values[first:last], bounds, bits, key, first=first, out=out)
+        quantizer.quantize(values[first:last], grid, key, first=first, out=out)
         data += out.tobytes()
     assert data == encode(values, bounds, bits, key)
 

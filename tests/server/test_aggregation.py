@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaq import payload
+from fedaq.chunks import to_chunk
 from fedaq.errors import ProtocolError
 from fedaq.model import ModelSpec, TensorSpec
 from fedaq.quantizer import Range
@@ -27,15 +28,20 @@ SPEC = ModelSpec((TensorSpec("weight", (3, 7)), TensorSpec("bias", (5,))))
 
 @dataclass(frozen=True)
 class Update:
-    """A client's update, its weight, and how it is cut."""
+    """A client's update, its weight, how it is cut, and whether it is entropy-coded."""
 
     sent: Sent
     examples: int
     chunk_bytes: int
+    squeeze: bool = False
 
     @property
-    def chunks(self) -> list[tuple[int, bytes]]:
-        return self.sent.chunks(self.chunk_bytes)
+    def chunks(self) -> list[pb.Chunk]:
+        header = self.sent.header
+        return [
+            to_chunk(header, 1, offset, data, squeeze=self.squeeze)
+            for offset, data in self.sent.chunks(self.chunk_bytes)
+        ]
 
 
 @st.composite
@@ -58,8 +64,8 @@ def aggregate_for(updates: Sequence[Update], spool: Path) -> Aggregate:
 def fold_all(aggregate: Aggregate, updates: Sequence[Update]) -> None:
     for update in updates:
         contribution = Contribution(aggregate, update.sent.header, update.examples)
-        for offset, data in update.chunks:
-            contribution.add(offset, data)
+        for chunk in update.chunks:
+            contribution.add(chunk)
         assert contribution.complete
         contribution.commit()
 
@@ -79,7 +85,7 @@ def fold_interleaved(
         number = random.randrange(len(waiting))
         update, contribution, chunks = waiting[number]
         if chunks:
-            contribution.add(*chunks.pop(0))
+            contribution.add(chunks.pop(0))
             continue
         del waiting[number]
         if any(update is one for one in broken):
@@ -140,15 +146,15 @@ def test_the_mean_is_the_sum_rounded_once(updates: list[Update]) -> None:
         assert abs(Fraction(mean) - exact) <= allowed
 
 
-@given(rounds(), st.randoms(use_true_random=False), CHUNK_BYTES)
+@given(rounds(), st.randoms(use_true_random=False), CHUNK_BYTES, st.booleans())
 def test_the_sum_is_the_same_in_any_order_and_however_it_is_cut(
-    updates: list[Update], random: Any, chunk_bytes: int
+    updates: list[Update], random: Any, chunk_bytes: int, squeeze: bool
 ) -> None:
     with TemporaryDirectory() as spool:
         plain = aggregate_for(updates, Path(spool))
         fold_all(plain, updates)
         mixed = aggregate_for(updates, Path(spool))
-        recut = [Update(u.sent, u.examples, chunk_bytes) for u in updates]
+        recut = [Update(u.sent, u.examples, chunk_bytes, squeeze) for u in updates]
         fold_interleaved(mixed, random.sample(recut, len(recut)), [], random)
     assert mixed.total.tobytes() == plain.total.tobytes()
     assert mixed.examples == plain.examples
@@ -257,13 +263,13 @@ def test_a_bad_chunk_is_refused_and_changes_nothing(
     header = payload.plan_payload(SPEC, (3, 32), [Range(-1.0, 1.0), Range(-1.0, 1.0)])
     aggregate = Aggregate(SPEC, 10, tmp_path)
     contribution = Contribution(aggregate, header, 4)
-    contribution.add(0, b"\xff\x00\xaa")
+    contribution.add(pb.Chunk(data=b"\xff\x00\xaa"))
     before = aggregate.total.tobytes()
     with refused(reason, said):
-        contribution.add(offset, data)
+        contribution.add(pb.Chunk(offset=offset, data=data))
     assert aggregate.total.tobytes() == before
     # The rest can still come, and the whole still go.
-    contribution.add(3, bytes(5) + RAW.tobytes())
+    contribution.add(pb.Chunk(offset=3, data=bytes(5) + RAW.tobytes()))
     assert contribution.complete
     contribution.undo()
     assert not aggregate.total.any()

@@ -26,7 +26,7 @@ from fedaq_lab.local import federate
 from fedaq_server.federation import Run
 from fedaq_server.optimizer import resolution
 from fedaq_server.record import RoundRecord
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.budget import MEMORY, Budget
 
 SPEC = ModelSpec((TensorSpec("w1", (64, 50)), TensorSpec("b1", (50,)), TensorSpec("w2", (50, 10))))
@@ -81,7 +81,9 @@ class Simulation:
             for i, (share, radio) in enumerate(zip(self.shares, radios, strict=True))
         }
         down = downlink_j_per_bit(radios, broadcast=self.broadcast)
-        return RoundState(number, self.rounds, SPEC, self.weights(number), clients, down)
+        return RoundState(
+            number, self.rounds, SPEC, self.weights(number), clients, down, self.weights(1)
+        )
 
     def _faded(self, radio: RadioCost, number: int, client: int) -> RadioCost:
         factor = 1 + (self.fading - 1) * Random(f"{self.seed} {number} {client}").random()
@@ -136,16 +138,17 @@ def run(simulation: Simulation, budget_j: float) -> list[Round]:
             if number < simulation.rounds and random.random() < simulation.lost_before_grant:
                 continue
             ranges = simulation.updates(number, i)
-            grants[name] = scheme.grant(state, plan, client, ranges)
+            grants[name] = scheme.grant(state, plan, client, ranges).bits
             if random.random() >= simulation.lost_after_grant:
                 arrived[name] = ranges
-        energy_j = state.downlink_j_per_bit * payload_bits(plan.downlink_bits) + sum(
+        energy_j = state.downlink_j_per_bit * payload_bits(plan.downlink.bits) + sum(
             state.clients[name].radio.uplink_j_per_bit * payload_bits(bits)
             for name, bits in grants.items()
         )
         seen |= arrived
         done.append(Round(plan, grants, energy_j))
-        scheme.learn(Outcome(number, 0.5, 1.0, 1.0, arrived, energy_j))
+        sizes = {name: payload_bits(grants[name]) // 8 for name in arrived}
+        scheme.learn(Outcome(number, 0.5, 1.0, 1.0, arrived, energy_j, sizes))
     return done
 
 
@@ -162,7 +165,7 @@ def uplink_bits(done: Round) -> float:
 
 
 def everything_at_most(done: Round, most: int) -> bool:
-    return all(set(bits) == {most} for bits in (done.plan.downlink_bits, *done.grants.values()))
+    return all(set(bits) == {most} for bits in (done.plan.downlink.bits, *done.grants.values()))
 
 
 # ---- The budget --------------------------------------------------------------
@@ -206,7 +209,7 @@ def test_nothing_is_overspent_and_almost_everything_is_spent(
         return
     assert spent_j(rounds) <= budget_j
     for done in rounds:
-        for bits in (done.plan.downlink_bits, *done.grants.values()):
+        for bits in (done.plan.downlink.bits, *done.grants.values()):
             assert all(
                 simulation.settings.min_bits <= b <= simulation.settings.max_bits for b in bits
             )
@@ -245,7 +248,7 @@ def test_without_a_round_left_to_pay_for_the_run_ends() -> None:
     simulation = Simulation(rounds=3)
     scheme = Budget(2 * simulation.least_j(), simulation.settings)
     assert scheme.plan(simulation.state(1, {})) is not None
-    scheme.learn(Outcome(1, 0.5, 1.0, 1.0, {}, scheme.budget_j))
+    scheme.learn(Outcome(1, 0.5, 1.0, 1.0, {}, scheme.budget_j, {}))
     assert scheme.plan(simulation.state(2, {})) is None
 
 
@@ -262,7 +265,7 @@ def test_grants_do_not_depend_on_the_order_of_the_reports() -> None:
         seen = {
             tuple(
                 sorted(
-                    (i, scheme.grant(state, plan, state.clients[f"client-{i}"], ranges))
+                    (i, scheme.grant(state, plan, state.clients[f"client-{i}"], ranges).bits)
                     for i in order
                     for ranges in [simulation.updates(number, i)]
                 )
@@ -285,7 +288,7 @@ def test_a_dearer_radio_gets_fewer_bits_half_a_bit_for_twice_the_price() -> None
     assert plan is not None
     ranges = simulation.updates(1, 0)
     cheap_bits, dear_bits = (
-        scheme.grant(state, plan, client, ranges) for client in state.clients.values()
+        scheme.grant(state, plan, client, ranges).bits for client in state.clients.values()
     )
     steps = [
         resolution(plan.price, client.radio.uplink_j_per_bit, client.weight**2)
@@ -312,7 +315,7 @@ def test_uplink_falls_as_updates_shrink_and_downlink_does_not_as_weights_grow() 
     settled = rounds[3:-1]
     thirds = [settled[:6], settled[-6:]]
     up = [fmean(uplink_bits(r) for r in third) for third in thirds]
-    down = [fmean(mean_bits(r.plan.downlink_bits) for r in third) for third in thirds]
+    down = [fmean(mean_bits(r.plan.downlink.bits) for r in third) for third in thirds]
     assert up[1] < up[0] - 0.5
     assert down[1] >= down[0]
 
@@ -341,15 +344,18 @@ def test_fewer_rounds_are_run_where_noise_would_drown_what_is_sent() -> None:
     assert len(large) == 20
     assert len(small) < 20
     # 20 deviations to each side, variance at most twice that of the signal: 15 steps at least.
-    assert all(b >= 4 for done in small for b in done.plan.downlink_bits)
+    assert all(b >= 4 for done in small for b in done.plan.downlink.bits)
     assert spent_j(small) >= PROMISE * 1.5 * wide.least_j()
 
 
 # ---- Real federations --------------------------------------------------------
 
 
+PACKED = ("coding.entropy=false", "coding.downlink=model")
+
+
 def federated(folder: Path, *assignments: str) -> list[RoundRecord]:
-    settings = load_settings(environment={}, assignments=["task=digits", *assignments])
+    settings = load_settings(environment={}, assignments=["task=digits", *PACKED, *assignments])
     folder.mkdir(exist_ok=True)
     records: list[RoundRecord] = []
     asyncio.run(federate(Run(settings, folder, records.append)))
@@ -382,14 +388,14 @@ def test_a_real_run_spends_its_budget(broadcast: bool, tmp_path: Path) -> None:
 
 def recorded_grants(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Bits]]:
     grants: dict[str, list[Bits]] = {}
-    original: Callable[..., Bits] = Budget.grant
+    original: Callable[..., Grant] = Budget.grant
 
     def grant(
         self: Budget, state: RoundState, plan: Plan, client: ClientState, ranges: object
-    ) -> Bits:
-        bits = original(self, state, plan, client, ranges)
-        grants.setdefault(client.name, []).append(bits)
-        return bits
+    ) -> Grant:
+        granted = original(self, state, plan, client, ranges)
+        grants.setdefault(client.name, []).append(granted.bits)
+        return granted
 
     monkeypatch.setattr(Budget, "grant", grant)
     return grants

@@ -110,7 +110,8 @@ def test_the_header_on_the_page_is_what_is_sent() -> None:
 
 def test_the_header_sizes_on_the_page_are_those_that_are_charged() -> None:
     [row] = [row for row in table("| quantized | raw") if row[0] == "bytes in the header"]
-    assert row[1:] == [str(payload.header_bytes(8)), str(payload.header_bytes(32))]
+    codes = (payload.TensorCode(8, Range(-0.5, 0.5)), payload.RAW)
+    assert row[1:] == [str(code.header_bytes) for code in codes]
 
 
 def test_the_page_names_every_refusal_and_no_other() -> None:
