@@ -109,9 +109,15 @@ def test_the_header_on_the_page_is_what_is_sent() -> None:
 
 
 def test_the_header_sizes_on_the_page_are_those_that_are_charged() -> None:
-    [row] = [row for row in table("| quantized | raw") if row[0] == "bytes in the header"]
-    codes = (payload.TensorCode(8, Range(-0.5, 0.5)), payload.RAW)
-    assert row[1:] == [str(code.header_bytes) for code in codes]
+    [row] = [row for row in table("| over a range") if row[0] == "bytes in the header"]
+    ranged = payload.TensorCode(8, Range(-0.5, 0.5))
+    bare, widest = (payload.TensorCode(16, step=0.5, zero=zero) for zero in (0, 2**15))
+    assert row[1:] == [
+        str(ranged.header_bytes),
+        f"{bare.header_bytes} without `zero`, up to {widest.header_bytes} with it",
+        str(payload.ZERO.header_bytes),
+        str(payload.RAW.header_bytes),
+    ]
 
 
 def test_the_page_names_every_refusal_and_no_other() -> None:
