@@ -93,11 +93,12 @@ def codes_of(header: Payload, chunk: pb.Chunk) -> bytes:
 
 
 def _packed(header: Payload, chunk: pb.Chunk, pieces: list[Piece]) -> Iterator[bytes]:
-    at = 0
+    # Once: each access to the field copies it.
+    content, at = chunk.data, 0
     for piece, coded_bytes in zip(pieces, chunk.coded_bytes, strict=True):
         tensor = header.spec.tensors[piece.tensor].name
         end = at + (coded_bytes or piece.data.stop - piece.data.start)
-        data = chunk.data[at:end]
+        data = content[at:end]
         if len(data) != end - at:
             raise ProtocolError(
                 pb.REFUSAL_REASON_WRONG_SIZE,
@@ -111,10 +112,10 @@ def _packed(header: Payload, chunk: pb.Chunk, pieces: list[Piece]) -> Iterator[b
                 pb.REFUSAL_REASON_BROKEN_CODE, f"tensor {tensor}: {error}"
             ) from None
         at = end
-    if at != len(chunk.data):
+    if at != len(content):
         raise ProtocolError(
             pb.REFUSAL_REASON_WRONG_SIZE,
-            f"the chunk at byte {chunk.offset} has {len(chunk.data) - at} bytes too many",
+            f"the chunk at byte {chunk.offset} has {len(content) - at} bytes too many",
         )
 
 
@@ -138,6 +139,8 @@ def _expanded(coded: bytes, bits: int, values: int) -> bytes:
     ValueError
         If `coded` is not what that many codes were coded to.
     """
+    if bits == RAW_BITS:
+        raise ValueError("raw values cannot be entropy-coded")
     width = _aligned(bits)
     if bits <= BYTE_BITS:
         symbols = entropy.expand(coded, packed_bytes(values, width))

@@ -6,7 +6,7 @@ or at the end of a tensor, so each chunk can be coded and decoded on its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
 
@@ -46,12 +46,15 @@ class TensorCode:
         Quantization step of codes around zero instead, a float32 value.
     zero : int
         Which of those codes stands for 0.
+    covers : Range, optional
+        Range for which a sender chose codes around zero; it does not travel.
     """
 
     bits: int
     bounds: Range | None = None
     step: float = 0.0
     zero: int = 0
+    covers: Range | None = field(default=None, compare=False)
 
     @cached_property
     def grid(self) -> Grid | None:
@@ -231,7 +234,8 @@ def _coarser(code: TensorCode) -> TensorCode:
     if not code.step:
         return code
     assert code.grid is not None
-    return step_code(Range(code.grid.lo, code.grid.hi), COARSENING * code.step)
+    # Not those of the grid if it can be helped: the last code may lie far beyond the values.
+    return step_code(code.covers or Range(code.grid.lo, code.grid.hi), COARSENING * code.step)
 
 
 def coarser_steps(step: float) -> tuple[float, ...]:
@@ -256,7 +260,7 @@ def step_code(bounds: Range, step: float) -> TensorCode:
         zero, top = max(0, ceil(-bounds.lo / step)), max(0, ceil(bounds.hi / step))
         bits = max(1, (zero + top).bit_length())
         if bits <= quantizer.MAX_BITS:
-            return TensorCode(bits, step=step, zero=zero)
+            return TensorCode(bits, step=step, zero=zero, covers=bounds)
         step *= 2
 
 

@@ -1,0 +1,221 @@
+"""What clients are sent who missed models, and that it leads where it should."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedaq import chunks, model, payload
+from fedaq.model import ModelSpec, TensorSpec
+from fedaq.payload import Payload, plan_payload
+from fedaq.quantizer import RAW_BITS, Floats, value_range
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.history import CatchUp, History
+from wire import oracle
+
+SPEC = ModelSpec(
+    (TensorSpec("w", (30, 7)), TensorSpec("none", (0,)), TensorSpec("b", (7,)), TensorSpec("s", ()))
+)
+CHUNK_BYTES = 64
+UNKNOWN = b"unknown!"
+
+
+@dataclass
+class Server:
+    """A history with a record of the models that were held, round by round."""
+
+    history: History
+    models: list[Floats] = field(default_factory=list)
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
+
+    def __post_init__(self) -> None:
+        self.models.append(self.history.held.copy())
+
+    def advance(self, bits: tuple[int, ...], step: float, cost: int = 1) -> None:
+        """Go on by a random difference, its last tensor with a step, unless it has no bits."""
+        flat = self.rng.normal(0, 0.1, SPEC.parameters).astype(np.float32)
+        header = plan_payload(SPEC, bits, map(value_range, SPEC.split(flat)), (0.0, 0.0, 0.0, step))
+        self.history.advance(header, self._frames(header, flat), cost)
+        self.models.append(self.history.held.copy())
+
+    def _frames(self, header: Payload, flat: Floats) -> Iterator[bytes]:
+        number = len(self.models)
+        message = payload.to_message(header, number, self.history.digest)
+        yield pb.ServerMessage(model=message).SerializeToString()
+        keys = payload.transfer_keys(SPEC, 1, "test", number)
+        for offset, length in header.chunks(CHUNK_BYTES):
+            codes = payload.encode_chunk(
+                header, flat.__getitem__, keys, offset, length, nearest=True
+            )
+            chunk = chunks.to_chunk(header, number, offset, codes, squeeze=True)
+            yield pb.ServerMessage(chunk=chunk).SerializeToString()
+
+    def digests(self) -> list[bytes]:
+        return [model.digest(held) for held in self.models]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    history = beginning(tmp_path)
+    yield Server(history)
+    history.close()
+
+
+def beginning(spool: Path) -> History:
+    held = np.random.default_rng(0).normal(0, 1, SPEC.parameters).astype(np.float32)
+    return History(SPEC, held, spool)
+
+
+def listened(messages: AsyncIterator[bytes]) -> list[pb.ServerMessage]:
+    async def listen() -> list[pb.ServerMessage]:
+        return [pb.ServerMessage.FromString(message) async for message in messages]
+
+    return asyncio.run(listen())
+
+
+def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
+    """Apply differences as docs/wire-format.md says, with arithmetic of our own."""
+    held = held.copy()
+    for message in messages:
+        if message.WhichOneof("kind") == "model":
+            assert message.model.base == model.digest(held)
+            header = payload.from_message(SPEC, message.model)
+            continue
+        codes = chunks.codes_of(header, message.chunk)
+        for piece in header.pieces(message.chunk.offset, len(codes)):
+            values = [np.float32(v) for v in decoded(header, piece.tensor, codes[piece.data])]
+            start = SPEC.slices[piece.tensor].start + piece.first
+            for i, value in enumerate(values[: piece.values]):
+                held[start + i] = held[start + i] + value
+    return held
+
+
+def decoded(header: Payload, tensor: int, data: bytes) -> list[float]:
+    code = header.codes[tensor]
+    if code.bits == RAW_BITS:
+        return oracle.raw(data)
+    codes = oracle.unpack(data, code.bits, 8 * len(data) // code.bits)
+    if code.step:
+        return [oracle.binary32(code.step * (c - code.zero)) for c in codes]
+    assert code.bounds is not None
+    return [oracle.value(c, code.bounds.lo, code.bounds.hi, code.bits) for c in codes]
+
+
+BITS = st.tuples(*[st.one_of(st.integers(1, 16), st.just(RAW_BITS))] * 3, st.integers(0, 1))
+STEPS = st.floats(2.0**-10, 1.0, width=32)
+
+
+@given(st.lists(st.tuples(BITS, STEPS), min_size=1, max_size=6), st.data())
+def test_missed_differences_lead_to_the_held_model_bit_for_bit(
+    rounds: list[tuple[tuple[int, ...], float]], data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as spool, ThreadPoolExecutor(1) as worker:
+        server = Server(beginning(Path(spool)))
+        for bits, step in rounds:
+            server.advance(bits, step)
+        behind = data.draw(st.integers(0, len(rounds)))
+        held = server.models[behind]
+        catch_up = server.history.catch_up(model.digest(held))
+        messages = listened(server.history.frames(catch_up.missed, worker))
+        got = added(held, messages)
+        server.history.close()
+    assert not catch_up.whole
+    assert got.tobytes() == server.history.held.tobytes()
+    assert model.digest(got) == server.history.digest
+    assert all(message.ByteSize() < 2 * CHUNK_BYTES + 60 for message in messages)
+
+
+@pytest.mark.parametrize("chunk_bytes", [16, 100, 2**20])
+def test_the_whole_model_leads_to_the_held_model_bit_for_bit(
+    chunk_bytes: int, server: Server
+) -> None:
+    server.advance((3, 3, 3, 1), 0.01)
+    with ThreadPoolExecutor(1) as worker:
+        announced, *parts = listened(server.history.whole_frames(9, chunk_bytes, worker))
+    header = payload.from_message(SPEC, announced.model)
+    assert (announced.model.round, announced.model.base) == (9, b"")
+    assert header.bits == (RAW_BITS,) * 4
+    assert {part.chunk.round for part in parts} == {9}
+    assert all(0 < len(part.chunk.data) <= chunk_bytes for part in parts)
+    data = b"".join(part.chunk.data for part in parts)
+    assert data == server.history.held.astype("<f4").tobytes()
+    assert server.history.whole_bytes == len(data) + 4 * 6
+
+
+def test_the_digest_is_that_of_the_held_model(server: Server) -> None:
+    for _ in range(3):
+        server.advance((3, 3, 3, 1), 0.01)
+        content = server.history.held.astype("<f4").tobytes()
+        assert server.history.digest == blake2b(content, digest_size=8).digest()
+    assert len(set(server.digests())) == 4
+
+
+def test_a_difference_of_zeros_is_no_other_model(server: Server) -> None:
+    before = server.history.digest
+    server.advance((0, 0, 0, 0), 0.0)
+    assert server.history.digest == before
+    assert server.history.catch_up(before) == CatchUp()
+
+
+# ---- The cheaper way ---------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 500), st.booleans()), max_size=8),
+    st.integers(0, 8),
+)
+def test_who_is_behind_is_sent_the_cheaper_of_what_it_missed_and_the_whole(
+    rounds: list[tuple[int, bool]], behind: int
+) -> None:
+    """Some differences change nothing; who missed only those has missed nothing."""
+    with TemporaryDirectory() as spool:
+        server = Server(beginning(Path(spool)))
+        for cost, changes in rounds:
+            server.advance((3, 3, 3, 1) if changes else (0, 0, 0, 0), 0.01, cost)
+        history, digests = server.history, server.digests()
+        history.close()
+    holds = digests[min(behind, len(rounds))]
+    # It may be ahead of where it says it is, if nothing changed in between.
+    place = max(i for i, digest in enumerate(digests) if digest == holds)
+    missed = [cost for cost, _ in rounds[place:]]
+    catch_up = history.catch_up(holds)
+    if sum(missed) < history.whole_bytes:
+        assert [difference.payload_bytes for difference in catch_up.missed] == missed
+        assert (catch_up.whole, catch_up.payload_bytes) == (False, sum(missed))
+    else:
+        assert (catch_up.missed, catch_up.whole) == ((), True)
+        assert catch_up.payload_bytes == history.whole_bytes
+
+
+@pytest.mark.parametrize("holds", [b"", UNKNOWN, bytes(1000)])
+@pytest.mark.parametrize("rounds", [0, 1, 5])
+def test_who_holds_nothing_that_is_known_is_sent_the_whole_model(
+    rounds: int, holds: bytes, server: Server
+) -> None:
+    for _ in range(rounds):
+        server.advance((3, 3, 3, 1), 0.01)
+    assert server.history.catch_up(holds) == CatchUp(
+        whole=True, payload_bytes=server.history.whole_bytes
+    )
+
+
+def test_what_is_ahead_of_the_held_model_is_given_by_slices(server: Server) -> None:
+    ahead = server.history.held + np.float32(0.5)
+    for part in (slice(0, 10), slice(50, 100, 7), slice(0, 0)):
+        expected = ahead[part] - server.history.held[part]
+        np.testing.assert_array_equal(server.history.gain(ahead, part), expected)
+
+
+def test_nothing_of_it_is_left_in_the_folder(tmp_path: Path) -> None:
+    server = Server(beginning(tmp_path))
+    server.advance((3, 3, 3, 1), 0.01)
+    assert list(tmp_path.iterdir()) == []
+    server.history.close()
