@@ -10,7 +10,8 @@ from rich.table import Table
 from fedaq import model, payload
 from fedaq.errors import ProtocolError, UserError
 from fedaq.model import ModelSpec
-from fedaq.payload import Payload
+from fedaq.payload import ZERO, Payload, TensorCode
+from fedaq.quantizer import RAW_BITS, Range
 from fedaq.terminal import console
 from fedaq.v1 import federation_pb2 as pb
 
@@ -74,19 +75,21 @@ def _show_payload(path: Path, content: bytes) -> None:
     sizes = [b - a for a, b in zip(header.starts, header.starts[1:], strict=False)]
     for tensor, code, size in zip(spec.tensors, header.codes, sizes, strict=True):
         shape = "x".join(map(str, tensor.shape)) or "scalar"
-        if code.bounds is None:
-            table.add_row(tensor.name, shape, "raw", "32", "", "", f"{size:,}")
-            continue
-        table.add_row(
-            tensor.name,
-            shape,
-            "uniform",
-            str(code.bits),
-            f"[{code.bounds.lo:.6g}, {code.bounds.hi:.6g}]".replace("[", "\\["),
-            f"{code.bounds.width / (2**code.bits - 1):.4g}",
-            f"{size:,}",
-        )
+        table.add_row(tensor.name, shape, *_described(code), f"{size:,}")
     console.print(table)
+
+
+def _described(code: TensorCode) -> tuple[str, str, str, str]:
+    """Return codec, bits, range and step of a tensor."""
+    if code.grid is None:
+        return ("zero", "0", "", "") if code == ZERO else ("raw", str(RAW_BITS), "", "")
+    ends = code.bounds or Range(code.grid.lo, code.grid.hi)
+    return (
+        "step" if code.step else "uniform",
+        str(code.bits),
+        f"[{ends.lo:.6g}, {ends.hi:.6g}]".replace("[", "\\["),
+        f"{code.grid.step:.4g}",
+    )
 
 
 def _show_run(path: Path, content: bytes) -> None:
