@@ -12,6 +12,7 @@ of a tensor starts at a multiple of `GROUP` values.
 """
 
 import ctypes
+import fcntl
 import os
 import platform
 import subprocess
@@ -261,22 +262,36 @@ def _loops() -> dict[str, Callable[..., None]]:
 def _image() -> bytes:
     """Return the loops' machine code, from disk or fresh from the compiler."""
     name = f"loops-{_fingerprint()}.bin"
-    places = [folder / name for folder in _cache_folders()]
-    for place in places:
+    for folder in _cache_folders():
         with suppress(OSError):
-            return place.read_bytes()
-    image = _compile()
-    for place in places:
-        with suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            partial = place.with_name(f"{name}.{os.getpid()}")
-            partial.write_bytes(image)
-            os.replace(partial, place)  # noqa: PTH105
-            break
-    return image
+            return _kept(folder / name)
+    return _compile()
+
+
+def _kept(place: Path) -> bytes:
+    """Return what `place` holds; if it holds nothing yet, compile and keep it there.
+
+    Of several processes that start together, one compiles and the others wait for it.
+    """
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                partial = place.with_suffix(".part")
+                partial.write_bytes(_compile())
+                partial.replace(place)
+    return place.read_bytes()
 
 
 def _compile() -> bytes:
+    """Compile in a process of its own.
+
+    Raises
+    ------
+    UnavailableError
+        If it fails.
+    """
     try:
         return subprocess.run(
             [sys.executable, "-P", "-m", "fedaq.machine_code"], stdout=subprocess.PIPE, check=True

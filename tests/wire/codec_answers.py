@@ -1,0 +1,103 @@
+"""Check the codec alone on a processor where the rest of the product is not installed.
+
+    python tests/wire/codec_answers.py [IMAGE]
+
+Needs numpy and numba, no PyTorch. Codes the seeds of seeded_vectors.json, decodes
+vectors.json, and prints a digest of what every loop makes of the same values, which must
+be the same on every processor. With IMAGE, a file that `python -m fedaq.machine_code`
+wrote, the loops come from there and the compiler must stay out of this process.
+"""
+
+import json
+import sys
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedaq import kernels, quantizer
+from fedaq.quantizer import Floats, Grid, Key, Range, derive_key, packed_bytes, range_grid
+
+HERE = Path(__file__).parent
+SHORT, LONG = 21, 20_011
+
+
+def ramp(elements: int) -> Floats:
+    """Return the values of seeded_vectors.py."""
+    index = np.arange(elements, dtype=np.int64)
+    return ((index * 7919 % 1000) / 500 - 1).astype(np.float32)
+
+
+def coded(values: Floats, grid: Grid, key: Key, *, nearest: bool = False) -> bytes:
+    out = np.empty(packed_bytes(values.size, grid.bits), np.uint8)
+    quantizer.quantize(values, grid, key, first=0, out=out, nearest=nearest)
+    return out.tobytes()
+
+
+def check_seeds() -> int:
+    """Compare the bytes that seeds give with those on file; return how many there are."""
+    vectors: list[dict[str, Any]] = json.loads((HERE / "seeded_vectors.json").read_text())
+    for vector in vectors:
+        key = derive_key(vector["seed"], *vector["path"], 0)
+        short, long = (
+            coded(values, range_grid(quantizer.value_range(values), vector["bits"]), key)
+            for values in (ramp(SHORT), ramp(LONG))
+        )
+        assert short.hex() == vector["bytes"], vector
+        assert blake2b(long, digest_size=16).hexdigest() == vector["blake2b_of_long"], vector
+    return len(vectors)
+
+
+def check_values() -> int:
+    """Compare the values of codes with those on file; return how many vectors there are."""
+    vectors: list[dict[str, Any]] = json.loads((HERE / "vectors.json").read_text())
+    quantized = [vector for vector in vectors if vector["bits"] <= quantizer.MAX_BITS]
+    for vector in quantized:
+        lo, hi = (_float(vector[end]) for end in ("lo", "hi"))
+        out = np.empty(len(vector["values"]), np.float32)
+        data = np.frombuffer(bytes.fromhex(vector["bytes"]), np.uint8)
+        quantizer.dequantize(data, range_grid(Range(lo, hi), vector["bits"]), out)
+        assert out.tolist() == [_float(value) for value in vector["values"]], vector
+    return len(quantized)
+
+
+def _float(pattern: str) -> float:
+    return float(np.frombuffer(bytes.fromhex(pattern), ">f4")[0])
+
+
+def digest_of_everything() -> str:
+    """Return a digest of what every loop makes of the same values at every width."""
+    values = ramp(LONG) * np.float32(0.013)
+    statistics = kernels.statistics(values)
+    digest = blake2b(repr(statistics).encode(), digest_size=16)
+    for bits in range(1, 17):
+        grid = range_grid(Range(statistics.lo, statistics.hi), bits)
+        for nearest in (False, True):
+            data = np.frombuffer(coded(values, grid, Key(bits, 1), nearest=nearest), np.uint8)
+            decoded = np.empty_like(values)
+            quantizer.dequantize(data, grid, decoded)
+            total = np.zeros(values.size, np.int64)
+            kernels.unpack_accumulate(data, bits, -12345, 2**55 // 2**bits // 3, 17, 1, total)
+            kernels.unpack_accumulate(data, bits, 54321, 2**50 // 2**bits, 11, -1, total)
+            kernels.accumulate_raw(decoded, 2.0**30 * 7, 1, total)
+            kernels.add_scaled(values, total, 2.0**-37 / 7, decoded)
+            wide = np.empty(2 * values.size, np.uint8)
+            kernels.repack(data, bits, 16, values.size, wide)
+            for array in (data, total, decoded, wide):
+                digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        image = Path(sys.argv[1]).read_bytes()
+        kernels._image = lambda: image
+    print(f"{check_seeds()} seeds give the bytes on file, {check_values()} vectors the values")
+    print(f"all loops: {digest_of_everything()}")
+    if len(sys.argv) > 1:
+        assert "llvmlite" not in sys.modules, "the image was not used"
+
+
+if __name__ == "__main__":
+    main()
