@@ -258,8 +258,10 @@ def _check_limit(contribution: Contribution, limit_bytes: int) -> None:
 
 
 def _check_size(chunk: pb.Chunk, largest: int) -> None:
-    if len(chunk.data) > largest:
+    # Entropy-coded or not: otherwise few bytes could ask for the memory of a whole payload.
+    size = max(len(chunk.data), chunk.code_bytes)
+    if size > largest:
         raise ProtocolError(
             pb.REFUSAL_REASON_WRONG_SIZE,
-            f"a chunk of {len(chunk.data)} bytes; at most {largest} are accepted",
+            f"a chunk of {size} bytes; at most {largest} are accepted",
         )

@@ -17,6 +17,7 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
+from fedaq.energy import downlink_j_per_bit
 from fedaq.errors import UserError
 from fedaq.payload import ZERO, step_code
 from fedaq.quantizer import Floats, Spread
@@ -299,7 +300,10 @@ def _uplink_step(client: ClientState, price: float) -> float:
 
 
 def _downlink_step(state: RoundState, price: float) -> float:
-    return resolution(price, state.downlink_j_per_bit, 1.0)
+    # A difference that nobody needs now costs nothing, but whoever misses it may need it later.
+    radios = [client.radio for client in state.clients.values()]
+    j_per_bit = state.downlink_j_per_bit or downlink_j_per_bit(radios, broadcast=False)
+    return resolution(price, j_per_bit, 1.0)
 
 
 def _bisect(falling: Callable[[float], float], target: float) -> float:
