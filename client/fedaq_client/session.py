@@ -157,6 +157,7 @@ class Session:
         coded, received, sent_bytes = [], 0, header.header_bytes
         if not message.base:
             self._digest = b""
+            payload.clear_unsent(header, self.learner.held)
         while received < header.code_bytes:
             chunk = (await self._expect("chunk")).chunk
             code_bytes = chunks.code_bytes(chunk)

@@ -11,6 +11,7 @@ from fedaq import model, payload
 from fedaq.errors import ProtocolError, UserError
 from fedaq.model import ModelSpec
 from fedaq.payload import Payload
+from fedaq.quantizer import Range
 from fedaq.terminal import console
 from fedaq.v1 import federation_pb2 as pb
 
@@ -74,18 +75,17 @@ def _show_payload(path: Path, content: bytes) -> None:
     sizes = [b - a for a, b in zip(header.starts, header.starts[1:], strict=False)]
     for tensor, code, size in zip(spec.tensors, header.codes, sizes, strict=True):
         shape = "x".join(map(str, tensor.shape)) or "scalar"
-        if code.bounds is None:
-            table.add_row(tensor.name, shape, "raw", "32", "", "", f"{size:,}")
+        bits, bytes_ = str(code.bits), f"{size:,}"
+        if code.grid is None:
+            codec = "raw" if code.bits else "zero"
+            table.add_row(tensor.name, shape, codec, bits, "", "", bytes_)
             continue
-        table.add_row(
-            tensor.name,
-            shape,
-            "uniform",
-            str(code.bits),
-            f"[{code.bounds.lo:.6g}, {code.bounds.hi:.6g}]".replace("[", "\\["),
-            f"{code.bounds.width / (2**code.bits - 1):.4g}",
-            f"{size:,}",
-        )
+        codec = "step" if code.step else "uniform"
+        ends = code.bounds or Range(code.grid.lo, code.grid.hi)
+        # Not the grid's: a step is rounded to float32.
+        step = code.step or ends.width / (2**code.bits - 1)
+        shown = f"[{ends.lo:.6g}, {ends.hi:.6g}]".replace("[", "\\[")
+        table.add_row(tensor.name, shape, codec, bits, shown, f"{step:.4g}", bytes_)
     console.print(table)
 
 

@@ -356,6 +356,13 @@ def decode_chunk(
             quantizer.dequantize(codes[piece.data], code.grid, out)
 
 
+def clear_unsent(payload: Payload, flat: Floats) -> None:
+    """Set to zero the tensors in `flat` of which nothing is sent because they are zero."""
+    for code, part in zip(payload.codes, payload.spec.slices, strict=True):
+        if code.bits == 0:
+            flat[part] = 0
+
+
 def raw_values(data: NDArray[np.uint8]) -> Floats:
     """View the bytes of a raw tensor as float32 values; copy them only if they lie askew."""
     return np.require(data.view("<f4"), np.float32, "A")

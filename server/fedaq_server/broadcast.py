@@ -127,5 +127,6 @@ def _code_within(header: Payload, source: Source, limit_bytes: int) -> tuple[Pay
 
 def decode_broadcast(header: Payload, frames: list[Frame], out: Floats) -> None:
     """Write into `out` the model as the clients receive it, ``Q(w_k)``."""
+    payload.clear_unsent(header, out)
     for chunk in (pb.ServerMessage.FromString(frame.message).chunk for frame in frames):
         payload.decode_chunk(header, chunk.offset, chunks.codes_of(header, chunk), out)
