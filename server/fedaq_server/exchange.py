@@ -257,6 +257,7 @@ def _check_limit(contribution: Contribution, limit_bytes: int) -> None:
 
 
 def _check_size(chunk: pb.Chunk, largest: int) -> None:
+    # Entropy-coded or not: otherwise few bytes could ask for the memory of a whole payload.
     size = max(len(chunk.data), chunk.code_bytes)
     if size > largest:
         raise ProtocolError(

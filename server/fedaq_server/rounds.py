@@ -99,6 +99,8 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             work = await _begin(federation, state, plan, clients, catch_ups, folder)
             reports = await _exchange_all(clients, work, federation.roster)
             frames = await work.broadcast.coded()
+            if work.differences is not None:
+                await work.differences.advanced
             await asyncio.to_thread(_advance, federation, work, frames)
             evaluation = await asyncio.to_thread(federation.evaluate)
             downlink = await _downlink(work)

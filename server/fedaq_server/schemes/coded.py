@@ -17,6 +17,7 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
+from fedaq.energy import downlink_j_per_bit
 from fedaq.errors import UserError
 from fedaq.payload import ZERO, step_code
 from fedaq.quantizer import Floats, Spread
@@ -126,13 +127,21 @@ class CodedBudget:
         down_j = self._down_j(state, price)
         up_j = {name: self._up_j(state, client, price) for name, client in state.clients.items()}
         all_up_j = sum(up_j.values())
-        down_limit_j = min(max(_SLACK * down_j, share_j), left_j - all_up_j - least_j)
-        slack = min(max(_SLACK, share_j / all_up_j), (left_j - down_limit_j) / all_up_j)
+        # Every sender can pay for its headers, and nobody for more than what is left then.
+        header_bytes = len(state.spec.tensors) * ZERO.header_bytes
+        down_header_j = 8 * header_bytes * state.downlink_j_per_bit
+        spare_j = left_j - least_j
+        down_limit_j = down_header_j + max(
+            0.0, min(max(_SLACK * down_j, share_j), spare_j - all_up_j)
+        )
+        spare_j -= down_limit_j - down_header_j
+        slack = min(max(_SLACK, share_j / all_up_j), spare_j / all_up_j)
         self._round = _Round(
             up_steps={},
             shares_j=up_j,
             limits={
-                name: _bytes(slack * joules, state.clients[name].radio.uplink_j_per_bit)
+                name: header_bytes
+                + _bytes(slack * joules, state.clients[name].radio.uplink_j_per_bit)
                 for name, joules in up_j.items()
             },
         )
@@ -299,7 +308,10 @@ def _uplink_step(client: ClientState, price: float) -> float:
 
 
 def _downlink_step(state: RoundState, price: float) -> float:
-    return resolution(price, state.downlink_j_per_bit, 1.0)
+    # A difference that nobody needs now costs nothing, but whoever misses it may need it later.
+    radios = [client.radio for client in state.clients.values()]
+    j_per_bit = state.downlink_j_per_bit or downlink_j_per_bit(radios, broadcast=False)
+    return resolution(price, j_per_bit, 1.0)
 
 
 def _bisect(falling: Callable[[float], float], target: float) -> float:

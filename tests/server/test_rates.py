@@ -1,0 +1,146 @@
+"""Expected lengths and errors against values that are drawn, coded and counted."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedaq.quantizer import Floats, Spread, tensor_spread
+from fedaq_server.rates import rates, root_mean_square, tensors
+
+MANY = 300_000
+SCALE = 0.01
+
+
+def drawn(kind: str) -> Floats:
+    rng = np.random.default_rng(1)
+    values = {
+        "normal": lambda: rng.standard_normal(MANY),
+        "laplace": lambda: rng.laplace(size=MANY),
+        # Generalised normal with exponent 1/2: most is near zero, a few are far out.
+        "peaky": lambda: rng.choice([-1.0, 1.0], MANY) * rng.gamma(2.0, size=MANY) ** 2,
+        "scales": lambda: rng.standard_normal(MANY) * np.exp(rng.standard_normal(MANY)),
+        "sparse": lambda: rng.standard_normal(MANY) * (rng.random(MANY) < 0.1),
+    }[kind]()
+    return (SCALE * values).astype(np.float32)
+
+
+VALUES = {kind: drawn(kind) for kind in ("normal", "laplace", "peaky", "scales", "sparse")}
+
+
+def coded(values: Floats, step: float, *, nearest: bool) -> tuple[float, float]:
+    """Return bits a value, and mean square error over mean square."""
+    exact = values.astype(np.float64)
+    position = exact / step
+    random = np.random.default_rng(2).random(values.size)
+    codes = np.rint(position) if nearest else np.floor(position + random)
+    _, counts = np.unique(codes, return_counts=True)
+    shares = counts / values.size
+    error = np.mean((codes * step - exact) ** 2) / np.mean(exact**2)
+    return float(-shares @ np.log2(shares)), float(error)
+
+
+def expected(values: Floats, step: float, *, nearest: bool) -> tuple[float, float]:
+    sent = tensors([tensor_spread(values)], [values.size], nearest=nearest)
+    return float(sent.bits(step)[0]) / values.size, float(sent.errors(step)[0])
+
+
+def rms_of(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values.astype(np.float64) ** 2)))
+
+
+# Steps in root mean squares of the values.
+@pytest.mark.parametrize("relative", [2.0**-5, 0.1, 0.3, 0.7, 1.0, 1.5, 2.2, 3.3, 10.0, 60.0])
+@pytest.mark.parametrize("nearest", [False, True], ids=["random", "nearest"])
+@pytest.mark.parametrize("kind", ["normal", "laplace", "peaky"])
+def test_lengths_and_errors_are_those_of_what_was_drawn(
+    kind: str, nearest: bool, relative: float
+) -> None:
+    values = VALUES[kind]
+    step = relative * rms_of(values)
+    bits, error = coded(values, step, nearest=nearest)
+    expected_bits, expected_error = expected(values, step, nearest=nearest)
+    # Where next to nothing is sent, a hundredth of a bit a value.
+    assert expected_bits == pytest.approx(bits, rel=0.04, abs=0.012)
+    # Between two steps of the table, errors, which grow as its square, are up to 6 % less.
+    assert expected_error == pytest.approx(error, rel=0.07, abs=1e-6)
+
+
+@pytest.mark.parametrize("relative", [2.0**-5, 0.3, 1.0, 3.3, 20.0])
+def test_a_mixture_of_scales_is_coded_nearly_as_its_shape_lets_expect(relative: float) -> None:
+    """As the columns of a layer are; no generalised normal distribution is quite like it."""
+    values = VALUES["scales"]
+    step = relative * rms_of(values)
+    bits, error = coded(values, step, nearest=False)
+    expected_bits, expected_error = expected(values, step, nearest=False)
+    assert expected_bits == pytest.approx(bits, rel=0.05)
+    assert expected_error == pytest.approx(error, rel=0.12)
+
+
+@pytest.mark.parametrize("relative", [2.0**-5, 0.3, 1.0, 2.0, 3.3, 10.0, 60.0])
+def test_zeros_among_the_values_are_expected_to_cost_rather_more_than_they_do(
+    relative: float,
+) -> None:
+    """Updates with exact zeros have steps of about their root mean square, or above it."""
+    values = VALUES["sparse"]
+    step = relative * rms_of(values)
+    bits, error = coded(values, step, nearest=False)
+    expected_bits, expected_error = expected(values, step, nearest=False)
+    assert expected_bits >= 0.95 * bits
+    assert expected_error >= 0.95 * error
+    if relative >= 2:
+        assert expected_bits == pytest.approx(bits, rel=0.12)
+
+
+@given(
+    st.floats(0.05, 1.0), st.floats(-2.0, 2.0), st.booleans(),
+    st.floats(-7.0, 10.0), st.floats(0.01, 3.0),
+)  # fmt: skip
+def test_coarser_steps_take_fewer_bits_and_err_more(
+    ratio: float, mean: float, nearest: bool, finer: float, doublings: float
+) -> None:
+    """Whatever shape a client reports, also one that cannot be."""
+    spread = Spread(-9.0, 9.0, mean, 1.0, ratio)
+    sent = tensors([spread], [1000], nearest=nearest)
+    step = 2.0**finer * root_mean_square(spread)
+    coarser = step * 2.0**doublings
+    assert sent.bits(coarser)[0] <= sent.bits(step)[0] * (1 + 1e-9) + 1e-6
+    assert sent.errors(coarser)[0] >= sent.errors(step)[0] * (1 - 1e-9) - 1e-9
+    assert -1e-9 <= sent.bits(coarser)[0] < 16 * 1000
+    assert 0 <= sent.errors(step)[0] < np.inf
+
+
+def test_peakier_values_take_fewer_bits() -> None:
+    table = rates(nearest=False)
+    assert (np.diff(table.ratios) > 0).all()
+    # The differential entropy of a normal distribution is the greatest for its deviation.
+    normal = int(np.abs(table.ratios - np.sqrt(2 / np.pi)).argmin())
+    assert (np.diff(table.bits[: normal + 1], axis=0) > -1e-9).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_unit_of_the_values_does_not_matter(scale: float) -> None:
+    one, other = (
+        tensors([Spread(-4 * s, 4 * s, 0.0, s, 0.8 * s)], [7], nearest=True) for s in (1.0, scale)
+    )
+    assert other.bits(0.3 * scale)[0] == pytest.approx(one.bits(0.3)[0])
+    assert other.errors(0.3 * scale)[0] == pytest.approx(one.errors(0.3)[0])
+
+
+def test_several_tensors_are_expected_as_each_alone() -> None:
+    spreads = [tensor_spread(values) for values in VALUES.values()]
+    elements = [10, 0, 1, 2**30, 500]
+    together = tensors(spreads, elements, nearest=False)
+    for i, (spread, size) in enumerate(zip(spreads, elements, strict=True)):
+        alone = tensors([spread], [size], nearest=False)
+        for step in (1e-3, 0.02, 5.0):
+            assert together.bits(step)[i] == alone.bits(step)[0]
+            assert together.errors(step)[i] == alone.errors(step)[0]
+    assert together.bits(0.01)[1] == 0
+
+
+def test_a_tensor_of_zeros_costs_next_to_nothing() -> None:
+    sent = tensors([Spread(0.0, 0.0, 0.0, 0.0, 0.0)], [1000], nearest=False)
+    for step in (1e-30, 1e-3, 1e30):
+        assert sent.bits(step)[0] < 0.05 * 1000
+        assert np.isfinite(sent.errors(step)).all()

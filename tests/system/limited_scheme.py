@@ -1,0 +1,27 @@
+"""One step and one limit for every update, where entropy coding is on."""
+
+from dataclasses import dataclass, replace
+
+from fedaq.quantizer import Spread
+from fedaq.settings import Settings
+from fedaq_server.schemes import ClientState, Grant, Plan, RoundState
+from fedaq_server.schemes.coded import CodedResolution
+
+LIMIT_BYTES = 2500
+STEP = 0.01
+
+
+@dataclass
+class Limited(CodedResolution):
+    """Steps far too fine for the limit."""
+
+    def grant(
+        self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
+    ) -> Grant:
+        """Grant the step, and the limit."""
+        return replace(super().grant(state, plan, client, ranges), limit_bytes=LIMIT_BYTES)
+
+
+def limited(settings: Settings) -> Limited:
+    """Return the scheme."""
+    return Limited(STEP, STEP)
