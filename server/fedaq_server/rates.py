@@ -25,6 +25,7 @@ _SHAPES: Array = np.geomspace(0.2, 3.0, 15)
 _POINTS = 3000
 # In root mean squares; of the peakiest shape one value in a million lies beyond.
 _REACH = 120.0
+_LEAST_RMS = 1e-100
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Tensors:
 
     def _look_up(self, table: Array, step: float) -> Array:
         """Interpolate between shapes, and between the logarithms of steps."""
-        relative = step / np.maximum(self.rms, np.finfo(np.float64).tiny)
+        # A tensor of zeros, too, without an overflow.
+        relative = step / np.maximum(self.rms, _LEAST_RMS)
         column = np.clip(2 * (np.log2(relative) + 6), 0, len(_STEPS) - 1)
         left = np.minimum(column.astype(np.int64), len(_STEPS) - 2)
         above = np.minimum(self.shapes.astype(np.int64), len(_SHAPES) - 2)

@@ -1,0 +1,541 @@
+"""Steps from a price, in simulated federations in which values are drawn, coded and counted."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+from math import log
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from fedaq import payload
+from fedaq.energy import RadioCost, downlink_j_per_bit
+from fedaq.errors import UserError
+from fedaq.model import ModelSpec, TensorSpec
+from fedaq.quantizer import Floats, Spread, tensor_spread
+from fedaq.settings import load_settings
+from fedaq_lab.local import federate
+from fedaq_server.federation import Run
+from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, checked
+from fedaq_server.schemes.coded import (
+    CodedBudget,
+    CodedResolution,
+    downlink_grant,
+    uplink_grant,
+)
+from fedaq_server.schemes.fedaq import fedaq
+
+SPEC = ModelSpec((TensorSpec("w1", (64, 50)), TensorSpec("b1", (50,)), TensorSpec("w2", (50, 10))))
+HEADER_BYTES = 4 * len(SPEC.tensors)
+RADIO = RadioCost(1e-7, 1e-7, 3e-8)
+PROMISE = 0.97
+
+Shares = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a run looks like to a scheme; the values that are sent are normal.
+
+    Attributes
+    ----------
+    update_growth, difference_growth : float
+        Factors from round to round.
+    fading : float
+        Each round multiplies each radio's costs by a factor between 1 and this.
+    lengths : callable, optional
+        Takes what a transfer is expected to take, and what it may take at the most, and returns
+        what it takes; by default what is expected, if it may.
+    catch_up : float
+        Chance that a round brings somebody up to date.
+    """
+
+    rounds: int = 12
+    shares: Shares = (0.5, 0.3, 0.2)
+    radios: Sequence[RadioCost] = (RADIO, RADIO, RADIO)
+    update_growth: float = 0.92
+    difference_growth: float = 0.95
+    broadcast: bool = False
+    fading: float = 1.0
+    lost_before_grant: float = 0.0
+    lost_after_grant: float = 0.0
+    differences: bool = True
+    catch_up: float = 0.0
+    seed: int = 0
+    lengths: Callable[[Random, int, int], int] | None = None
+
+    def update(self, number: int, client: int) -> Floats:
+        return self._drawn(0.03 * self.update_growth**number * (1 + 0.2 * client), number, client)
+
+    def going_down(self, number: int) -> Floats:
+        if self.differences:
+            scale = 0.03 * self.difference_growth**number if number > 1 else 0.0
+        else:
+            scale = 0.3
+        return self._drawn(scale, number, -1)
+
+    def _drawn(self, scale: float, number: int, sender: int) -> Floats:
+        rng = np.random.default_rng([self.seed, number, sender + 1])
+        return (scale * rng.standard_normal(SPEC.parameters)).astype(np.float32)
+
+    def state(self, number: int, seen: dict[str, tuple[Spread, ...]]) -> RoundState:
+        random = Random(f"{self.seed} {number}")
+        radios = [self._faded(radio, random) for radio in self.radios]
+        clients = {
+            f"client-{i}": ClientState(f"client-{i}", share, radio, seen.get(f"client-{i}"))
+            for i, (share, radio) in enumerate(zip(self.shares, radios, strict=True))
+        }
+        down = self.going_down(number)
+        caught_up = random.random() < self.catch_up
+        return RoundState(
+            round=number,
+            rounds=self.rounds,
+            spec=SPEC,
+            downlink_ranges=spreads(down),
+            clients=clients,
+            # Who needs the whole model does not need the difference.
+            downlink_j_per_bit=downlink_j_per_bit(radios[caught_up:], broadcast=self.broadcast),
+            first_ranges=spreads(self._drawn(0.3, 0, -1)),
+            downlink_samples=tuple(SPEC.split(down)),
+            differences=self.differences,
+            catch_up_j=caught_up
+            * 8
+            * 4
+            * SPEC.parameters
+            * downlink_j_per_bit(radios[:1], broadcast=False),
+        )
+
+    def _faded(self, radio: RadioCost, random: Random) -> RadioCost:
+        factor = 1 + (self.fading - 1) * random.random()
+        return RadioCost(
+            radio.uplink_j_per_bit * factor,
+            radio.downlink_j_per_bit * factor,
+            radio.receive_j_per_bit * factor,
+        )
+
+    def bit_j(self) -> float:
+        """What one bit for each value costs in both directions, without fading."""
+        down = downlink_j_per_bit(self.radios, broadcast=self.broadcast)
+        return SPEC.parameters * (down + sum(radio.uplink_j_per_bit for radio in self.radios))
+
+
+def spreads(flat: Floats) -> tuple[Spread, ...]:
+    return tuple(map(tensor_spread, SPEC.split(flat)))
+
+
+def expected_bytes(flat: Floats, grant: Grant, *, nearest: bool) -> int:
+    """Return headers and the entropy of the codes."""
+    bits = 0.0
+    for values, width, step in zip(SPEC.split(flat), grant.bits, grant.steps, strict=True):
+        if width == 0:
+            bits += 8 * 4
+            continue
+        position = values.astype(np.float64) / step
+        noise = 0.5 if nearest else np.random.default_rng(3).random(values.size)
+        _, counts = np.unique(np.floor(position + noise), return_counts=True)
+        shares = counts / values.size
+        bits += 8 * 14 - values.size * float(shares @ np.log2(shares))
+    return int(bits / 8)
+
+
+@dataclass
+class Done:
+    """A round that was run."""
+
+    state: RoundState
+    plan: Plan
+    grants: dict[str, Grant] = field(default_factory=dict)
+    uplink_bytes: dict[str, int] = field(default_factory=dict)
+    downlink_bytes: int = 0
+    energy_j: float = 0.0
+
+
+def run(simulation: Simulation, budget_j: float) -> list[Done]:
+    scheme = CodedBudget(budget_j)
+    random = Random(simulation.seed)
+    seen: dict[str, tuple[Spread, ...]] = {}
+    done: list[Done] = []
+
+    def taken(flat: Floats, grant: Grant, ranges: tuple[Spread, ...], *, nearest: bool) -> int:
+        """What it takes: never more than packed, nor than the limit or bare headers."""
+        planned = payload.plan_payload(SPEC, grant.bits, ranges, grant.steps)
+        assert grant.limit_bytes is not None
+        most = max(HEADER_BYTES, min(planned.payload_bytes, grant.limit_bytes))
+        usual = expected_bytes(flat, grant, nearest=nearest)
+        if simulation.lengths is None:
+            return min(usual, most)
+        return min(max(simulation.lengths(random, usual, most), HEADER_BYTES), most)
+
+    for number in range(1, simulation.rounds + 1):
+        state = simulation.state(number, seen)
+        plan = scheme.plan(state)
+        if plan is None:
+            break
+        now = Done(
+            state, replace(plan, downlink=checked(plan.downlink, state.downlink_ranges, SPEC))
+        )
+        now.downlink_bytes = taken(
+            simulation.going_down(number), now.plan.downlink, state.downlink_ranges,
+            nearest=simulation.differences,
+        )  # fmt: skip
+        now.energy_j = state.downlink_j_per_bit * 8 * now.downlink_bytes + state.catch_up_j
+        arrived = {}
+        for i, (name, client) in enumerate(state.clients.items()):
+            if random.random() < simulation.lost_before_grant:
+                continue
+            flat = simulation.update(number, i)
+            ranges = spreads(flat)
+            grant = checked(scheme.grant(state, plan, client, ranges), ranges, SPEC)
+            now.grants[name] = grant
+            took = taken(flat, grant, ranges, nearest=False)
+            if random.random() < simulation.lost_after_grant:
+                # Charged as if all that it was told to send had been sent.
+                planned = payload.plan_payload(SPEC, grant.bits, ranges, grant.steps)
+                took = max(HEADER_BYTES, min(planned.payload_bytes, grant.limit_bytes or 0))
+            else:
+                arrived[name] = ranges
+                now.uplink_bytes[name] = took
+            now.energy_j += client.radio.uplink_j_per_bit * 8 * took
+        seen |= arrived
+        done.append(now)
+        scheme.learn(Outcome(number, 0.5, 1.0, 1.0, arrived, now.energy_j, now.uplink_bytes))
+    return done
+
+
+def spent_j(rounds: list[Done]) -> float:
+    return sum(done.energy_j for done in rounds)
+
+
+# ---- The budget --------------------------------------------------------------
+
+costs = st.floats(1e-9, 1e-5)
+radios = st.builds(RadioCost, costs, costs, st.one_of(st.just(0.0), costs))
+
+
+def any_length(random: Random, usual: int, most: int) -> int:
+    return random.choice([0, usual, most, random.randint(0, most)])
+
+
+@st.composite
+def simulations(draw: st.DrawFn) -> Simulation:
+    clients = draw(st.integers(1, 5))
+    parts = [draw(st.integers(1, 100)) for _ in range(clients)]
+    return Simulation(
+        rounds=draw(st.integers(1, 10)),
+        shares=[part / sum(parts) for part in parts],
+        radios=[draw(radios) for _ in range(clients)],
+        update_growth=draw(st.floats(0.5, 1.3)),
+        difference_growth=draw(st.floats(0.5, 1.3)),
+        broadcast=draw(st.booleans()),
+        fading=draw(st.sampled_from([1.0, 1.0, 3.0, 20.0])),
+        lost_before_grant=draw(st.sampled_from([0.0, 0.3])),
+        lost_after_grant=draw(st.sampled_from([0.0, 0.3])),
+        differences=draw(st.booleans()),
+        catch_up=draw(st.sampled_from([0.0, 0.3])),
+        seed=draw(st.integers(0, 1000)),
+        lengths=any_length,
+    )
+
+
+@profile(max_examples=60)
+@given(simulations(), st.floats(-2.5, 2.5))
+def test_nothing_is_overspent_whatever_happens(simulation: Simulation, decades: float) -> None:
+    budget_j = simulation.rounds * simulation.bit_j() * 10.0**decades
+    try:
+        rounds = run(simulation, budget_j)
+    except UserError:
+        return
+    assert spent_j(rounds) <= budget_j * (1 + 1e-12)
+    for done in rounds:
+        for grant in (done.plan.downlink, *done.grants.values()):
+            assert grant.limit_bytes is not None
+            assert all(0 <= bits <= 16 for bits in grant.bits)
+            assert all(
+                step > 0 or bits == 0 for bits, step in zip(grant.bits, grant.steps, strict=True)
+            )
+        # Bare headers always fit: who can send nothing else is not refused.
+        for grant in done.grants.values():
+            assert grant.limit_bytes is not None
+            assert grant.limit_bytes >= HEADER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("rounds", "times"), [(6, 1.0), (6, 2.0), (12, 0.5), (12, 2.0), (30, 0.3), (30, 2.0)]
+)
+@pytest.mark.parametrize("differences", [True, False])
+def test_almost_all_is_spent_where_lengths_are_as_expected(
+    rounds: int, times: float, differences: bool
+) -> None:
+    """Budgets of so many bits a value and round."""
+    simulation = Simulation(rounds=rounds, differences=differences)
+    budget_j = times * rounds * simulation.bit_j()
+    done = run(simulation, budget_j)
+    assert PROMISE * budget_j <= spent_j(done) <= budget_j
+
+
+@pytest.mark.parametrize("times", [0.1, 0.2])
+@pytest.mark.parametrize("rounds", [6, 12, 30])
+def test_most_is_spent_where_there_is_next_to_nothing_to_spend(rounds: int, times: float) -> None:
+    """Few rounds are run then, of which each is a large share, and half of it headers."""
+    simulation = Simulation(rounds=rounds)
+    budget_j = times * rounds * simulation.bit_j()
+    done = run(simulation, budget_j)
+    assert len(done) >= 3
+    assert 0.85 * budget_j <= spent_j(done) <= budget_j
+
+
+@pytest.mark.parametrize("lost", [0.1, 0.4])
+def test_almost_all_is_spent_where_clients_drop_out(lost: float) -> None:
+    """What the last round does not use, nobody can use later."""
+    simulation = Simulation(rounds=25, lost_before_grant=lost)
+    budget_j = 12.0 * simulation.bit_j()
+    done = run(simulation, budget_j)
+    assert (1 - 2 * lost / 25 - 0.04) * budget_j <= spent_j(done) <= budget_j
+
+
+@given(simulations())
+@profile(max_examples=40)
+def test_a_budget_that_is_too_small_is_refused_in_one_line(simulation: Simulation) -> None:
+    state = replace(simulation.state(1, {}), catch_up_j=0.0)
+    senders = sum(client.radio.uplink_j_per_bit for client in state.clients.values())
+    headers_j = 8 * HEADER_BYTES * (state.downlink_j_per_bit + senders)
+    with pytest.raises(UserError, match=r"budget_j = .* does not pay for one round") as caught:
+        CodedBudget(headers_j * 0.999).plan(state)
+    assert f"{headers_j:.6g} J" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    plan = CodedBudget(headers_j * 1.001).plan(state)
+    assert plan is not None
+
+
+def test_a_budget_too_small_for_the_models_of_newcomers_is_refused_with_their_price() -> None:
+    state = replace(Simulation().state(1, {}), catch_up_j=5.0)
+    with pytest.raises(UserError, match="5 J") as caught:
+        CodedBudget(1.0).plan(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_round_left_to_pay_for_the_run_ends() -> None:
+    simulation = Simulation()
+    scheme = CodedBudget(simulation.bit_j())
+    assert scheme.plan(simulation.state(1, {})) is not None
+    scheme.learn(Outcome(1, 0.5, 1.0, 1.0, {}, scheme.budget_j, {}))
+    assert scheme.plan(simulation.state(2, {})) is None
+
+
+def test_fewer_rounds_are_run_where_noise_would_drown_what_is_sent() -> None:
+    simulation = Simulation(rounds=30)
+    few, all_ = (run(simulation, times * simulation.bit_j()) for times in (0.4, 30.0))
+    assert 0 < len(few) < 30
+    assert len(all_) == 30
+
+
+def test_where_all_need_the_whole_model_the_difference_is_still_planned() -> None:
+    """It costs nothing then, but whoever misses it may need it later."""
+    simulation = Simulation()
+    scheme = CodedBudget(10 * simulation.bit_j())
+    state = replace(simulation.state(2, {}), downlink_j_per_bit=0.0, catch_up_j=1e-3)
+    plan = scheme.plan(state)
+    assert plan is not None
+    usual = CodedBudget(10 * simulation.bit_j()).plan(simulation.state(2, {}))
+    assert usual is not None
+    for step, other in zip(plan.downlink.steps, usual.downlink.steps, strict=True):
+        assert step == 0 or 0.1 < step / other < 10
+
+
+# ---- Who gets what -----------------------------------------------------------
+
+
+def settled(simulation: Simulation, budget_j: float) -> tuple[CodedBudget, RoundState, Plan]:
+    """Return a scheme that has seen a round, and the plan of the second."""
+    scheme = CodedBudget(budget_j)
+    state = simulation.state(1, {})
+    assert scheme.plan(state) is not None
+    ranges = {name: spreads(simulation.update(1, i)) for i, name in enumerate(state.clients)}
+    plan = scheme.plan(state)
+    assert plan is not None
+    for name, client in state.clients.items():
+        scheme.grant(state, plan, client, ranges[name])
+    used = dict.fromkeys(state.clients, 900)
+    scheme.learn(Outcome(1, 0.5, 1.0, 1.0, ranges, budget_j / 20, used))
+    state = simulation.state(2, ranges)
+    plan = scheme.plan(state)
+    assert plan is not None
+    return scheme, state, plan
+
+
+def test_one_price_makes_all_steps() -> None:
+    """``r = sqrt(price e / (2 ln2 c))``, `c` a fourth of the squared weight, 1/4 down."""
+    simulation = Simulation(
+        shares=(0.5, 0.3, 0.2),
+        radios=(RADIO, RadioCost(5e-7, 2e-7, 0.0), RadioCost(2e-8, 1e-8, 1e-8)),
+    )
+    scheme, state, plan = settled(simulation, 20 * simulation.bit_j())
+    assert plan.price > 0
+
+    def step(j_per_bit: float, weight: float) -> float:
+        return float(np.sqrt(plan.price * j_per_bit / (2 * log(2) * weight**2 / 4)))
+
+    for i, client in enumerate(state.clients.values()):
+        grant = scheme.grant(state, plan, client, spreads(simulation.update(2, i)))
+        expected = step(client.radio.uplink_j_per_bit, client.weight)
+        assert [s for s in grant.steps if s] == pytest.approx(
+            [expected] * sum(map(bool, grant.bits))
+        )
+        assert grant.bits[0]
+    assert plan.downlink.steps[0] == pytest.approx(step(state.downlink_j_per_bit, 1.0))
+    assert len(set(plan.downlink.steps) - {0.0}) == 1
+
+
+@pytest.mark.parametrize("times", [16.0, 256.0])
+def test_a_dearer_radio_gets_coarser_steps_by_the_root_of_its_price(times: float) -> None:
+    dear = replace(RADIO, uplink_j_per_bit=times * RADIO.uplink_j_per_bit)
+    simulation = Simulation(shares=(0.5, 0.5), radios=(RADIO, dear))
+    scheme, state, plan = settled(simulation, 20 * simulation.bit_j())
+    ranges = spreads(simulation.update(2, 0))
+    cheap, coarse = (scheme.grant(state, plan, client, ranges) for client in state.clients.values())
+    assert coarse.steps[0] == pytest.approx(times**0.5 * cheap.steps[0])
+    assert coarse.bits[0] <= cheap.bits[0]
+
+
+def test_grants_do_not_depend_on_the_order_of_the_reports() -> None:
+    simulation = Simulation()
+    for budget in (2.0, 20.0):
+        seen = set()
+        for order in permutations(range(3)):
+            first = CodedBudget(budget * simulation.bit_j())
+            state = simulation.state(1, {})
+            plan = first.plan(state)
+            assert plan is not None
+            later, later_state, later_plan = settled(simulation, budget * simulation.bit_j())
+            grants = {}
+            for i in order:
+                name = f"client-{i}"
+                grants[name] = (
+                    first.grant(state, plan, state.clients[name], spreads(simulation.update(1, i))),
+                    later.grant(
+                        later_state, later_plan, later_state.clients[name],
+                        spreads(simulation.update(2, i)),
+                    ),
+                )  # fmt: skip
+            seen.add(tuple(sorted((name, repr(grant)) for name, grant in grants.items())))
+        assert len(seen) == 1
+
+
+def test_a_grant_does_not_depend_on_what_others_report() -> None:
+    simulation = Simulation()
+    grants = []
+    for scale in (1.0, 1000.0):
+        scheme, state, plan = settled(simulation, 20 * simulation.bit_j())
+        other = np.float32(scale) * simulation.update(2, 0)
+        scheme.grant(state, plan, state.clients["client-0"], spreads(other))
+        mine = spreads(simulation.update(2, 1))
+        grants.append(scheme.grant(state, plan, state.clients["client-1"], mine))
+    assert grants[0] == grants[1]
+
+
+def test_late_steps_are_finer_where_updates_shrink() -> None:
+    """The lengths stay about the same, so joules buy finer steps."""
+    simulation = Simulation(rounds=24, update_growth=0.85, difference_growth=0.85)
+    done = run(simulation, 10 * simulation.bit_j())
+    assert len(done) == 24
+    steps = [max(d.grants["client-0"].steps) for d in done]
+    assert max(steps[-8:-1]) < min(steps[2:6])
+
+
+# ---- Small tensors -----------------------------------------------------------
+
+
+def states(scale: float) -> tuple[RoundState, ClientState, tuple[Spread, ...]]:
+    simulation = Simulation()
+    state = simulation.state(2, {})
+    flat = simulation.update(2, 0)
+    flat[SPEC.slices[1]] *= np.float32(scale)
+    return state, state.clients["client-0"], spreads(flat)
+
+
+def test_a_small_tensor_is_skipped_where_it_is_not_worth_its_bits() -> None:
+    for scale, skipped in ((1e-3, True), (10.0, False)):
+        state, client, ranges = states(scale)
+        grant = uplink_grant(state, client, ranges, 0.05)
+        assert [bits == 0 for bits in grant.bits] == [False, skipped, False]
+        assert [step == 0 for step in grant.steps] == [False, skipped, False]
+
+
+@given(st.floats(-4, 2), st.floats(-4, 2))
+def test_a_large_tensor_is_never_skipped_and_more_of_a_small_one_is_no_reason_to_skip_it(
+    decades: float, step_decades: float
+) -> None:
+    step = 0.05 * 10**step_decades
+    little, much = (
+        uplink_grant(*states(scale), step).bits for scale in (10**decades, 3 * 10**decades)
+    )
+    for bits in (little, much):
+        large = [b for b, d in zip(bits, SPEC.elements, strict=True) if d > 1000]
+        assert all(large)
+    assert not (little[1] and not much[1])
+
+
+def test_a_difference_that_would_be_rounded_to_zero_is_not_sent() -> None:
+    simulation = Simulation()
+    state = simulation.state(2, {})
+    reach = max(abs(simulation.going_down(2)[SPEC.slices[1]]))
+    for step, sent in ((1.9 * float(reach), True), (2.1 * float(reach), False)):
+        assert bool(downlink_grant(state, step).bits[1]) == sent
+        # A whole model is rounded at random, so never surely to zero.
+        assert downlink_grant(replace(state, differences=False), step).bits[1] > 0
+
+
+# ---- Without a budget --------------------------------------------------------
+
+
+def test_without_a_budget_all_steps_are_the_settings() -> None:
+    simulation = Simulation()
+    scheme = CodedResolution(0.1, 0.03)
+    state = simulation.state(2, {})
+    plan = scheme.plan(state)
+    assert set(plan.downlink.steps) <= {0.03, 0.0}
+    for i, client in enumerate(state.clients.values()):
+        grant = scheme.grant(state, plan, client, spreads(simulation.update(2, i)))
+        assert set(grant.steps) <= {0.1, 0.0}
+        assert grant.limit_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("assignments", "kind"),
+    [
+        ((), "CodedResolution"),
+        (("energy.budget_j=1",), "CodedBudget"),
+        (("coding.entropy=false",), "Resolution"),
+        (("coding.entropy=false", "energy.budget_j=1"), "Budget"),
+    ],
+)
+def test_settings_choose_the_scheme(assignments: tuple[str, ...], kind: str) -> None:
+    settings = load_settings(environment={}, assignments=assignments)
+    assert type(fedaq(settings)).__name__ == kind
+
+
+# ---- A real federation -------------------------------------------------------
+
+
+def test_a_real_run_spends_its_budget_and_no_more(tmp_path: Path) -> None:
+    settings = load_settings(
+        environment={},
+        assignments=["task=digits", "clients=3", "rounds=10", "energy.budget_j=0.08"],
+    )
+    asyncio.run(federate(Run(settings, tmp_path, lambda record: None)))
+    document = json.loads((tmp_path / "run.json").read_text())
+    spent = document["summary"]["energy_j"]
+    assert 0.9 * 0.08 <= spent <= 0.08
+    bits = 8 * sum(
+        entry["uplink_payload_bytes"] + entry["downlink_payload_bytes"]
+        for entry in document["rounds"]
+    )
+    assert spent == pytest.approx(1e-7 * bits)
+    assert document["summary"]["final_accuracy"] > 0.9
