@@ -3,6 +3,8 @@
 Their training shrinks every weight, so that there is an update with a range to send.
 """
 
+import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,6 +14,10 @@ from fedaq.tasks import Evaluation, Examples, Task, Training
 
 LAYERS = 8
 SHRINK = 0.99
+WAIT_S = 15.0
+
+
+Trainer = Callable[[nn.Module, Examples, Training, int], float]
 
 
 class _Layers(nn.Module):
@@ -34,17 +40,22 @@ def _train(model: nn.Module, data: Examples, training: Training, seed: int) -> f
     return 1.0
 
 
+def _train_later(model: nn.Module, data: Examples, training: Training, seed: int) -> float:
+    time.sleep(WAIT_S)
+    return _train(model, data, training, seed)
+
+
 def _evaluate(model: nn.Module, data: Examples) -> Evaluation:
     return Evaluation(accuracy=0.0, loss=1.0)
 
 
-def _task(parameters: int) -> Task:
+def _task(parameters: int, train: Trainer = _train) -> Task:
     return Task(
         name=f"idle-{parameters}",
         model=partial(_Layers, parameters),
         train_data=_data,
         test_data=_data,
-        train=_train,
+        train=train,
         evaluate=_evaluate,
     )
 
@@ -53,3 +64,5 @@ m1 = _task(1_000_000)
 m5 = _task(5_000_000)
 m10 = _task(10_000_000)
 m50 = _task(50_000_000)
+# Leaves time for others to join in the middle of the round.
+m50_later = _task(50_000_000, _train_later)

@@ -13,7 +13,7 @@ from fedaq.errors import FedaqError, UserError
 
 COMMANDS = ("run", "compare", "server", "client", "inspect", "radio")
 
-EXTRAS = {"safetensors": "server", "matplotlib": "server", "sklearn": "client"}
+EXTRAS = {"matplotlib": "server", "sklearn": "client"}
 
 
 def _app() -> typer.Typer:

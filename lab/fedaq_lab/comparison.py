@@ -19,7 +19,7 @@ from fedaq.settings import load_settings
 from fedaq.terminal import console
 from fedaq_lab import comparison_table
 from fedaq_lab.comparison_table import Line
-from fedaq_server.record import write_atomically
+from fedaq_server.record import replacing
 
 DEFAULT_SCHEMES = ("fp32", "fixed", "feddq", "adaquantfl", "dadaquant", "fedaq")
 _POLL_S = 0.5
@@ -81,7 +81,8 @@ def run_comparison(
     comparison = comparison_table.summarize(
         [Line(line, tuple(_runs(plan, line))) for line in lines], target
     )
-    write_atomically(folder / "compare.json", json.dumps(comparison, indent=1).encode() + b"\n")
+    with replacing(folder / "compare.json") as partial:
+        partial.write_text(json.dumps(comparison, indent=1) + "\n")
     comparison_table.show(comparison)
     pictures = comparison_table.draw(comparison, folder)
     console.print("results: " + ", ".join(str(p) for p in [folder / "compare.json", *pictures]))
@@ -142,7 +143,8 @@ def _claim(folder: Path, facts: dict[str, Any]) -> None:
                 f"--out {folder}: a comparison with other options is in there; choose another "
                 f"folder, or the options in {path}"
             )
-        write_atomically(path, content)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be used: {error.strerror}") from None
 

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.numpy import save
 
 from fedaq import __version__
-from fedaq.model import ModelSpec, bind, spec_of
+from fedaq.model import bind, spec_of
 from fedaq.payload import tensor_spreads
-from fedaq.quantizer import Floats
 from fedaq.settings import Settings
 from fedaq.tasks import Task, Training, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import service
 from fedaq_server.clients import Roster
 from fedaq_server.history import History
-from fedaq_server.record import RoundRecord, write_atomically, write_run
+from fedaq_server.record import RoundRecord, replacing, write_run
 from fedaq_server.rounds import Federation, run_rounds
 from fedaq_server.schemes import load_scheme
+from fedaq_server.weights import write_weights
 from fedaq_server.wire import WireCounter, socket_counter
 
 log = logging.getLogger(__name__)
@@ -90,8 +89,7 @@ class Run:
         """
         try:
             await run_rounds(self.federation, wire)
-            content = save(named_tensors(self.spec, self.federation.model))
-            write_atomically(self.folder / "model.safetensors", content)
+            await asyncio.to_thread(self._save_model)
             self._write(finished=True)
             reason = f"the run is over after {len(self.records)} rounds"
         except BaseException:
@@ -99,6 +97,11 @@ class Run:
             raise
         finally:
             await self._say_goodbye(reason)
+
+    def _save_model(self) -> None:
+        path = self.folder / "model.safetensors"
+        with replacing(path) as partial:
+            write_weights(partial, self.spec, self.federation.model)
 
     def _record(self, record: RoundRecord) -> None:
         self.records.append(record)
@@ -135,14 +138,6 @@ def training_of(task: Task, settings: Settings) -> Training:
     """Return the task's training with the settings' changes."""
     changes = settings.training.model_dump(exclude_none=True)
     return Training(**{**vars(task.training), **changes})
-
-
-def named_tensors(spec: ModelSpec, flat: Floats) -> dict[str, Floats]:
-    """Return the tensors of a model by name, in their shapes."""
-    return {
-        tensor.name: values.reshape(tensor.shape)
-        for tensor, values in zip(spec.tensors, spec.split(flat), strict=True)
-    }
 
 
 async def serve(run: Run, on_listening: Callable[[int], None]) -> None:

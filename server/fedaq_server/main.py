@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def show_run(
     FedaqError
         If the run fails.
     """
+    if find_spec("matplotlib") is None:  # now, and not when the rounds are over
+        raise ModuleNotFoundError(name="matplotlib")
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",

@@ -1,8 +1,8 @@
 """What a run leaves behind: ``run.json``, the stable format that later tools read."""
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import isfinite, nan
 from pathlib import Path
@@ -165,9 +165,8 @@ def write_run(folder: Path, facts: Mapping[str, Any], rounds: Sequence[RoundReco
         "rounds": [_in_json(asdict(record)) for record in rounds],
         "summary": _in_json(summarize(rounds)),
     }
-    write_atomically(
-        folder / "run.json", json.dumps(document, indent=1, allow_nan=False).encode() + b"\n"
-    )
+    with replacing(folder / "run.json") as partial:
+        partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def _in_json(values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -177,8 +176,9 @@ def _in_json(values: Mapping[str, float | None]) -> dict[str, float | None]:
     }
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)  # noqa: PTH105
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a file; it then takes the place of `path` in one step."""
+    partial = path.with_name(path.name + ".part")
+    yield partial
+    partial.replace(path)
