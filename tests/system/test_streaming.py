@@ -124,9 +124,9 @@ def watch(
     """Call `before` with the arguments of every call of a function."""
     original = getattr(owner, name)
 
-    def watched(*arguments: Any) -> Any:
+    def watched(*arguments: Any, **options: Any) -> Any:
         before(*arguments)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(owner, name, watched)
 
