@@ -97,7 +97,12 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             if plan is None:
                 break
             work = await _begin(federation, state, plan, clients, catch_ups, folder)
-            reports = await _exchange_all(clients, work, federation.roster)
+            try:
+                reports = await _exchange_all(clients, work, federation.roster)
+            finally:
+                # Whoever reported, and also when the run is stopped: it does not outlive the round.
+                if work.differences is not None:
+                    await work.differences.advanced
             frames = await work.broadcast.coded()
             if work.differences is not None:
                 await work.differences.advanced

@@ -855,8 +855,8 @@ def test_the_record_of_a_diverged_model_stays_json(tmp_path: Path) -> None:
     record = RoundRecord(
         round=1, test_accuracy=0.1, test_loss=NAN, train_loss=INF, uplink_bits=3.0,
         downlink_bits=3.0, uplink_payload_bytes=1, downlink_payload_bytes=1,
-        uplink_wire_bytes=None, downlink_wire_bytes=2, energy_j=1.0, price=0.0, clients=1,
-        left_out=0, seconds=1.0,
+        catch_up_payload_bytes=0, uplink_wire_bytes=None, downlink_wire_bytes=2, energy_j=1.0,
+        price=0.0, clients=1, left_out=0, seconds=1.0,
     )  # fmt: skip
     write_run(tmp_path, {}, [record])
     [entry] = json.loads((tmp_path / "run.json").read_text(), parse_constant=no_json)["rounds"]
