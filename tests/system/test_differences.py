@@ -239,9 +239,17 @@ def test_who_joins_with_another_model_is_sent_the_whole_at_once(tmp_path: Path) 
     assert part.held.tobytes() == run.federation.history.held.tobytes()
 
 
-@pytest.mark.parametrize("budget", [{}, {"energy__budget_j": 0.5}], ids=["free", "budget"])
+@pytest.mark.parametrize(
+    "budget",
+    [
+        {},
+        {"energy__budget_j": 0.5},
+        {"energy__budget_j": 0.5, "coding__entropy": False, "coding__downlink": "difference"},
+    ],
+    ids=["free", "budget", "packed budget"],
+)
 def test_a_client_alone_that_loses_its_model_is_healed(
-    budget: dict[str, float], tmp_path: Path
+    budget: dict[str, Any], tmp_path: Path
 ) -> None:
     """In the round in which the only client needs the whole, nobody is sent the difference."""
     part, counted = learner(0, 1), list[int]()
