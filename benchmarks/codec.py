@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedaq import kernels, quantizer
-from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Key, Range
+from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Grid, Key, Range, range_grid
 
 VALUES = 8_000_000
 REPEATS = 9
@@ -61,8 +61,7 @@ class Arrays:
     def quantize(self, part: slice, bits: int) -> None:
         quantizer.quantize(
             self.values[part],
-            self.bounds,
-            bits,
+            range_grid(self.bounds, bits),
             KEY,
             first=part.start,
             out=self.packed[packed_part(part, bits)],
@@ -70,7 +69,7 @@ class Arrays:
 
     def dequantize(self, part: slice, bits: int) -> None:
         packed = self.packed[packed_part(part, bits)]
-        quantizer.dequantize(packed, self.bounds, bits, self.copied[part])
+        quantizer.dequantize(packed, range_grid(self.bounds, bits), self.copied[part])
 
     def accumulate(self, part: slice, bits: int) -> None:
         kernels.unpack_accumulate(
@@ -192,7 +191,7 @@ def measure_baseline(
     """Time another way to pack the same codes, and check that it gives the same bytes."""
     packed = arrays.packed[packed_part(slice(0, VALUES), bits)]
     codes = np.empty(VALUES, np.float32)
-    quantizer.dequantize(packed, Range(0.0, 2.0**bits - 1), bits, codes)
+    quantizer.dequantize(packed, Grid(bits, 0.0, 1.0), codes)
     whole = codes.astype(np.uint16)
     best = inf
     for _ in range(BASELINE_REPEATS):
@@ -218,12 +217,11 @@ def print_first_calls() -> None:
     """Print what this process waits for on its first calls, as JSON; numba already imported."""
     values = np.linspace(0, 1, 100, dtype=np.float32)
     packed = np.empty(50, np.uint8)
+    grid = range_grid(Range(0.0, 1.0), 4)
     cpu_start = process_time()
     range_s = seconds(lambda: quantizer.value_range(values))
-    quantize_s = seconds(
-        lambda: quantizer.quantize(values, Range(0.0, 1.0), 4, KEY, first=0, out=packed)
-    )
-    dequantize_s = seconds(lambda: quantizer.dequantize(packed, Range(0.0, 1.0), 4, values))
+    quantize_s = seconds(lambda: quantizer.quantize(values, grid, KEY, first=0, out=packed))
+    dequantize_s = seconds(lambda: quantizer.dequantize(packed, grid, values))
     print(json.dumps([range_s, quantize_s, dequantize_s, process_time() - cpu_start]))
 
 

@@ -119,16 +119,16 @@ def nvflare_codec(python: str) -> Codec:
 
 def our_codec() -> Codec:
     values = np.random.default_rng(1).standard_normal(CODEC_VALUES, np.float32)
-    bounds = quantizer.value_range(values)
+    grid = quantizer.range_grid(quantizer.value_range(values), CODEC_BITS)
     packed = np.empty(quantizer.packed_bytes(CODEC_VALUES, CODEC_BITS), np.uint8)
     restored = np.empty_like(values)
     quantize_s, restore_s = [], []
     for _ in range(CODEC_REPEATS):
         began = perf_counter()
-        quantizer.quantize(values, bounds, CODEC_BITS, Key(1, 2), first=0, out=packed)
+        quantizer.quantize(values, grid, Key(1, 2), first=0, out=packed)
         quantize_s.append(perf_counter() - began)
         began = perf_counter()
-        quantizer.dequantize(packed, bounds, CODEC_BITS, restored)
+        quantizer.dequantize(packed, grid, restored)
         restore_s.append(perf_counter() - began)
     return Codec(f"fedaq, {CODEC_BITS} bits", _speed(min(quantize_s)), _speed(min(restore_s)))
 
