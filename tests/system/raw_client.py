@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
+import numpy as np
 
-from fedaq import PROTOCOL_VERSION, model, payload
+from fedaq import PROTOCOL_VERSION, chunks, model, payload
 from fedaq.link import PATH
 from fedaq.model import ModelSpec
 from fedaq.quantizer import RAW_BITS, Range
@@ -37,6 +38,8 @@ class RawClient:
     def __init__(self, call: Any, spec: ModelSpec) -> None:
         self._call = call
         self.spec = spec
+        self._held = np.zeros(spec.parameters, np.float32)
+        self._plan = pb.RoundPlan()
 
     async def send(self, message: pb.ClientMessage | bytes) -> None:
         """Send a message, or bytes that are none; if the stream has ended, `status` tells why."""
@@ -50,6 +53,8 @@ class RawClient:
         async with asyncio.timeout(PATIENCE_S):
             while (message := await self._next()) is not None:
                 got = message.WhichOneof("kind")
+                if got == "plan":
+                    self._plan = message.plan
                 if got == kind:
                     return message
                 if got == "finish":
@@ -90,21 +95,41 @@ class RawClient:
             "round": round_number,
             "ranges": [pb.TensorRange(lo=-0.5, hi=0.5) for _ in self.spec.tensors],
             "train_loss": 1.0,
+            "holds": await self._proof(),
         }
         message = pb.RangeReport(**{**right, **fields})
         await self.send(pb.ClientMessage(range_report=message))
 
-    def header(self, round_number: int, bits: tuple[int, ...]) -> pb.PayloadHeader:
+    async def _proof(self) -> bytes:
+        """Receive the models of the round, if it asks for a proof of that, and return it."""
+        if not self._plan.prove:
+            return b""
+        for _ in range(self._plan.payloads):
+            message = (await self.receive("model")).model
+            header, received = payload.from_message(self.spec, message), 0
+            while received < header.code_bytes:
+                chunk = (await self.receive("chunk")).chunk
+                codes = chunks.codes_of(header, chunk)
+                payload.decode_chunk(
+                    header, chunk.offset, codes, self._held, add=bool(message.base)
+                )
+                received += len(codes)
+        self._plan.payloads = 0
+        return model.digest(self._held)
+
+    def header(
+        self, round_number: int, bits: tuple[int, ...], steps: tuple[float, ...] = ()
+    ) -> pb.PayloadHeader:
         """Return the header of an update with ranges of [-0.5, 0.5]."""
         ranges = (Range(-0.5, 0.5) for _ in bits)
-        planned = payload.plan_payload(self.spec, bits, ranges)
+        planned = payload.plan_payload(self.spec, bits, ranges, steps or None)
         return payload.to_message(planned, round_number)
 
     async def granted(self, round_number: int) -> pb.PayloadHeader:
         """Report, wait for the grant, and return the header of a right update."""
         await self.report(round_number)
         grant = (await self.receive("grant")).grant
-        return self.header(round_number, tuple(grant.uplink_bits))
+        return self.header(round_number, tuple(grant.uplink_bits), tuple(grant.uplink_steps))
 
     async def announce(self, header: pb.PayloadHeader) -> None:
         """Send the header of an update."""

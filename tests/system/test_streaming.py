@@ -173,6 +173,14 @@ def test_a_model_is_on_its_way_while_the_rest_is_coded(
     assert run.records[0].left_out == 1
 
 
+def an_event_loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("bits", [4, 32])
 def test_no_kernel_runs_on_the_event_loop(
     bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
