@@ -1,0 +1,132 @@
+"""Where the processor time of a round without training goes, server and clients together.
+
+    python benchmarks/profile_round.py --out profile.json
+
+Runs the round of round.py with 10 M parameters, 10 clients and 4/4 bits twice, for a few
+rounds and for more; the difference is what rounds cost, without start and end. Each process
+counts its own processor time: in the loops of the codec and in what stands for training, which
+shrinks all weights and takes the difference (timed around every call); in the kernel (system
+time: bytes through sockets, page faults); and in all else: Python, protobuf, gRPC.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+from round import HERE, Case, Process, client_arguments, free_port, server_arguments
+
+CASE = Case(10, 10, 4)
+FEW, MANY = 4, 24
+WRAPPER = """
+import atexit, json, os, runpy, sys, threading, time
+from fedaq import kernels
+spent, lock = {}, threading.Lock()
+def timed(name, loop):
+    def call(*arguments):
+        began = time.thread_time()
+        result = loop(*arguments)
+        took = time.thread_time() - began
+        with lock:
+            spent[name] = spent.get(name, 0.0) + took
+        return result
+    return call
+if "client" in sys.argv[1:]:
+    from fedaq_client.training import Learner
+    Learner.train = timed("training", Learner.train)
+loops = {name: timed(name, loop) for name, loop in kernels._loops().items()}
+kernels._loops = lambda: loops
+def tell():
+    times = os.times()
+    out = {**spent, "user": times.user, "system": times.system}
+    open(os.environ["PROFILE"], "w").write(json.dumps(out))
+atexit.register(tell)
+sys.argv = sys.argv[1:]
+runpy.run_module("fedaq", run_name="__main__", alter_sys=True)
+"""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Processor seconds of one round, of one side."""
+
+    side: str
+    what: str
+    seconds: float
+
+
+def run(rounds: int) -> tuple[dict[str, dict[str, float]], float]:
+    """Return processor seconds by side and kind, and the median of the seconds of a round."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        port = free_port()
+        commands = [server_arguments(CASE, rounds, port, folder), *client_arguments(CASE, port)]
+        processes = []
+        for number, command in enumerate(commands):
+            os.environ["PROFILE"] = str(folder / f"{number}.json")
+            arguments = ["-c", WRAPPER, *command[1:]]  # without -m
+            processes.append(Process(arguments, folder / f"{number}.log"))
+        for process in processes:
+            process.peak_mb()
+        totals: dict[str, dict[str, float]] = {"server": {}, "clients": {}}
+        for number in range(len(commands)):
+            side = totals["clients" if number else "server"]
+            for kind, spent in json.loads((folder / f"{number}.json").read_text()).items():
+                side[kind] = side.get(kind, 0.0) + spent
+        records = json.loads((folder / "run" / "run.json").read_text())["rounds"][1:]
+    return totals, sorted(record["seconds"] for record in records)[len(records) // 2]
+
+
+def shares() -> tuple[list[Share], float]:
+    (few, _), (many, seconds) = run(FEW), run(MANY)
+    result = []
+    for side in ("server", "clients"):
+        spent = {
+            kind: (many[side][kind] - few[side].get(kind, 0.0)) / (MANY - FEW)
+            for kind in many[side]
+        }
+        user, system = spent.pop("user"), spent.pop("system")
+        result += [Share(side, name, took) for name, took in sorted(spent.items()) if took > 0]
+        result.append(Share(side, "kernel", system))
+        result.append(Share(side, "all else", user - sum(spent.values())))
+    return result, seconds
+
+
+def show(console: Console, parts: list[Share], seconds: float) -> None:
+    total = sum(part.seconds for part in parts)
+    table = Table("", "", "ms", "share", title_justify="left",
+                  title=f"Processor time of a round: {total:.2f} s in {seconds:.2f} s")  # fmt: skip
+    for part in parts:
+        table.add_row(part.side, part.what, f"{1000 * part.seconds:.0f}",
+                      f"{part.seconds / total:.1%}")  # fmt: skip
+    for what in ("kernel", "all else"):
+        both = sum(part.seconds for part in parts if part.what == what)
+        table.add_row("both", what, f"{1000 * both:.0f}", f"{both / total:.1%}")
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    os.chdir(HERE)
+    parts, seconds = shares()
+    show(Console(), parts, seconds)
+    if options.out is not None:
+        document = {
+            "machine": platform.platform(),
+            "python": sys.version,
+            "round_s": seconds,
+            "parts": [asdict(part) for part in parts],
+        }
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
