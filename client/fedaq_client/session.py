@@ -161,7 +161,11 @@ class Session:
         while received < header.code_bytes:
             chunk = (await self._expect("chunk")).chunk
             code_bytes = chunks.code_bytes(chunk)
-            if chunk.offset != received or received + code_bytes > header.code_bytes:
+            if (
+                chunk.offset != received
+                or code_bytes == 0
+                or received + code_bytes > header.code_bytes
+            ):
                 raise FedaqError("the server sent a chunk of the model out of place")
             received += code_bytes
             sent_bytes += chunks.cost_bytes(chunk)

@@ -96,6 +96,8 @@ class Run:
             reason = "the server stopped"
             raise
         finally:
+            if self.federation.history is not None:
+                self.federation.history.close()
             await self._say_goodbye(reason)
 
     def _save_model(self) -> None:
