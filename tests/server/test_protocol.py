@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from fedaq_client.training import Learner, local_data
 from fedaq_server import federation
 from fedaq_server.clients import Client, DisconnectedError
 from fedaq_server.federation import Run, serve
+from fedaq_server.history import History
 from fedaq_server.record import RoundRecord, write_run
 from fedaq_server.service import JoinRefusedError, serve_client
 from fedaq_server.wire import NoWire
@@ -680,6 +682,48 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
 
     asyncio.run(federate(tmp_path, act))
     assert ends == ["refused", "finished"]
+
+
+# ---- Differences ------------------------------------------------------------
+
+
+def test_who_missed_a_difference_gets_it_though_nobody_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What clients hold has moved on when the next round begins, however long that takes."""
+    advance = History.advance
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.5)
+        advance(*arguments)
+
+    monkeypatch.setattr(History, "advance", slowly)
+    settings = settings_of(1, rounds=3, scheme="fedaq")
+    first = Learner(load_task("digits", None), [], settings.seed).held
+    payloads: list[int] = []
+
+    async def act() -> Run:
+        async with (
+            live_server(settings, tmp_path) as (run, address),
+            raw_client(address, run.spec, first) as client,
+        ):
+            await client.join(holds=model.digest(first))
+            for number in (1, 2, 3):
+                payloads.append((await client.receive("plan")).plan.payloads)
+                if number == 2:
+                    await client.report(number, ranges=[], holds=b"")
+                    await client.receive("refusal")
+                    continue
+                header = await client.granted(number)
+                await client.announce(header)
+                await client.chunk(number, 0, bytes(header.code_bytes))
+                await client.receive("receipt")
+        return run
+
+    run = asyncio.run(act())
+    assert payloads == [1, 1, 2]
+    assert [record.clients for record in run.records] == [1, 0, 1]
+    assert run.records[2].catch_up_payload_bytes > 0
 
 
 # ---- A client that takes nothing --------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedaq import __version__
+from fedaq.payload import ZERO, TensorCode
 from system.commands import Commands, free_port
 
 CLIENTS = 3
@@ -45,6 +46,16 @@ def first_run(lasting_commands: Commands) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def packed_run(lasting_commands: Commands) -> Path:
+    """A run of packed codes and whole models, whose bytes follow from the bits alone."""
+    folder = lasting_commands.folder / "packed"
+    packed = ("--set", "coding.entropy=false", "--set", "coding.downlink=model")
+    ended = lasting_commands.run("run", *SETTINGS, *packed, "--out", folder)
+    assert (ended.code, ended.err) == (0, "")
+    return folder
+
+
 def document(folder: Path) -> dict[str, Any]:
     read: dict[str, Any] = json.loads((folder / "run.json").read_text())
     return read
@@ -72,22 +83,45 @@ def test_a_run_leaves_the_documented_result(first_run: Path) -> None:
     documented = {
         "round", "test_accuracy", "train_loss", "uplink_bits", "downlink_bits",
         "uplink_payload_bytes", "downlink_payload_bytes", "uplink_wire_bytes",
-        "downlink_wire_bytes", "energy_j", "seconds",
+        "downlink_wire_bytes", "catch_up_payload_bytes", "energy_j", "seconds",
     }  # fmt: skip
     assert [entry["round"] for entry in run["rounds"]] == list(range(1, ROUNDS + 1))
     for entry in run["rounds"]:
         assert documented <= entry.keys()
         assert 0 < entry["test_accuracy"] < 1
-        assert 1 <= entry["uplink_bits"] <= 16
-        assert 1 <= entry["downlink_bits"] <= 16
+        assert 0 < entry["uplink_bits"] <= 16
+        # The model that the run begins with is built from the seed, not sent.
+        assert (entry["downlink_bits"] == 0) == (entry["round"] == 1)
+        assert 0 <= entry["downlink_bits"] <= 16
+        assert entry["catch_up_payload_bytes"] == 0
         assert (entry["clients"], entry["left_out"]) == (CLIENTS, 0)
 
 
-def test_the_bytes_of_a_run_fit_each_other(first_run: Path) -> None:
-    """Payloads follow from bits, energy from payloads, and the wire carries a little more."""
+def test_the_bytes_of_a_coded_run_fit_each_other(first_run: Path) -> None:
+    """Bits follow from payloads, energy from payloads, and the wire carries a little more."""
     run = document(first_run)
     parameters, tensors = run["parameters"], 6
+    longest = TensorCode(16, step=0.1, zero=2**15).header_bytes
     for entry in run["rounds"]:
+        for way in ("uplink", "downlink"):
+            payload = entry[f"{way}_payload_bytes"]
+            headers = payload - CLIENTS * parameters * entry[f"{way}_bits"] / 8
+            assert CLIENTS * tensors * ZERO.header_bytes <= headers + 1e-6
+            assert headers - 1e-6 <= CLIENTS * tensors * longest
+            assert payload < entry[f"{way}_wire_bytes"] < 1.2 * payload + 10_000
+        bits = 8 * (entry["uplink_payload_bytes"] + entry["downlink_payload_bytes"])
+        assert entry["energy_j"] == pytest.approx(1e-7 * bits)
+        # The demo's updates need far less than packed codes of one bit.
+        assert entry["uplink_payload_bytes"] < CLIENTS * parameters / 8
+
+
+def test_the_bytes_of_a_packed_run_fit_each_other(packed_run: Path) -> None:
+    """Payloads follow from bits, energy from payloads, and the wire carries a little more."""
+    run = document(packed_run)
+    parameters, tensors = run["parameters"], 6
+    for entry in run["rounds"]:
+        assert 1 <= entry["uplink_bits"] <= 16
+        assert 1 <= entry["downlink_bits"] <= 16
         for way in ("uplink", "downlink"):
             codes = CLIENTS * parameters * entry[f"{way}_bits"] / 8
             headers = CLIENTS * tensors * 16
@@ -105,7 +139,8 @@ def test_the_summary_sums_up_the_rounds(first_run: Path) -> None:
     assert summary["final_accuracy"] == rounds[-1]["test_accuracy"]
     assert summary["best_accuracy"] == max(entry["test_accuracy"] for entry in rounds)
     for name in ("energy_j", "uplink_payload_bytes", "downlink_payload_bytes",
-                 "uplink_wire_bytes", "downlink_wire_bytes", "seconds"):  # fmt: skip
+                 "catch_up_payload_bytes", "uplink_wire_bytes", "downlink_wire_bytes",
+                 "seconds"):  # fmt: skip
         assert summary[name] == pytest.approx(math.fsum(entry[name] for entry in rounds))
 
 
