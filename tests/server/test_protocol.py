@@ -588,7 +588,7 @@ LONG_NAME = ModelSpec((TensorSpec("\x1b[31m" + "long" * 100_000, (1,)),))
 JOINS = {
     "another version": (
         {"protocol_version": 999}, "FAILED_PRECONDITION",
-        "the server speaks protocol 1, the client 999; install the same fedaq on both"),
+        f"the server speaks protocol {PROTOCOL_VERSION}, the client 999; install the same fedaq"),
     "no version": ({"protocol_version": 0}, "FAILED_PRECONDITION", "the client 0;"),
     "no name": ({"client": ""}, "INVALID_ARGUMENT", "a client name has 1 to 64"),
     "a long name": ({"client": "x" * 65}, "INVALID_ARGUMENT", "a client name has 1 to 64"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaq import cli
+from fedaq import PROTOCOL_VERSION, cli
 from system.commands import Commands, Ended, free_port
 
 FILES = {
@@ -253,7 +253,8 @@ def test_a_server_of_another_protocol_version(written: Commands) -> None:
     ended = written.run(
         "client", "--server", f"127.0.0.1:{port}", env={"PYTHONPATH": str(written.folder)}
     )
-    assert "protocol 1, the client 999; install the same fedaq on both" in said(ended, 2)
+    said_why = f"protocol {PROTOCOL_VERSION}, the client 999; install the same fedaq on both"
+    assert said_why in said(ended, 2)
 
 
 def test_a_lost_server_is_not_the_clients_mistake(commands: Commands) -> None:
