@@ -19,7 +19,10 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/codec.py
 	$(BIN)/python benchmarks/optimizer.py
-	$(BIN)/python benchmarks/round.py --sizes 1 10 --clients 2 10 50
+	$(BIN)/python benchmarks/round.py --sizes 1 10 --clients 2 5 10 50 --bits 4
+	$(BIN)/python benchmarks/round.py --sizes 10 --clients 10 --bits 32
+	$(BIN)/python benchmarks/profile_round.py
+	$(BIN)/python benchmarks/heartbeats.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

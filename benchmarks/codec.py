@@ -7,8 +7,8 @@ million float32 values, for every width, on one thread and on all, in turn with 
 the same values by `np.copyto`. Speeds are GB/s of float32 values, from the fastest of
 several repeats; the ratio is to the fastest copy among the same repeats, both on one
 thread, and the gain is that of all threads over one. `np.packbits` and `bitarray` pack
-the same codes from a matrix of their bits, whose making is timed with them. The first
-calls with an empty cache of compiled code are timed as well.
+the same codes from a matrix of their bits, whose making is timed with them. What a process
+waits for at its first call is timed as well.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from itertools import pairwise, product
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter, process_time
+from time import perf_counter
 
 import numpy as np
 from bitarray import bitarray
@@ -107,14 +107,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class FirstCalls:
-    """What a cold client waits for, with nothing compiled: import and first calls."""
+class FirstCall:
+    """What a process waits for when it first calls a loop: seconds, and all processors' time.
 
-    import_s: float
-    value_range_s: float
-    quantize_pack_s: float
-    unpack_dequantize_s: float
-    cpu_s: float
+    `compiled_s` with nothing kept from before, `loaded_s` with machine code on disk.
+    """
+
+    compiled_s: float
+    compiled_cpu_s: float
+    loaded_s: float
 
 
 def packed_part(part: slice, bits: int) -> slice:
@@ -213,38 +214,24 @@ def measure_width(arrays: Arrays, bits: int, pool: ThreadPoolExecutor) -> Row:
     )
 
 
-def print_first_calls() -> None:
-    """Print what this process waits for on its first calls, as JSON; numba already imported."""
-    values = np.linspace(0, 1, 100, dtype=np.float32)
-    packed = np.empty(50, np.uint8)
-    grid = range_grid(Range(0.0, 1.0), 4)
-    cpu_start = process_time()
-    range_s = seconds(lambda: quantizer.value_range(values))
-    quantize_s = seconds(lambda: quantizer.quantize(values, grid, KEY, first=0, out=packed))
-    dequantize_s = seconds(lambda: quantizer.dequantize(packed, grid, values))
-    print(json.dumps([range_s, quantize_s, dequantize_s, process_time() - cpu_start]))
-
-
-def measure_first_calls() -> FirstCalls:
-    """Run the first calls in a process of their own with an empty cache of compiled code."""
+def measure_first_call() -> FirstCall:
+    """Call a loop in a new process that finds no machine code, and in one that does."""
     program = (
-        "from time import perf_counter as now\n"
-        "start = now()\n"
-        "import fedaq.kernels\n"
-        "print(now() - start)\n"
-        "import codec\n"
-        "codec.print_first_calls()\n"
+        "import os, pathlib, sys, time\n"
+        "import numpy as np\n"
+        "from fedaq import kernels\n"
+        "kernels._cache_folders = lambda: [pathlib.Path(sys.argv[1])]\n"
+        "start = time.perf_counter()\n"
+        "kernels.statistics(np.ones(100, np.float32))\n"
+        "times = os.times()\n"
+        "print(time.perf_counter() - start, times.children_user + times.children_system)\n"
     )
-    with TemporaryDirectory() as cache:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=Path(__file__).parent,
-            env={**os.environ, "NUMBA_CACHE_DIR": cache},
-            stdout=subprocess.PIPE,
-            check=True,
+    with TemporaryDirectory() as folder:
+        (compiled, cpu), (loaded, _) = (
+            map(float, subprocess.check_output([sys.executable, "-c", program, folder]).split())
+            for _ in range(2)
         )
-    import_s, calls = done.stdout.splitlines()
-    return FirstCalls(float(import_s), *json.loads(calls))
+    return FirstCall(compiled, cpu, loaded)
 
 
 def table(rows: list[Row]) -> Table:
@@ -284,15 +271,14 @@ def main() -> None:
     )
     with ThreadPoolExecutor(THREADS) as pool:
         rows = [measure_width(arrays, bits, pool) for bits in range(MIN_BITS, MAX_BITS + 1)]
-    first_calls = measure_first_calls()
+    first_call = measure_first_call()
 
     console = Console()
     console.print(table(rows))
     console.print(
-        f"First calls with nothing compiled: range {first_calls.value_range_s:.2f} s, "
-        f"quantize {first_calls.quantize_pack_s:.2f} s, dequantize "
-        f"{first_calls.unpack_dequantize_s:.2f} s; {first_calls.cpu_s:.2f} s of processor time "
-        f"in all. Import {first_calls.import_s:.2f} s."
+        f"First call: {first_call.compiled_s:.2f} s with nothing compiled "
+        f"({first_call.compiled_cpu_s:.2f} s of processor time), "
+        f"{first_call.loaded_s:.3f} s with machine code on disk."
     )
     if out is not None:
         report = {
@@ -301,7 +287,7 @@ def main() -> None:
             "threads": THREADS,
             "values": VALUES,
             "widths": [asdict(row) for row in rows],
-            "first_calls": asdict(first_calls),
+            "first_call": asdict(first_call),
         }
         out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -105,12 +105,14 @@ def spec_of(module: nn.Module) -> ModelSpec:
     return ModelSpec(tuple(tensors))
 
 
-def bind(module: nn.Module, spec: ModelSpec) -> Floats:
+def bind(module: nn.Module, spec: ModelSpec, flat: Floats | None = None) -> Floats:
     """Move the module's floating-point state into one flat array and return it.
 
-    From then on the module and the array share memory: writing one changes the other.
+    From then on the module and the array share memory: writing one changes the other. The
+    array may be given.
     """
-    flat = np.empty(spec.parameters, np.float32)
+    if flat is None:
+        flat = np.empty(spec.parameters, np.float32)
     state = module.state_dict(keep_vars=True)
     for tensor, view in zip(spec.tensors, spec.split(flat), strict=True):
         value = state[tensor.name]

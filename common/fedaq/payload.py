@@ -366,6 +366,20 @@ def decode_chunk(
             quantizer.dequantize(codes[piece.data], code.grid, out)
 
 
+def chunk_values(payload: Payload, offset: int, data: bytes) -> Iterator[tuple[slice, Floats]]:
+    """Yield what a chunk holds: values, and where they lie in the flat array of all tensors."""
+    codes = np.frombuffer(data, np.uint8)
+    for piece in payload.pieces(offset, len(data)):
+        start = payload.spec.slices[piece.tensor].start + piece.first
+        grid = payload.codes[piece.tensor].grid
+        if grid is None:
+            values = raw_values(codes[piece.data])
+        else:
+            values = np.empty(piece.values, np.float32)
+            quantizer.dequantize(codes[piece.data], grid, values)
+        yield slice(start, start + piece.values), values
+
+
 def write_zeros(payload: Payload, flat: Floats) -> None:
     """Write the tensors of which nothing is sent into their places in `flat`."""
     for code, part in zip(payload.codes, payload.spec.slices, strict=True):

@@ -13,6 +13,7 @@ from math import ldexp
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedaq import chunks, kernels, payload
 from fedaq.errors import ProtocolError
@@ -37,19 +38,37 @@ class Aggregate:
         Training examples of all clients that take part: the largest total weight.
     spool : Path
         Folder for the unnamed files of unfinished updates.
+    total : int64, shape (parameters,)
+        Memory for the sum.
     """
 
-    def __init__(self, spec: ModelSpec, examples: int, spool: Path) -> None:
+    def __init__(
+        self, spec: ModelSpec, examples: int, spool: Path, total: NDArray[np.int64]
+    ) -> None:
         self.spec = spec
         self.spool = spool
         self.examples = 0
-        self.total = np.zeros(spec.parameters, np.int64)
+        self.total = total
         self.exponent = _SUM_BITS - 16 - examples.bit_length()
 
-    def apply(self, base: Floats, out: Floats) -> None:
-        """Write ``base + sum_i p_i D_i`` into `out`; both float32, shape (parameters,)."""
+    def clear(self) -> None:
+        """Begin with a sum of zeros."""
+        self.total.fill(0)
+
+    def apply(self, base: Floats, out: Floats, part: slice = slice(None)) -> None:
+        """Write ``base + sum_i p_i D_i`` into `out`.
+
+        Parameters
+        ----------
+        base : float32
+            Values at `part` of the flat array of all tensors.
+        out : float32, shape (parameters,)
+            May be the first half of the memory of the sum if `base` is not and parts come in
+            their order: no value is written over a sum that is still to be read.
+        part : slice
+        """
         scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
-        kernels.add_scaled(base, self.total, scale, out)
+        kernels.add_scaled(base, self.total[part], scale, out[part])
 
 
 class Contribution:

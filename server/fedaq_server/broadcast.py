@@ -1,9 +1,11 @@
 """What goes down to every client: encoded once, the same immutable bytes for all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+
+import numpy as np
 
 from fedaq import chunks, payload
 from fedaq.payload import Payload
@@ -125,8 +127,20 @@ def _code_within(header: Payload, source: Source, limit_bytes: int) -> tuple[Pay
     return coarser, coded
 
 
-def decode_broadcast(header: Payload, frames: list[Frame], out: Floats) -> None:
-    """Write into `out` the model as the clients receive it, ``Q(w_k)``."""
-    payload.write_zeros(header, out)
-    for chunk in (pb.ServerMessage.FromString(frame.message).chunk for frame in frames):
-        payload.decode_chunk(header, chunk.offset, chunks.codes_of(header, chunk), out)
+def broadcast_values(header: Payload, frames: list[Frame]) -> Iterator[tuple[slice, Floats]]:
+    """Yield the model as the clients receive it, ``Q(w_k)``, part by part in order."""
+    position = 0
+    for frame in frames:
+        chunk = pb.ServerMessage.FromString(frame.message).chunk
+        codes = chunks.codes_of(header, chunk)
+        for part, values in payload.chunk_values(header, chunk.offset, codes):
+            yield from _zeros(position, part.start)
+            yield part, values
+            position = part.stop
+    yield from _zeros(position, header.spec.parameters)
+
+
+def _zeros(start: int, stop: int) -> Iterator[tuple[slice, Floats]]:
+    """Yield the tensors of which nothing is sent."""
+    if stop > start:
+        yield slice(start, stop), np.zeros(stop - start, np.float32)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedaq import __version__
@@ -57,7 +58,11 @@ class Run:
         torch.set_num_threads(1)
         module = initial_model(self.task, settings.seed)
         self.spec = spec_of(module)
-        model = bind(module, self.spec)
+        total = np.zeros(self.spec.parameters, np.int64)
+        exact = settings.differences or settings.added_to == "exact"
+        model = bind(
+            module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
+        )
         test_data = self.task.test_data(settings.data)
         self.records: list[RoundRecord] = []
         self._on_round = on_round
@@ -67,6 +72,7 @@ class Run:
             spec=self.spec,
             module=module,
             model=model,
+            total=total,
             history=History(self.spec, model.copy(), folder) if settings.differences else None,
             first_ranges=tensor_spreads(self.spec, model.__getitem__),
             scheme=scheme,

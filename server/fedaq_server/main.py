@@ -1,5 +1,6 @@
 """A server process from its settings to its results."""
 
+import gc
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from importlib.util import find_spec
@@ -52,13 +53,20 @@ def show_run(
         handlers=[RichHandler(console=console, show_path=False, show_level=False)],
     )
     with results_folder(out, settings) as folder:
-        with Display(settings) as display:
-            run = Run(settings, folder, display.on_round)
-            run.roster.on_change = display.on_clients
-            stopping.run(federate(run, display))
-        display.summary(run.records)
-        # Not before the rounds are over: matplotlib takes memory that they could use.
+        _carry_out(settings, folder, federate)
+        # The model is part of cycles, and matplotlib could use its memory.
+        gc.collect()
         from fedaq_server.picture import draw_run
 
         picture = draw_run(folder)
         console.print(f"results: {folder}\npicture: {picture}")
+
+
+def _carry_out(
+    settings: Settings, folder: Path, federate: Callable[[Run, Display], Coroutine[Any, Any, None]]
+) -> None:
+    with Display(settings) as display:
+        run = Run(settings, folder, display.on_round)
+        run.roster.on_change = display.on_clients
+        stopping.run(federate(run, display))
+    display.summary(run.records)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from fedaq import chunks, payload
@@ -21,7 +23,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate
-from fedaq_server.broadcast import Broadcast, Frame, Source, begin_broadcast, decode_broadcast
+from fedaq_server.broadcast import Broadcast, Frame, Source, begin_broadcast, broadcast_values
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
 from fedaq_server.exchange import Differences, Report, RoundWork, exchange
@@ -47,6 +49,9 @@ class Federation:
         Shares its memory with `model`.
     model : float32, shape (parameters,)
         ``w_k``, the global model.
+    total : int64, shape (parameters,)
+        Memory for the sum of updates. Where they are added to the broadcast model, the exact one
+        need not last once that is coded: then `model` is the first half of this memory.
     history : History, optional
         What clients hold, if they are sent differences.
     first_ranges : tuple of Spread
@@ -61,6 +66,7 @@ class Federation:
     spec: ModelSpec
     module: nn.Module
     model: Floats
+    total: NDArray[np.int64]
     history: History | None
     first_ranges: tuple[Spread, ...]
     scheme: Scheme
@@ -218,14 +224,16 @@ async def _begin(
         advanced = asyncio.ensure_future(_advance_history(history, broadcast, folder))
         differences = Differences(history, catch_ups, advanced)
     capture = Capture(federation.folder / "payloads") if settings.capture else None
+    examples = sum(client.examples for client in clients)
+    aggregate = Aggregate(federation.spec, examples, federation.folder, federation.total)
+    # Behind all coding of the broadcast, which reads the model, and before any update.
+    folder.submit(aggregate.clear)
     return RoundWork(
         state=state,
         plan=plan,
         scheme=federation.scheme,
         broadcast=broadcast,
-        aggregate=Aggregate(
-            federation.spec, sum(client.examples for client in clients), federation.folder
-        ),
+        aggregate=aggregate,
         deadline_s=settings.network.round_deadline_s,
         folder=folder,
         capture=capture,
@@ -299,12 +307,13 @@ def _advance(federation: Federation, work: RoundWork, frames: list[Frame]) -> No
     header, model, history = work.broadcast.payload, federation.model, federation.history
     if work.capture is not None:
         work.capture.keep(header, work.state.round, "server", _codes(header, frames))
-    if federation.settings.added_to == "broadcast":
-        if history is None:
-            decode_broadcast(header, frames, model)
-        else:
-            model[:] = history.held
-    work.aggregate.apply(model, model)
+    if federation.settings.added_to == "exact":
+        work.aggregate.apply(model, model)
+    elif history is not None:
+        work.aggregate.apply(history.held, model)
+    else:
+        for part, values in broadcast_values(header, frames):
+            work.aggregate.apply(values, model, part)
 
 
 def _codes(header: Payload, frames: list[Frame]) -> bytes:

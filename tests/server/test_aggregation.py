@@ -58,7 +58,11 @@ def rounds(draw: st.DrawFn) -> list[Update]:
 
 def aggregate_for(updates: Sequence[Update], spool: Path) -> Aggregate:
     spec = updates[0].sent.header.spec
-    return Aggregate(spec, sum(update.examples for update in updates), spool)
+    return empty(spec, sum(update.examples for update in updates), spool)
+
+
+def empty(spec: ModelSpec, examples: int, spool: Path) -> Aggregate:
+    return Aggregate(spec, examples, spool, np.zeros(spec.parameters, np.int64))
 
 
 def fold_all(aggregate: Aggregate, updates: Sequence[Update]) -> None:
@@ -202,7 +206,7 @@ def test_the_mean_is_added_to_the_base(tmp_path: Path) -> None:
 
 
 def test_without_any_update_the_base_stays(tmp_path: Path) -> None:
-    aggregate = Aggregate(SPEC, 100, tmp_path)
+    aggregate = empty(SPEC, 100, tmp_path)
     base = np.arange(SPEC.parameters, dtype=np.float32)
     out = np.empty_like(base)
     aggregate.apply(base, out)
@@ -210,11 +214,26 @@ def test_without_any_update_the_base_stays(tmp_path: Path) -> None:
 
 
 def test_the_weights_of_those_who_finished_are_the_whole(tmp_path: Path) -> None:
-    aggregate = Aggregate(ModelSpec((TensorSpec("t", (1,)),)), 1000, tmp_path)
+    aggregate = empty(ModelSpec((TensorSpec("t", (1,)),)), 1000, tmp_path)
     fold_all(aggregate, [one_update([0.25], 32, 4)])
     out = np.zeros(1, np.float32)
     aggregate.apply(out, out)
     assert out.tolist() == [0.25]
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+def test_the_model_may_take_the_place_of_the_sum_part_by_part(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ends = np.cumsum([0, *sizes]).tolist()
+    spec = ModelSpec((TensorSpec("t", (ends[-1],)),))
+    sums = rng.integers(-(2**50), 2**50, ends[-1])
+    base = rng.standard_normal(ends[-1], np.float32)
+    expected, shared = np.empty_like(base), sums.copy()
+    Aggregate(spec, 3, Path(), sums).apply(base, expected)
+    model = shared.view(np.float32)[: ends[-1]]
+    for part in map(slice, ends, ends[1:]):
+        Aggregate(spec, 3, Path(), shared).apply(base[part], model, part)
+    assert model.tobytes() == expected.tobytes()
 
 
 # ---- Refusals --------------------------------------------------------------
@@ -261,7 +280,7 @@ def test_a_bad_chunk_is_refused_and_changes_nothing(
 ) -> None:
     # 21 values of 3 bits, 8 bytes, then 5 raw values, 20 bytes; the first group is there.
     header = payload.plan_payload(SPEC, (3, 32), [Range(-1.0, 1.0), Range(-1.0, 1.0)])
-    aggregate = Aggregate(SPEC, 10, tmp_path)
+    aggregate = empty(SPEC, 10, tmp_path)
     contribution = Contribution(aggregate, header, 4)
     contribution.add(pb.Chunk(data=b"\xff\x00\xaa"))
     before = aggregate.total.tobytes()
@@ -279,4 +298,4 @@ def test_a_bad_chunk_is_refused_and_changes_nothing(
 def test_a_range_that_the_sum_cannot_hold_is_refused(tmp_path: Path, bounds: Range) -> None:
     header = payload.plan_payload(SPEC, (3, 32), [bounds, bounds])
     with refused(pb.REFUSAL_REASON_OUT_OF_RANGE, "tensor weight: the update reaches 65537"):
-        Contribution(Aggregate(SPEC, 10, tmp_path), header, 4)
+        Contribution(empty(SPEC, 10, tmp_path), header, 4)
