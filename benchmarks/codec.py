@@ -39,8 +39,6 @@ from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Grid, Key, Range, range_
 VALUES = 8_000_000
 REPEATS = 9
 BASELINE_REPEATS = 2
-# They take seconds each.
-BASELINE_WIDTHS = (1, 4, 8)
 THREADS = os.cpu_count() or 1
 KEY = Key(1, 2)
 
@@ -104,8 +102,8 @@ class Row:
     quantize: Speed
     dequantize: Speed
     accumulate: Speed
-    packbits_gb_s: float | None
-    bitarray_gb_s: float | None
+    packbits_gb_s: float
+    bitarray_gb_s: float
 
 
 @dataclass(frozen=True)
@@ -208,12 +206,11 @@ def measure_baseline(
 
 def measure_width(arrays: Arrays, bits: int, pool: ThreadPoolExecutor) -> Row:
     arrays.quantize(slice(0, VALUES), bits)
-    slow = bits in BASELINE_WIDTHS
     return Row(
         bits,
         **measure(arrays, bits, pool),
-        packbits_gb_s=measure_baseline(pack_with_packbits, arrays, bits) if slow else None,
-        bitarray_gb_s=measure_baseline(pack_with_bitarray, arrays, bits) if slow else None,
+        packbits_gb_s=measure_baseline(pack_with_packbits, arrays, bits),
+        bitarray_gb_s=measure_baseline(pack_with_bitarray, arrays, bits),
     )
 
 
@@ -253,10 +250,8 @@ def table(rows: list[Row]) -> Table:
                 f"{speed.all_threads_gb_s:.1f} (x{speed.gain_of_threads:.1f})"
                 for speed in speeds
             ),
-            *(
-                "-" if speed is None else f"{speed:.2f}"
-                for speed in (row.packbits_gb_s, row.bitarray_gb_s)
-            ),
+            f"{row.packbits_gb_s:.2f}",
+            f"{row.bitarray_gb_s:.2f}",
         )
     return result
 

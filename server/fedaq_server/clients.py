@@ -12,7 +12,7 @@ from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 
 # Chunks of one client that wait to be folded in; more stay with the sender.
-INBOX = 1
+INBOX = 2
 
 
 class Stream(Protocol):

@@ -15,7 +15,6 @@ from fedaq.terminal import console
 from fedaq_server.display import Display
 from fedaq_server.federation import Run, serve
 from fedaq_server.folder import results_folder
-from fedaq_server.memory import keep_memory_small
 
 
 def run_server(
@@ -30,7 +29,6 @@ def run_server(
     FedaqError
         If too few clients connect in time.
     """
-    keep_memory_small()
     settings = load_settings(config=config, flags=flags, assignments=assignments)
     show_run(settings, out, lambda run, display: serve(run, display.on_listening))
 
