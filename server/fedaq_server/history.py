@@ -101,8 +101,10 @@ class History:
         holds : bytes
             Digest of what the client holds; empty for nothing.
         """
+        if holds == self.digest:
+            return UP_TO_DATE
         missed: list[Difference] = []
-        known = holds == self.digest
+        known = False
         for difference in reversed(self._differences):
             if known:
                 break

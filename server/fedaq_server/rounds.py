@@ -110,8 +110,6 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
                 if work.differences is not None:
                     await work.differences.advanced
             frames = await work.broadcast.coded()
-            if work.differences is not None:
-                await work.differences.advanced
             await asyncio.to_thread(_advance, federation, work, frames)
             evaluation = await asyncio.to_thread(federation.evaluate)
             downlink = await _downlink(work)
