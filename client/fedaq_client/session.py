@@ -262,7 +262,7 @@ class Session:
         self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome
     ) -> Iterator[pb.Chunk]:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
-        for offset, length in update.chunks(welcome.chunk_bytes):
+        for offset, length in update.chunks(plan.chunk_bytes):
             values_at = self.learner.weights.__getitem__
             codes = payload.encode_chunk(update, values_at, keys, offset, length)
             yield chunks.to_chunk(update, self._round, offset, codes, squeeze=plan.entropy)

@@ -267,7 +267,12 @@ class NetworkSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535, description="0: any free port")
-    chunk_bytes: int = Field(128 * 1024, ge=1024, le=2 * 1024 * 1024)
+    chunk_bytes: int = Field(
+        256 * 1024,
+        ge=1024,
+        le=2 * 1024 * 1024,
+        description="the largest; with more than 25 clients less, to keep the server's memory",
+    )
     heartbeat_interval_s: float = Field(5.0, gt=0)
     join_timeout_s: float = Field(300.0, gt=0, description="waiting for the clients")
     round_deadline_s: float = Field(600.0, gt=0)

@@ -11,8 +11,8 @@ from fedaq.errors import FedaqError, ProtocolError
 from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 
-# Chunks of one client that wait to be folded in; more stay with the sender.
-INBOX = 2
+# Chunks of one client that wait for the one that is folded in; more stay with the sender.
+INBOX = 1
 
 
 class Stream(Protocol):

@@ -33,7 +33,7 @@ class RoundWork:
     folder : Executor
         One worker: folding is serial, so the running sum needs no lock.
     chunk_bytes : int
-        The largest chunk that a client may send.
+        The largest chunk, of either side.
     squeeze : bool
         Whether updates are entropy-coded.
     differences : Differences, optional
@@ -130,6 +130,7 @@ async def _send_model(client: Client, work: RoundWork) -> None:
         payloads=payloads,
         entropy=work.squeeze,
         prove=work.differences is not None,
+        chunk_bytes=work.chunk_bytes,
     )
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, work):

@@ -15,6 +15,7 @@ from fedaq.terminal import console
 from fedaq_server.display import Display
 from fedaq_server.federation import Run, serve
 from fedaq_server.folder import results_folder
+from fedaq_server.memory import share_one_arena
 
 
 def run_server(
@@ -29,6 +30,7 @@ def run_server(
     FedaqError
         If too few clients connect in time.
     """
+    share_one_arena()
     settings = load_settings(config=config, flags=flags, assignments=assignments)
     show_run(settings, out, lambda run, display: serve(run, display.on_listening))
 

@@ -35,6 +35,8 @@ from fedaq_server.wire import WireCounter
 log = logging.getLogger(__name__)
 
 NOTICE_S = 1.0
+# For the chunks of all clients together; each has a few on their way at any time.
+CHUNK_MEMORY_BYTES, LEAST_CHUNK_BYTES = 50 * 128 * 1024, 64 * 1024
 # Values that show a scheme how long codes will be, of all tensors and of each at least.
 SAMPLE, LEAST_SAMPLE = 2**17, 2**8
 
@@ -203,13 +205,14 @@ async def _begin(
     spreads = state.downlink_ranges
     grant = checked(plan.downlink, spreads, federation.spec)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
+    chunk_bytes = _chunk_bytes(settings.network.chunk_bytes, len(clients))
     source = Source(
         _going_down(federation),
         settings.seed,
         state.round,
         b"" if history is None else history.digest,
         settings.entropy,
-        settings.network.chunk_bytes,
+        chunk_bytes,
     )
     broadcast = await begin_broadcast(
         payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps),
@@ -235,10 +238,14 @@ async def _begin(
         deadline_s=settings.network.round_deadline_s,
         folder=folder,
         capture=capture,
-        chunk_bytes=settings.network.chunk_bytes,
+        chunk_bytes=chunk_bytes,
         squeeze=settings.entropy,
         differences=differences,
     )
+
+
+def _chunk_bytes(largest: int, clients: int) -> int:
+    return min(largest, max(CHUNK_MEMORY_BYTES // clients, LEAST_CHUNK_BYTES))
 
 
 async def _advance_history(

@@ -109,7 +109,6 @@ class Admission:
                     momentum=self.training.momentum,
                 ),
                 heartbeat_interval_s=network.heartbeat_interval_s,
-                chunk_bytes=network.chunk_bytes,
             )
         )
 

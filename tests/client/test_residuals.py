@@ -156,13 +156,14 @@ def welcome() -> pb.ServerMessage:
             seed=1,
             training=pb.Training(local_epochs=1, batch_size=1, learning_rate=0.1, momentum=0.5),
             heartbeat_interval_s=1000.0,
-            chunk_bytes=1024,
         )
     )
 
 
 def plan(number: int) -> pb.ServerMessage:
-    return pb.ServerMessage(plan=pb.RoundPlan(round=number, rounds=9, entropy=True, prove=True))
+    return pb.ServerMessage(
+        plan=pb.RoundPlan(round=number, rounds=9, entropy=True, prove=True, chunk_bytes=1024)
+    )
 
 
 def model_of(number: int, header: Payload, flat: Floats, base: bytes = b"") -> list[Any]:
