@@ -1,6 +1,9 @@
 """The errors that a person or a peer is meant to read."""
 
-from fedaq.v1 import federation_pb2 as pb
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a command that only prints its help does without protobuf
+    from fedaq.v1 import federation_pb2 as pb
 
 
 class FedaqError(Exception):
@@ -29,6 +32,6 @@ class ProtocolError(FedaqError):
         One sentence for the peer's operator.
     """
 
-    def __init__(self, reason: pb.RefusalReason, message: str) -> None:
+    def __init__(self, reason: "pb.RefusalReason", message: str) -> None:
         super().__init__(message)
         self.reason = reason

@@ -89,7 +89,7 @@ AT_ONCE = {
     "a flag without a value": ("run --rounds", "--rounds", "--help"),
     "a superfluous word": ("run now", "(now)", "see fedaq run --help"),
     "no path to inspect": ("inspect", "Missing argument", "see fedaq inspect --help"),
-    "a bad number": ("run --rounds ten", "--rounds", "valid integer", "see fedaq run --help"),
+    "a bad number": ("run --rounds ten", "--rounds", "valid int", "see fedaq run --help"),
     "an unknown engine": ("run --engine steam", "--engine", "see fedaq run --help"),
     "negative rounds": ("run --rounds -1", "--rounds", "greater than or equal to 1 (got -1)"),
     "no clients": ("run --clients 0", "--clients", "(got 0)"),
