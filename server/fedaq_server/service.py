@@ -86,13 +86,17 @@ class Admission:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"{name} has {join.examples} training examples; it needs 1 to {MAX_EXAMPLES}",
             )
-        if name in self.roster:
+        self._check_model(join.model)
+        client = Client(
+            name, join.examples, self._radio(join), stream, join.holds, process=join.process
+        )
+        present = self.roster.get(name)
+        if present is not None and not (join.process and join.process == present.process):
             raise JoinRefusedError(
                 grpc.StatusCode.ALREADY_EXISTS,
                 f"a client named {name} is connected already; give each client its own --name",
             )
-        self._check_model(join.model)
-        return Client(name, join.examples, self._radio(join), stream, join.holds)
+        return client
 
     def welcome(self) -> pb.ServerMessage:
         """Return the message that lets a client in."""
@@ -164,7 +168,10 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
         while True:
             async with asyncio.timeout(patience_s):
                 message = await stream.read()
-            if message is None or message.WhichOneof("kind") == "leave":
+            if message is None:
+                break
+            if message.WhichOneof("kind") == "leave":
+                client.left = True
                 break
             if message.WhichOneof("kind") != "heartbeat":
                 await admission.roster.heard_of(client)
