@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos.wiretap import Tap
 from system.commands import free_port
 
+MARK = "STARTED_BY_CHAOS"
 SHARE = 0.3
 LIMIT_S = 1500.0
 POLL_S = 0.02
@@ -103,6 +104,7 @@ class Federation:
             return await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "fedaq", *arguments,
                 stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=file,
+                env={**os.environ, MARK: str(self.folder)},
             )  # fmt: skip
 
     def committed(self) -> int:
@@ -122,7 +124,7 @@ class Federation:
             with suppress(OSError):
                 status = Path(f"/proc/{pid}/status").read_text()
                 rss_kb = int(status.partition("VmRSS:")[2].split()[0])
-                fds = len(os.listdir(f"/proc/{pid}/fd"))
+                fds = len(list(Path(f"/proc/{pid}/fd").iterdir()))
                 self.samples.append(Sample(pid, number, rss_kb / 1024, fds))
 
     async def end(self) -> None:
@@ -258,7 +260,8 @@ def _transfers(federation: Federation) -> list[tuple[int, str, str, int]]:
     """Return (round, client, direction, bytes) of the transfers of counted updates."""
     with closing(sqlite3.connect(federation.folder / "run" / "ledger.sqlite")) as db:
         return db.execute(
-            "SELECT t.round, t.client, t.direction, t.payload_bytes FROM transfers t JOIN transfers u "
+            "SELECT t.round, t.client, t.direction, t.payload_bytes "
+            "FROM transfers t JOIN transfers u "
             "ON u.round = t.round AND u.client = t.client "
             "WHERE u.direction = 'uplink' AND u.counted = 1"
         ).fetchall()
@@ -304,13 +307,12 @@ def _growth(federation: Federation) -> tuple[float, int, int]:
 
 
 def _left_processes(federation: Federation) -> list[str]:
-    """Return processes that speak of this run and are still there."""
+    """Return processes that were started for this run, or by those, and are still there."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                if "fedaq" in words and str(federation.folder) in words:
+                if f"{MARK}={federation.folder}".encode() in (entry / "environ").read_bytes():
                     found.append(entry.name)
     return found
 
