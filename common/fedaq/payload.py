@@ -356,7 +356,7 @@ def decode_chunk(
         out = flat[start : start + piece.values]
         if code.grid is None:
             values = raw_values(codes[piece.data])
-            raw_range(values)
+            raw_spread(values)
             np.copyto(out, out + values if add else values)
         elif add:
             values = np.empty_like(out)
@@ -392,8 +392,8 @@ def raw_values(data: NDArray[np.uint8]) -> Floats:
     return np.require(data.view("<f4"), np.float32, "A")
 
 
-def raw_range(values: Floats) -> Range:
-    """Return the range of raw values that a peer sent.
+def raw_spread(values: Floats) -> Spread:
+    """Return the spread of raw values that a peer sent.
 
     Raises
     ------
@@ -401,7 +401,7 @@ def raw_range(values: Floats) -> Range:
         If one of them is NaN or infinite.
     """
     try:
-        return quantizer.value_range(values)
+        return quantizer.tensor_spread(values)
     except NotFiniteError as error:
         raise ProtocolError(pb.REFUSAL_REASON_NOT_FINITE, f"raw tensor: {error}") from None
 
