@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, chunks, model, payload
 from fedaq.energy import RadioCost
-from fedaq.errors import FedaqError, NotFiniteError
+from fedaq.errors import FedaqError, NotFiniteError, printable
 from fedaq.payload import Payload
 from fedaq.quantizer import Spread, is_width
 from fedaq.tasks import Training
@@ -18,6 +18,10 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
+
+# What a server may ask for; its settings allow no more.
+MOST_EPOCHS, LARGEST_BATCH, LARGEST_CHUNK_BYTES = 10_000, 1_000_000, 2 * 1024 * 1024
+SHORTEST_INTERVAL_S = 0.001
 
 
 class Link(Protocol):
@@ -92,7 +96,9 @@ class Session:
         """
         try:
             await self.link.send(self._join())
-            await self._all_rounds((await self._expect("welcome")).welcome)
+            welcome = (await self._expect("welcome")).welcome
+            _check_welcome(welcome)
+            await self._all_rounds(welcome)
         except FinishedError as finish:
             with suppress(FedaqError):
                 await self.link.send(pb.ClientMessage(leave=pb.Leave(reason="the run is over")))
@@ -113,6 +119,10 @@ class Session:
 
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
+        if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
+            raise FedaqError(
+                f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be"
+            )
         try:
             downlink_bits = await self._receive_models(plan)
             training = Training(
@@ -165,6 +175,7 @@ class Session:
                 chunk.offset != received
                 or code_bytes == 0
                 or received + code_bytes > header.code_bytes
+                or len(chunk.data) > code_bytes
             ):
                 raise FedaqError("the server sent a chunk of the model out of place")
             received += code_bytes
@@ -284,11 +295,11 @@ class Session:
                 raise FedaqError("the server closed the stream")
             got = message.WhichOneof("kind")
             if got == "finish":
-                raise FinishedError(message.finish.reason)
+                raise FinishedError(printable(message.finish.reason))
             if got == "refusal":
                 # The next plan is due when this round is over already.
                 if message.refusal.round == self._round and kind != "plan":
-                    raise RefusedError(message.refusal.message)
+                    raise RefusedError(printable(message.refusal.message))
                 continue
             if got == kind:
                 return message
@@ -321,6 +332,26 @@ class Session:
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
             )
+        )
+
+
+def _check_welcome(welcome: pb.Welcome) -> None:
+    asked = welcome.training
+    if not (
+        1 <= asked.local_epochs <= MOST_EPOCHS
+        and 1 <= asked.batch_size <= LARGEST_BATCH
+        and 0 < asked.learning_rate < inf
+        and 0 <= asked.momentum < 1
+    ):
+        raise FedaqError(
+            f"the server asks for {asked.local_epochs} epochs in batches of {asked.batch_size} "
+            f"with learning rate {asked.learning_rate:g} and momentum {asked.momentum:g}, "
+            "which cannot be"
+        )
+    if not SHORTEST_INTERVAL_S <= welcome.heartbeat_interval_s < inf:
+        raise FedaqError(
+            f"the server asks for a heartbeat every {welcome.heartbeat_interval_s:g} s, "
+            "which cannot be"
         )
 
 

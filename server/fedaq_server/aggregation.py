@@ -132,7 +132,7 @@ class Contribution:
             if code.grid is not None:
                 # A rounded step may lift the last code a little above the range.
                 bounds = code.bounds or Range(code.grid.lo, code.grid.hi)
-                _check_magnitude(tensor.name, bounds)
+                check_magnitude(tensor.name, bounds)
         self._aggregate = aggregate
         self._payload = header
         self._examples = examples
@@ -203,7 +203,7 @@ class Contribution:
                 squares += _squares(code.grid, codes[piece.data], piece.values)
                 continue
             spread = payload.raw_spread(payload.raw_values(codes[piece.data]))
-            _check_magnitude(self._payload.spec.tensors[piece.tensor].name, spread)
+            check_magnitude(self._payload.spec.tensors[piece.tensor].name, spread)
             squares += piece.values * (spread.mean**2 + spread.deviation**2)
         return squares
 
@@ -230,7 +230,14 @@ def fixed_point(grid: Grid, examples: int, exponent: int) -> tuple[int, int, int
     return origin, slope, shift
 
 
-def _check_magnitude(name: str, bounds: Range) -> None:
+def check_magnitude(name: str, bounds: Range) -> None:
+    """Refuse a range that reaches beyond `LARGEST_VALUE`.
+
+    Raises
+    ------
+    ProtocolError
+        If it does.
+    """
     if max(-bounds.lo, bounds.hi) > LARGEST_VALUE:
         raise ProtocolError(
             pb.REFUSAL_REASON_OUT_OF_RANGE,

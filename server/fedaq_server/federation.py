@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fedaq.tasks import Task, Training, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import service
 from fedaq_server.clients import Roster
+from fedaq_server.conduct import Conduct
 from fedaq_server.history import History
 from fedaq_server.record import RoundRecord, replacing, write_run
 from fedaq_server.rounds import Federation, run_rounds
@@ -67,6 +69,7 @@ class Run:
         self.records: list[RoundRecord] = []
         self._on_round = on_round
         self.roster = Roster()
+        self.conduct = Conduct(settings.limits)
         self.federation = Federation(
             settings=settings,
             spec=self.spec,
@@ -77,12 +80,18 @@ class Run:
             first_ranges=tensor_spreads(self.spec, model.__getitem__),
             scheme=scheme,
             roster=self.roster,
+            conduct=self.conduct,
             evaluate=lambda: self.task.evaluate(module, test_data),
             folder=folder,
             on_round=self._record,
         )
         self.admission = service.Admission(
-            self.spec, settings, self.training, f"{settings.task}-{settings.seed}", self.roster
+            self.spec,
+            settings,
+            self.training,
+            f"{settings.task}-{settings.seed}",
+            self.roster,
+            self.conduct,
         )
 
     async def rounds(self, wire: WireCounter) -> None:
@@ -128,6 +137,7 @@ class Run:
             "seed": self.settings.seed,
             "clients": self.settings.clients,
             "parameters": self.spec.parameters,
+            "shut_out": [asdict(entry) for entry in self.conduct.shut_out.values()],
             # Where it listened is nobody's concern later, and differs between equal runs.
             "settings": self.settings.model_dump(
                 mode="json", exclude={"network": {"host", "port"}}

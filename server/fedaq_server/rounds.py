@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,11 @@ from fedaq_server.aggregation import Aggregate
 from fedaq_server.broadcast import Broadcast, Frame, Source, begin_broadcast, broadcast_values
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
+from fedaq_server.conduct import Conduct, blame, is_fault
 from fedaq_server.exchange import Differences, Report, RoundWork, exchange
 from fedaq_server.history import UP_TO_DATE, CatchUp, History
 from fedaq_server.record import Downlink, RoundRecord, measure
+from fedaq_server.robust import Robust
 from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked
 from fedaq_server.wire import WireCounter
 
@@ -73,6 +76,7 @@ class Federation:
     first_ranges: tuple[Spread, ...]
     scheme: Scheme
     roster: Roster
+    conduct: Conduct
     evaluate: Callable[[], Evaluation]
     folder: Path
     on_round: Callable[[RoundRecord], None]
@@ -100,19 +104,21 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             started = time.monotonic()
             catch_ups = _catch_ups(federation, clients)
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
-            state = _state(federation, number, clients, spreads, catch_ups)
+            weights = _weights(settings, clients)
+            state = _state(federation, number, clients, weights, spreads, catch_ups)
             plan = federation.scheme.plan(state)
             if plan is None:
                 break
-            work = await _begin(federation, state, plan, clients, catch_ups, folder)
+            work = await _begin(federation, state, plan, weights, catch_ups, folder)
             try:
-                reports = await _exchange_all(clients, work, federation.roster)
+                reports = await _exchange_all(clients, work, federation)
             finally:
                 # Whoever reported, and also when the run is stopped: it does not outlive the round.
                 if work.differences is not None:
                     await work.differences.advanced
             frames = await work.broadcast.coded()
             await asyncio.to_thread(_advance, federation, work, frames)
+            work.aggregate.close()
             evaluation = await asyncio.to_thread(federation.evaluate)
             downlink = await _downlink(work)
             record = measure(
@@ -151,19 +157,30 @@ def _downlink_samples(federation: Federation) -> tuple[Floats, ...]:
     )
 
 
+def _weights(settings: Settings, clients: list[Client]) -> dict[str, int]:
+    """Return the weights of the clients' updates: what they hold, within a limit to claims."""
+    if settings.aggregation != "mean":
+        return {client.name: 1 for client in clients}
+    # The lower one, so that of two clients neither can lift the limit.
+    median = median_low(client.examples for client in clients)
+    most = int(settings.limits.examples_factor * median)
+    return {client.name: min(client.examples, most) for client in clients}
+
+
 def _state(
     federation: Federation,
     number: int,
     clients: list[Client],
+    weights: Mapping[str, int],
     spreads: tuple[Spread, ...],
     catch_ups: Mapping[str, CatchUp],
 ) -> RoundState:
     settings = federation.settings
-    examples = sum(client.examples for client in clients)
+    total = sum(weights.values())
     states = {
         client.name: ClientState(
             client.name,
-            client.examples / examples,
+            weights[client.name] / total,
             client.radio or settings.energy.radio_cost(settings.seed, client.name, number),
             client.ranges,
         )
@@ -197,7 +214,7 @@ async def _begin(
     federation: Federation,
     state: RoundState,
     plan: Plan,
-    clients: list[Client],
+    weights: Mapping[str, int],
     catch_ups: Mapping[str, CatchUp],
     folder: ThreadPoolExecutor,
 ) -> RoundWork:
@@ -205,7 +222,7 @@ async def _begin(
     spreads = state.downlink_ranges
     grant = checked(plan.downlink, spreads, federation.spec)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
-    chunk_bytes = _chunk_bytes(settings.network.chunk_bytes, len(clients))
+    chunk_bytes = _chunk_bytes(settings.network.chunk_bytes, len(weights))
     source = Source(
         _going_down(federation),
         settings.seed,
@@ -225,8 +242,7 @@ async def _begin(
         advanced = asyncio.ensure_future(_advance_history(history, broadcast, folder))
         differences = Differences(history, catch_ups, advanced)
     capture = Capture(federation.folder / "payloads") if settings.capture else None
-    examples = sum(client.examples for client in clients)
-    aggregate = Aggregate(federation.spec, examples, federation.folder, federation.total)
+    aggregate = _aggregate(federation, weights)
     # Behind all coding of the broadcast, which reads the model, and before any update.
     folder.submit(aggregate.clear)
     return RoundWork(
@@ -241,11 +257,22 @@ async def _begin(
         chunk_bytes=chunk_bytes,
         squeeze=settings.entropy,
         differences=differences,
+        weights=weights,
+        norm_limit=federation.conduct.norm_limit(),
     )
 
 
 def _chunk_bytes(largest: int, clients: int) -> int:
     return min(largest, max(CHUNK_MEMORY_BYTES // clients, LEAST_CHUNK_BYTES))
+
+
+def _aggregate(federation: Federation, weights: Mapping[str, int]) -> Aggregate | Robust:
+    settings = federation.settings
+    if settings.aggregation == "mean":
+        return Aggregate(
+            federation.spec, sum(weights.values()), federation.folder, federation.total
+        )
+    return Robust(federation.spec, federation.folder, settings.aggregation, settings.trim)
 
 
 async def _advance_history(
@@ -270,7 +297,9 @@ async def _downlink(work: RoundWork) -> Downlink:
     )
 
 
-async def _exchange_all(clients: list[Client], work: RoundWork, roster: Roster) -> list[Report]:
+async def _exchange_all(
+    clients: list[Client], work: RoundWork, federation: Federation
+) -> list[Report]:
     """Return the reports of the clients that finished in time, in the order of their names."""
     tasks = {asyncio.create_task(exchange(client, work)): client for client in clients}
     try:
@@ -279,16 +308,33 @@ async def _exchange_all(clients: list[Client], work: RoundWork, roster: Roster) 
         # Also when the run is stopped: no exchange outlives its round.
         late = [task for task in tasks if task.cancel()]
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    reports = []
+    reports, refused = [], []
     for client, result in zip(clients, results, strict=True):
         if isinstance(result, Report):
             reports.append(result)
         elif isinstance(result, ProtocolError | DisconnectedError):
             log.warning("round %d: %s left out: %s", work.state.round, client.name, result)
+            if isinstance(result, ProtocolError):
+                refused.append((client, result))
         elif not isinstance(result, asyncio.CancelledError):
             raise result
-    await asyncio.gather(*(_set_aside(tasks[task], work, roster) for task in late))
+    await _judge(federation, work, refused)
+    await asyncio.gather(*(_set_aside(tasks[task], work, federation.roster) for task in late))
     return reports
+
+
+async def _judge(
+    federation: Federation, work: RoundWork, refused: list[tuple[Client, ProtocolError]]
+) -> None:
+    """Count what was refused against those whose fault it was."""
+    conduct = federation.conduct
+    conduct.learn_norms(work.norms.values())
+    too_long = sum(error.reason == pb.REFUSAL_REASON_NORM for _, error in refused)
+    # Where most are too long, it is the limit that is wrong.
+    norms_forgiven = 2 * too_long > len(work.norms)
+    for client, error in refused:
+        if is_fault(error) and not (norms_forgiven and error.reason == pb.REFUSAL_REASON_NORM):
+            await blame(conduct, federation.roster, client, str(error))
 
 
 async def _set_aside(client: Client, work: RoundWork, roster: Roster) -> None:
