@@ -55,8 +55,10 @@ class Client:
         Digest of the model that it has shown to hold; empty for none.
     round : int
         The last that was opened to it; 0 before.
-    expelled : Event
-        Set once the server parts with it, for the reason in `parting`.
+    reader : Task, optional
+        Reads its stream; is cancelled where the server parts with the client.
+    parting : str
+        Why the server does.
     """
 
     name: str
@@ -67,7 +69,7 @@ class Client:
     ranges: tuple[Spread, ...] | None = None
     last_seen: float = field(default_factory=time.monotonic)
     round: int = 0
-    expelled: asyncio.Event = field(default_factory=asyncio.Event)
+    reader: "asyncio.Task[None] | None" = None
     parting: str = ""
     _granted: int = 0
     _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
@@ -226,8 +228,9 @@ class Roster:
     async def expel(self, client: Client, reason: str) -> None:
         """Forget a client at once, and have its stream ended for this reason."""
         client.parting = reason
-        client.expelled.set()
         await self.remove(client)
+        if client.reader is not None and client.reader is not asyncio.current_task():
+            client.reader.cancel()
 
     def set_aside(self, client: Client) -> None:
         """Begin rounds without this client until it is heard of."""

@@ -104,7 +104,7 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             started = time.monotonic()
             catch_ups = _catch_ups(federation, clients)
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
-            weights = _weights(settings, clients)
+            weights = weights_of(settings, clients)
             state = _state(federation, number, clients, weights, spreads, catch_ups)
             plan = federation.scheme.plan(state)
             if plan is None:
@@ -157,7 +157,7 @@ def _downlink_samples(federation: Federation) -> tuple[Floats, ...]:
     )
 
 
-def _weights(settings: Settings, clients: list[Client]) -> dict[str, int]:
+def weights_of(settings: Settings, clients: list[Client]) -> dict[str, int]:
     """Return the weights of the clients' updates: what they hold, within a limit to claims."""
     if settings.aggregation != "mean":
         return {client.name: 1 for client in clients}

@@ -168,27 +168,24 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
     # Listed before anything is awaited, or two of one name could pass. The welcome still
     # goes first: a stream writes in the order of the calls.
     admission.roster.add(client)
-    ends: set[asyncio.Task[Any]] = set()
+    client.reader = asyncio.current_task()
     try:
         await client.send(admission.welcome())
         await admission.roster.announce()
         log.info("%s joined with %d examples", client.name, client.examples)
-        listening = asyncio.create_task(_listen(admission, client, patience_s))
-        ends = {listening, asyncio.create_task(client.expelled.wait())}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if client.expelled.is_set():
-            raise JoinRefusedError(grpc.StatusCode.PERMISSION_DENIED, client.parting)
-        await listening
+        await _listen(admission, client, patience_s)
     except JoinRefusedError as refusal:
         if refusal.code in FAULTS:
             await blame(admission.conduct, admission.roster, client, str(refusal))
         raise
     except DisconnectedError:
         pass
+    except asyncio.CancelledError:
+        if not client.parting:
+            raise
+        client.reader.uncancel()  # type: ignore[union-attr]
+        raise _parted(client) from None
     finally:
-        for end in ends:
-            end.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
         await admission.roster.remove(client)
 
 
@@ -227,6 +224,12 @@ async def _listen(admission: Admission, client: Client, patience_s: float) -> No
         error = await client.deliver(message)
         if error is not None and is_fault(error):
             await blame(admission.conduct, admission.roster, client, str(error))
+            if client.parting:
+                raise _parted(client)
+
+
+def _parted(client: Client) -> JoinRefusedError:
+    return JoinRefusedError(grpc.StatusCode.PERMISSION_DENIED, client.parting)
 
 
 def _silent(patience_s: float) -> JoinRefusedError:
