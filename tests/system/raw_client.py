@@ -49,7 +49,7 @@ class RawClient:
     async def send(self, message: pb.ClientMessage | bytes) -> None:
         """Send a message, or bytes that are none; if the stream has ended, `status` tells why."""
         frame = message if isinstance(message, bytes) else message.SerializeToString()
-        with suppress(grpc.aio.AioRpcError):
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             async with asyncio.timeout(PATIENCE_S):
                 await self._call.write(frame)
 
