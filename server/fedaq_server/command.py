@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+from fedaq.options import Aggregation, Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
 
 
 def server(
@@ -13,6 +13,7 @@ def server(
     clients: Clients = None,
     rounds: Rounds = None,
     scheme: Scheme = None,
+    aggregation: Aggregation = None,
     seed: Seed = None,
     out: Out = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
@@ -35,6 +36,7 @@ def server(
             "clients": clients,
             "rounds": rounds,
             "scheme": scheme,
+            "aggregation": aggregation,
             "seed": seed,
             "network.host": host,
             "network.port": port,

@@ -4,10 +4,10 @@ What is remembered is plain data, so that a run that is resumed can go on with i
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from statistics import median
+from statistics import median, median_low
 
 from fedaq.errors import ProtocolError
 from fedaq.settings import LimitsSettings
@@ -54,12 +54,28 @@ class Conduct:
     shut_out : dict of str to ShutOut
     medians : list of float
         The median L2 norms of the updates of the last rounds.
+    capped : set of str
+        Clients that were told of for holding more than the limit of weights allows.
     """
 
     limits: LimitsSettings
     strikes: dict[str, int] = field(default_factory=dict)
     shut_out: dict[str, ShutOut] = field(default_factory=dict)
     medians: list[float] = field(default_factory=list)
+    capped: set[str] = field(default_factory=set)
+
+    def weights(self, examples: Mapping[str, int]) -> dict[str, int]:
+        """Return the weights of updates in a mean: what clients say they hold, up to a limit."""
+        # The lower median, so that of two clients neither can lift the limit.
+        most = int(self.limits.examples_factor * median_low(examples.values()))
+        for name in sorted(examples.keys() - self.capped):
+            if examples[name] > most:
+                self.capped.add(name)
+                log.warning(
+                    "%s holds %d examples and counts as %d (limits.examples_factor)",
+                    name, examples[name], most,
+                )  # fmt: skip
+        return {name: min(count, most) for name, count in examples.items()}
 
     def norm_limit(self) -> float:
         """Return the largest norm that an update of the coming round may have.

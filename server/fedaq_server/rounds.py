@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median_low
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +103,7 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             started = time.monotonic()
             catch_ups = _catch_ups(federation, clients)
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
-            weights = weights_of(settings, clients)
+            weights = _weights(federation, clients)
             state = _state(federation, number, clients, weights, spreads, catch_ups)
             plan = federation.scheme.plan(state)
             if plan is None:
@@ -157,14 +156,10 @@ def _downlink_samples(federation: Federation) -> tuple[Floats, ...]:
     )
 
 
-def weights_of(settings: Settings, clients: list[Client]) -> dict[str, int]:
-    """Return the weights of the clients' updates: what they hold, within a limit to claims."""
-    if settings.aggregation != "mean":
+def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
+    if federation.settings.aggregation != "mean":
         return {client.name: 1 for client in clients}
-    # The lower one, so that of two clients neither can lift the limit.
-    median = median_low(client.examples for client in clients)
-    most = int(settings.limits.examples_factor * median)
-    return {client.name: min(client.examples, most) for client in clients}
+    return federation.conduct.weights({client.name: client.examples for client in clients})
 
 
 def _state(

@@ -15,7 +15,7 @@ from fedaq import chunks, payload
 from fedaq.errors import ProtocolError, UserError
 from fedaq.model import ModelSpec
 from fedaq.quantizer import Floats, Range
-from fedaq.settings import LimitsSettings, Settings
+from fedaq.settings import LimitsSettings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 from fedaq_server import bucket
@@ -23,7 +23,6 @@ from fedaq_server.bucket import Bucket
 from fedaq_server.clients import Client
 from fedaq_server.conduct import Conduct, TrainingFailedError, is_fault
 from fedaq_server.federation import Run
-from fedaq_server.rounds import weights_of
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import EndedError, FinishedError, RawClient, raw_client
 
@@ -31,7 +30,7 @@ HONEST = 3
 Act = Callable[[RawClient], Awaitable[None]]
 
 
-def federate(folder: Path, act: Act | None, **flags: Any) -> Run:
+def federate(folder: Path, act: Act | None, *, examples: int = 500, **flags: Any) -> Run:
     """Run honest clients and one that acts to the end of the run."""
     common = {"scheme": "fixed", "fixed__uplink_bits": 3, "fixed__downlink_bits": 6, "rounds": 3}
     settings = settings_of(HONEST + (act is not None), **{**common, **flags})
@@ -39,7 +38,7 @@ def federate(folder: Path, act: Act | None, **flags: Any) -> Run:
     async def mallory(address: str, spec: ModelSpec) -> None:
         assert act is not None
         async with raw_client(address, spec) as client:
-            await client.join(examples=500)
+            await client.join(examples=examples)
             await act(client)
 
     async def live() -> Run:
@@ -274,13 +273,6 @@ def test_a_late_client_may_send_the_rest_of_its_update() -> None:
 # ---- Weights ----------------------------------------------------------------
 
 
-def claiming(*examples: int) -> list[Client]:
-    return [
-        Client(f"c{n}", count, None, None)  # type: ignore[arg-type]
-        for n, count in enumerate(examples)
-    ]
-
-
 @pytest.mark.parametrize(
     ("examples", "weights"),
     [
@@ -290,14 +282,30 @@ def claiming(*examples: int) -> list[Client]:
     ],
 )
 def test_a_claim_is_limited_by_what_others_hold(
-    examples: tuple[int, ...], weights: list[int]
+    examples: tuple[int, ...], weights: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert list(weights_of(Settings(), claiming(*examples)).values()) == weights
+    """Who runs the server is told once."""
+    conduct = Conduct(LimitsSettings(examples_factor=20))
+    claims = {f"c{number}": count for number, count in enumerate(examples)}
+    for _ in range(2):
+        assert list(conduct.weights(claims).values()) == weights
+    assert caplog.text.count("limits.examples_factor") == (max(examples) > 20 * weights[0])
 
 
-def test_in_a_median_all_count_the_same() -> None:
-    settings = Settings(aggregation="median")
-    assert weights_of(settings, claiming(3, 500)) == {"c0": 1, "c1": 1}
+def test_whoever_claims_the_most_does_not_own_the_mean(tmp_path: Path) -> None:
+    """One of four clients moves the model by a quarter of its update of ones."""
+
+    async def act(client: RawClient) -> None:
+        flat = np.ones(client.spec.parameters, np.float32)
+        await send_update(client, (await client.receive("plan")).plan.round, flat)
+        await client.receive("receipt")
+
+    run = federate(
+        tmp_path, act, scheme="fp32", rounds=1, examples=2**40, limits__examples_factor=1
+    )
+    initial = learner(0, HONEST).held
+    moved = run.federation.model - initial
+    assert abs(float(moved.mean()) - 0.25) < 0.05
 
 
 # ---- Norms ------------------------------------------------------------------
