@@ -135,7 +135,8 @@ def accuracy(settings: Settings, hostile: int) -> float:
 
 def show_attacks() -> None:
     print(
-        f"digits, 10 clients, {ROUNDS} rounds, seed 1, norm rule off; {HOSTILE} turn updates (x -8):"
+        f"digits, 10 clients, {ROUNDS} rounds, seed 1, norm rule off, "
+        f"{HOSTILE} turn their updates (x -8):"
     )
     print("| scheme | aggregation | all honest | 2 hostile |\n|---|---|---|---|")
     for name in ("fixed, 8 bits", "fedaq", "fedaq, 0.2 J"):
@@ -149,7 +150,7 @@ def show_attacks() -> None:
 
 # ---- Costs ------------------------------------------------------------------
 
-VALUES, BITS = 10_000_000, 4
+VALUES, BITS = 4_000_000, 4
 
 
 def resident_mib() -> float:
@@ -174,7 +175,7 @@ def show_costs() -> None:
         )
         for offset, length in header.chunks(256 * 1024)
     ]
-    total, out = np.zeros(VALUES, np.int64), np.zeros(VALUES, np.float32)
+    total, out = np.ones(VALUES, np.int64), np.ones(VALUES, np.float32)
     names: list[str] = ["mean", "median", "trimmed_mean"]
     for name in names:
         for clients in (10, 50):

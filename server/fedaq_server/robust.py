@@ -98,13 +98,14 @@ class Robust:
         return values
 
     def _middle_of(self, values: Floats) -> Floats:
-        if self._middle == "median":
-            return np.asarray(np.median(values, axis=0, overwrite_input=True), np.float32)
         clients = len(values)
-        cut = min(trimmed(clients, self._trim), (clients - 1) // 2)
+        cut = (clients - 1) // 2
+        if self._middle == "trimmed_mean":
+            cut = min(cut, trimmed(clients, self._trim))
+        # To select would be slower than to sort along the longer axis, by up to seven times.
         values.sort(axis=0)
-        kept = values[cut : clients - cut]
-        return np.asarray(kept.mean(axis=0, dtype=np.float64), np.float32)
+        middle = values[cut : clients - cut].mean(axis=0, dtype=np.float64)
+        return np.asarray(middle, np.float32)
 
 
 def trimmed(clients: int, trim: float) -> int:

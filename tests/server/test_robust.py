@@ -39,7 +39,7 @@ def contribute(aggregate: Robust, sent: Sent, chunk_bytes: int) -> Contribution:
 def numpy_middle(middle: Middle, updates: list[Floats]) -> Any:
     whole = np.sort(np.stack(updates), axis=0)
     if middle == "median":
-        return np.median(whole, axis=0)
+        return np.median(whole.astype(np.float64), axis=0)
     cut = min(int(np.ceil(TRIM * len(updates))), (len(updates) - 1) // 2)
     return whole[cut : len(updates) - cut].astype(np.float64).mean(axis=0)
 
