@@ -6,6 +6,7 @@ python benchmarks/hostile.py costs       # time and memory of an aggregation
 """
 
 import asyncio
+import logging
 import resource
 import sys
 import time
@@ -30,6 +31,7 @@ from fedaq_server.robust import Middle, Robust
 
 SEEDS = (1, 2)
 ROUNDS = 20
+logging.disable(logging.WARNING)  # every refusal is one
 SCHEMES: dict[str, list[str]] = {
     "fedaq": ["scheme=fedaq"],
     "fedaq, 0.2 J": ["scheme=fedaq", "energy.budget_j=0.2"],

@@ -285,7 +285,7 @@ class LimitsSettings(_Section):
         20.0, ge=1, description="weight of a client, in medians of the round's example counts"
     )
     norm_factor: float = Field(
-        10.0, ge=0, description="norm of an update, in medians of recent rounds; 0: no rule"
+        20.0, ge=0, description="norm of an update, in medians of recent rounds; 0: no rule"
     )
     strikes: int = Field(3, ge=1, description="refusals of its own fault that shut a client out")
     messages_per_s: float = Field(

@@ -24,6 +24,14 @@ FORGIVEN = frozenset(
         pb.REFUSAL_REASON_OTHER_MODEL,
     }
 )
+# What an update may be refused for that follows the protocol.
+OF_VALUES = frozenset(
+    {
+        pb.REFUSAL_REASON_NOT_FINITE,
+        pb.REFUSAL_REASON_OUT_OF_RANGE,
+        pb.REFUSAL_REASON_NORM,
+    }
+)
 # Rounds whose median norms are remembered, and updates that make a median.
 RECENT_ROUNDS, FEWEST_NORMS = 5, 3
 

@@ -26,7 +26,7 @@ from fedaq_server.aggregation import Aggregate
 from fedaq_server.broadcast import Broadcast, Frame, Source, begin_broadcast, broadcast_values
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
-from fedaq_server.conduct import Conduct, blame, is_fault
+from fedaq_server.conduct import OF_VALUES, Conduct, blame, is_fault
 from fedaq_server.exchange import Differences, Report, RoundWork, exchange
 from fedaq_server.history import UP_TO_DATE, CatchUp, History
 from fedaq_server.record import Downlink, RoundRecord, measure
@@ -313,22 +313,24 @@ async def _exchange_all(
                 refused.append((client, result))
         elif not isinstance(result, asyncio.CancelledError):
             raise result
-    await _judge(federation, work, refused)
+    await _judge(federation, work, len(reports), refused)
     await asyncio.gather(*(_set_aside(tasks[task], work, federation.roster) for task in late))
     return reports
 
 
 async def _judge(
-    federation: Federation, work: RoundWork, refused: list[tuple[Client, ProtocolError]]
+    federation: Federation,
+    work: RoundWork,
+    counted: int,
+    refused: list[tuple[Client, ProtocolError]],
 ) -> None:
     """Count what was refused against those whose fault it was."""
     conduct = federation.conduct
     conduct.learn_norms(work.norms.values())
-    too_long = sum(error.reason == pb.REFUSAL_REASON_NORM for _, error in refused)
-    # Where most are too long, it is the limit that is wrong.
-    norms_forgiven = 2 * too_long > len(work.norms)
+    # Where most are refused for their values, it is the model that has gone astray, or the limit.
+    forgiven = sum(error.reason in OF_VALUES for _, error in refused) > counted
     for client, error in refused:
-        if is_fault(error) and not (norms_forgiven and error.reason == pb.REFUSAL_REASON_NORM):
+        if is_fault(error) and not (forgiven and error.reason in OF_VALUES):
             await blame(conduct, federation.roster, client, str(error))
 
 

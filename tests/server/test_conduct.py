@@ -15,7 +15,7 @@ from fedaq import chunks, payload
 from fedaq.errors import ProtocolError, UserError
 from fedaq.model import ModelSpec
 from fedaq.quantizer import Floats, Range
-from fedaq.settings import LimitsSettings
+from fedaq.settings import LimitsSettings, Settings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 from fedaq_server import bucket
@@ -54,6 +54,21 @@ def federate(folder: Path, act: Act | None, *, examples: int = 500, **flags: Any
         return run
 
     return asyncio.run(live())
+
+
+async def federate_learners(
+    folder: Path, settings: Settings, kinds: Sequence[type[Learner]]
+) -> Run:
+    """Run a client of each kind to the end of the run."""
+    async with (
+        live_server(settings, folder, lambda run, record: None) as (run, address),
+        asyncio.TaskGroup() as group,
+    ):
+        for number, kind in enumerate(kinds):
+            part = learner(number, len(kinds))
+            part.__class__ = kind
+            group.create_task(take_part(address, f"c{number}", part))
+    return run
 
 
 def result_of(folder: Path) -> bytes:
@@ -386,20 +401,23 @@ def test_where_most_updates_are_too_long_the_limit_was_wrong(tmp_path: Path) -> 
             return loss
 
     settings = settings_of(3, scheme="fp32", rounds=4, limits__strikes=1)
-
-    async def live() -> Run:
-        async with (
-            live_server(settings, tmp_path, lambda run, record: None) as (run, address),
-            asyncio.TaskGroup() as group,
-        ):
-            for number in range(3):
-                part = learner(number, 3)
-                part.__class__ = Growing
-                group.create_task(take_part(address, f"c{number}", part))
-        return run
-
-    run = asyncio.run(live())
+    run = asyncio.run(federate_learners(tmp_path, settings, [Growing] * 3))
     assert [(r.clients, r.left_out) for r in run.records] == [(3, 0), (0, 3), (3, 0), (3, 0)]
+    assert not run.conduct.strikes
+
+
+def test_where_most_are_out_of_range_the_model_is_at_fault_and_nobody_is_shut_out(
+    tmp_path: Path,
+) -> None:
+    class Astray(Learner):
+        def train(self, *arguments: Any) -> float:
+            loss = super().train(*arguments)
+            self.weights[0] = 1e6
+            return loss
+
+    settings = settings_of(3, scheme="fixed", rounds=3, limits__strikes=1)
+    run = asyncio.run(federate_learners(tmp_path, settings, [Astray, Astray, Learner]))
+    assert [(r.clients, r.left_out) for r in run.records] == [(1, 2)] * 3
     assert not run.conduct.strikes
 
 
@@ -422,19 +440,8 @@ def accuracy_under_attack(folder: Path, hostile: int, aggregation: str, **flags:
         clients, scheme="fixed", rounds=8, aggregation=aggregation, limits__norm_factor=0, **flags
     )
 
-    async def live() -> Run:
-        async with (
-            live_server(settings, folder, lambda run, record: None) as (run, address),
-            asyncio.TaskGroup() as group,
-        ):
-            for number in range(clients):
-                part = learner(number, clients)
-                if number < hostile:
-                    part.__class__ = Turned
-                group.create_task(take_part(address, f"c{number}", part))
-        return run
-
-    return asyncio.run(live()).records[-1].test_accuracy
+    kinds = [Turned] * hostile + [Learner] * (clients - hostile)
+    return asyncio.run(federate_learners(folder, settings, kinds)).records[-1].test_accuracy
 
 
 @pytest.mark.parametrize("aggregation", ["median", "trimmed_mean"])
