@@ -35,6 +35,7 @@ logging.disable(logging.WARNING)  # every refusal is one
 SCHEMES: dict[str, list[str]] = {
     "fedaq": ["scheme=fedaq"],
     "fedaq, 0.2 J": ["scheme=fedaq", "energy.budget_j=0.2"],
+    "fedaq, steps of 0.01": ["scheme=fedaq", "fedaq.uplink_resolution=0.01"],
     "fixed, 8 bits": ["scheme=fixed"],
     "fixed, 1 bit": ["scheme=fixed", "fixed.uplink_bits=1"],
     "feddq": ["scheme=feddq"],
@@ -138,10 +139,10 @@ def accuracy(settings: Settings, hostile: int) -> float:
 def show_attacks() -> None:
     print(
         f"digits, 10 clients, {ROUNDS} rounds, seed 1, norm rule off, "
-        f"{HOSTILE} turn their updates (x -8):"
+        f"{HOSTILE} turn their updates (times -8):"
     )
     print("| scheme | aggregation | all honest | 2 hostile |\n|---|---|---|---|")
-    for name in ("fixed, 8 bits", "fedaq", "fedaq, 0.2 J"):
+    for name in ("fixed, 8 bits", "fedaq, steps of 0.01", "fedaq", "fedaq, 0.2 J"):
         for aggregation in ("mean", "median", "trimmed_mean"):
             settings = settings_of(
                 1, *SCHEMES[name], f"aggregation={aggregation}", "limits.norm_factor=0"
