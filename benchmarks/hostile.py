@@ -27,6 +27,7 @@ from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_server.aggregation import Aggregate, Contribution
 from fedaq_server.federation import Run
+from fedaq_server.ledger import Ledger
 from fedaq_server.robust import Middle, Robust
 
 SEEDS = (1, 2)
@@ -51,7 +52,7 @@ def settings_of(seed: int, *assignments: str) -> Settings:
 
 def federate(settings: Settings) -> Run:
     with TemporaryDirectory() as folder:
-        run = Run(settings, Path(folder), lambda record: None)
+        run = Run(settings, Ledger(Path(folder)), lambda record: None)
         asyncio.run(local.federate(run))
         return run
 
@@ -66,7 +67,7 @@ def greatest_ratio(settings: Settings) -> tuple[float, float]:
     """
     ratios = [0.0]
     with TemporaryDirectory() as folder:
-        run = Run(settings, Path(folder), lambda record: None)
+        run = Run(settings, Ledger(Path(folder)), lambda record: None)
         conduct, examples = run.conduct, list[int]()
         learn, admit = conduct.learn_norms, run.roster.add
 

@@ -14,9 +14,12 @@ from fedaq.v1 import federation_pb2 as pb
 _MISTAKES = (
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.ALREADY_EXISTS,
     grpc.StatusCode.PERMISSION_DENIED,
 )
+
+
+class NameTakenError(FedaqError):
+    """A client of this name is connected: another one, or this one before it was restarted."""
 
 
 class GrpcLink:
@@ -65,6 +68,8 @@ class GrpcLink:
         code, details = await self._call.code(), printable(await self._call.details() or "")
         if code in _MISTAKES:
             return UserError(f"the server refused this client: {details}")
+        if code == grpc.StatusCode.ALREADY_EXISTS:
+            return NameTakenError(f"the server refused this client: {details}")
         return FedaqError(f"the connection broke: {details or code.name}")
 
 
@@ -74,7 +79,7 @@ async def connect(address: str, timeout_s: float) -> AsyncIterator[GrpcLink]:
 
     Raises
     ------
-    UserError
+    FedaqError
         If there is no server within `timeout_s` seconds.
     """
     async with grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
@@ -82,9 +87,9 @@ async def connect(address: str, timeout_s: float) -> AsyncIterator[GrpcLink]:
             async with asyncio.timeout(timeout_s):
                 await channel.channel_ready()
         except TimeoutError:
-            raise UserError(
-                f"no server at {address} within {timeout_s:g} s; is it running, and is the "
-                "address right? (--server host:port)"
+            raise FedaqError(
+                f"no server at {address}; is it running, and is the address right? "
+                "(--server host:port)"
             ) from None
         method: Any = channel.stream_stream(
             PATH,

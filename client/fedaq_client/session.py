@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # What a server may ask for; its settings allow no more.
 MOST_EPOCHS, LARGEST_BATCH, LARGEST_CHUNK_BYTES = 10_000, 1_000_000, 2 * 1024 * 1024
 SHORTEST_INTERVAL_S = 0.001
+LEAVE_S = 1.0
 
 
 class Link(Protocol):
@@ -36,6 +37,10 @@ class Link(Protocol):
 
 class FinishedError(Exception):
     """The server said that the run is over."""
+
+
+class ServerStoppedError(FedaqError):
+    """The server stopped in the middle of the run; it may come back."""
 
 
 class SupersededError(Exception):
@@ -76,6 +81,10 @@ class Session:
         What its radio costs, where it knows better than the server.
     on_round : callable
         Told of every finished round.
+    process : bytes
+        Random number of this process, by which the server knows it again; empty for none.
+    welcomed : bool
+        Whether the server has let the client in.
     """
 
     link: Link
@@ -83,6 +92,8 @@ class Session:
     learner: Learner
     radio: RadioCost | None
     on_round: Callable[[Progress], None]
+    process: bytes = b""
+    welcomed: bool = False
     _round: int = 0
     _digest: bytes = b""
 
@@ -98,11 +109,20 @@ class Session:
             await self.link.send(self._join())
             welcome = (await self._expect("welcome")).welcome
             _check_welcome(welcome)
+            self.welcomed = True
+            self.learner.begin(welcome.run_id)
             await self._all_rounds(welcome)
         except FinishedError as finish:
-            with suppress(FedaqError):
-                await self.link.send(pb.ClientMessage(leave=pb.Leave(reason="the run is over")))
+            await self._leave("the run is over")
             return str(finish)
+        except asyncio.CancelledError:
+            await self._leave("the client was stopped")
+            raise
+
+    async def _leave(self, reason: str) -> None:
+        with suppress(FedaqError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self.link.send(pb.ClientMessage(leave=pb.Leave(reason=reason)))
 
     async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
@@ -261,7 +281,7 @@ class Session:
             update, coded = await asyncio.to_thread(
                 self._coded_within, update, grant.limit_bytes, plan, welcome
             )
-        self.learner.keep_unsent(code.bits > 0 for code in update.codes)
+        self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
         sent_bytes = update.header_bytes
         await self.link.send(pb.ClientMessage(update=payload.to_message(update, self._round)))
         for chunk in coded:
@@ -295,7 +315,10 @@ class Session:
                 raise FedaqError("the server closed the stream")
             got = message.WhichOneof("kind")
             if got == "finish":
-                raise FinishedError(printable(message.finish.reason))
+                reason = printable(message.finish.reason)
+                if message.finish.over:
+                    raise FinishedError(reason)
+                raise ServerStoppedError(reason)
             if got == "refusal":
                 # The next plan is due when this round is over already.
                 if message.refusal.round == self._round and kind != "plan":
@@ -331,6 +354,7 @@ class Session:
                 ),
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
+                process=self.process,
             )
         )
 

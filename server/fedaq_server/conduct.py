@@ -5,9 +5,10 @@ What is remembered is plain data, so that a run that is resumed can go on with i
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf
 from statistics import median, median_low
+from typing import Any
 
 from fedaq.errors import ProtocolError
 from fedaq.settings import LimitsSettings
@@ -71,6 +72,20 @@ class Conduct:
     shut_out: dict[str, ShutOut] = field(default_factory=dict)
     medians: list[float] = field(default_factory=list)
     capped: set[str] = field(default_factory=set)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as JSON has it."""
+        return {
+            "strikes": self.strikes,
+            "shut_out": [asdict(entry) for entry in self.shut_out.values()],
+            "medians": self.medians,
+        }
+
+    @classmethod
+    def restored(cls, limits: LimitsSettings, state: Mapping[str, Any]) -> "Conduct":
+        """Return what `state` was taken from."""
+        shut_out = {entry["name"]: ShutOut(**entry) for entry in state["shut_out"]}
+        return cls(limits, dict(state["strikes"]), shut_out, list(state["medians"]))
 
     def weights(self, examples: Mapping[str, int]) -> dict[str, int]:
         """Return the weights of updates in a mean: what clients say they hold, up to a limit."""

@@ -83,14 +83,17 @@ class Differences:
     Attributes
     ----------
     history : History
-    catch_ups : mapping of str to CatchUp
+    catch_ups : dict of str to CatchUp
         What each client needs first, or instead.
+    before : int
+        Differences that were sent in earlier rounds.
     advanced : Future of bytes
         The digest of the model that all hold then; there once `history` is at it.
     """
 
     history: History
-    catch_ups: Mapping[str, CatchUp]
+    catch_ups: dict[str, CatchUp]
+    before: int
     advanced: asyncio.Future[bytes]
 
 
@@ -129,7 +132,6 @@ async def exchange(client: Client, work: RoundWork) -> Report:
         raise
     finally:
         client.close_round()
-    client.ranges = ranges
     weight, payload_bytes = work.weights[client.name], work.charged[client.name]
     return Report(client, weight, ranges, loss, update, payload_bytes)
 
@@ -160,6 +162,8 @@ async def _model(client: Client, work: RoundWork) -> AsyncIterator[bytes]:
     differences = work.differences
     if differences is not None:
         history, catch_up = differences.history, differences.catch_ups[client.name]
+        if catch_up.ahead and client.holds != await asyncio.shield(differences.advanced):
+            catch_up = differences.catch_ups[client.name] = history.whole()
         if catch_up.whole:
             await asyncio.shield(differences.advanced)
             frames = history.whole_frames(work.state.round, work.chunk_bytes, work.folder)

@@ -47,7 +47,8 @@ class Robust:
         self._updates: list[tuple[Payload, IO[bytes]]] = []
 
     def clear(self) -> None:
-        """Begin; there is no sum."""
+        """Begin with no update."""
+        self.close()
 
     def fold(
         self, update: Payload, examples: int, pieces: list[Piece], data: bytes, sign: int
@@ -80,6 +81,7 @@ class Robust:
         """Give the files back."""
         for _, spool in self._updates:
             spool.close()
+        self._updates.clear()
 
     def _blocks(self, begin: int, end: int) -> Iterator[tuple[int, slice]]:
         """Yield tensors and slices of the flat array that lie in one of them each."""

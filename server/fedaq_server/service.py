@@ -102,13 +102,17 @@ class Admission:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"{name} has {join.examples} training examples; it needs 1 to {MAX_EXAMPLES}",
             )
-        if name in self.roster:
+        self._check_model(join.model)
+        client = Client(
+            name, join.examples, self._radio(join), stream, join.holds, process=join.process
+        )
+        present = self.roster.get(name)
+        if present is not None and not (join.process and join.process == present.process):
             raise JoinRefusedError(
                 grpc.StatusCode.ALREADY_EXISTS,
                 f"a client named {name} is connected already; give each client its own --name",
             )
-        self._check_model(join.model)
-        return Client(name, join.examples, self._radio(join), stream, join.holds)
+        return client
 
     def welcome(self) -> pb.ServerMessage:
         """Return the message that lets a client in."""
@@ -176,6 +180,7 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
         await _listen(admission, client, patience_s)
     except JoinRefusedError as refusal:
         if refusal.code in FAULTS:
+            client.left = True
             await blame(admission.conduct, admission.roster, client, str(refusal))
         raise
     except DisconnectedError:
@@ -210,7 +215,10 @@ async def _listen(admission: Admission, client: Client, patience_s: float) -> No
                 message = await client.stream.read()
         except TimeoutError:
             raise _silent(patience_s) from None
-        if message is None or message.WhichOneof("kind") == "leave":
+        if message is None:
+            return
+        if message.WhichOneof("kind") == "leave":
+            client.left = True
             return
         if not client.uses_grant(message):
             cost = 1 + message.ByteSize() // MESSAGE_BYTES

@@ -160,7 +160,7 @@ def whole_round(number: int) -> list[Message]:
     return [plan(number), *model_of(number), grant(number), receipt(number)]
 
 
-FINISH = Message(finish=pb.Finish(reason="enough"))
+FINISH = Message(finish=pb.Finish(reason="enough", over=True))
 # What a client says in a round that goes well: its update takes two chunks.
 ROUND = ["range_report", "update", "chunk", "chunk"]
 

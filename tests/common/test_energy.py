@@ -30,6 +30,7 @@ from fedaq_lab.local import federate
 from fedaq_server.clients import Client, Roster
 from fedaq_server.conduct import Conduct
 from fedaq_server.federation import Run
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
 from fedaq_server.service import Admission, JoinRefusedError
 
@@ -320,7 +321,7 @@ def test_rounds_are_charged_what_each_client_costs_in_them(broadcast: bool, tmp_
         "energy.shannon.fading=true", f"energy.broadcast={str(broadcast).lower()}",
     )  # fmt: skip
     records: list[RoundRecord] = []
-    asyncio.run(federate(Run(settings, tmp_path, records.append)))
+    asyncio.run(federate(Run(settings, Ledger(tmp_path), records.append)))
     for record in records:
         radios = [
             settings.energy.radio_cost(settings.seed, f"client-{i}", record.round)

@@ -168,6 +168,15 @@ def test_strikes_are_counted_by_name_and_told_once() -> None:
     assert list(conduct.shut_out) == ["a"]
 
 
+def test_a_resumed_run_remembers_all_of_it() -> None:
+    limits = LimitsSettings(strikes=2)
+    conduct = Conduct(limits)
+    conduct.learn_norms([1.0, 2.0, 3.0])
+    for name in "aab":
+        conduct.strike(name, 4, "x")
+    assert Conduct.restored(limits, json.loads(json.dumps(conduct.state()))) == conduct
+
+
 # ---- Rates ------------------------------------------------------------------
 
 

@@ -91,7 +91,7 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,7 @@ class Join(_message.Message):
     RADIO_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
     examples: int
@@ -106,7 +107,8 @@ class Join(_message.Message):
     radio: Radio
     software: str
     holds: bytes
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ...) -> None: ...
+    process: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("tensors",)
@@ -293,10 +295,12 @@ class Leave(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Finish(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "over")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    over: bool
+    def __init__(self, reason: _Optional[str] = ..., over: _Optional[bool] = ...) -> None: ...
 
 class CapturedPayload(_message.Message):
     __slots__ = ("model", "header", "codes", "sender")
