@@ -310,7 +310,7 @@ def test_the_end_of_the_run_may_find_the_link_broken() -> None:
 
 
 def test_what_the_server_says_cannot_steer_a_terminal() -> None:
-    finish = Message(finish=pb.Finish(reason="\x1b[2J" + "enough" * 1000))
+    finish = Message(finish=pb.Finish(reason="\x1b[2J" + "enough" * 1000, over=True))
     reason = Play([welcome(), finish]).act()
     assert reason.startswith("?[2Jenough")
     assert reason.isprintable()
