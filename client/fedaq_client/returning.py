@@ -88,6 +88,8 @@ async def take_part(
             patience_s = NAME_TAKEN_S if isinstance(error, NameTakenError) else inf
             left_s = min(patience_s, give_up_after_s or inf) - (time.monotonic() - alone_since)
             if left_s < wait_s:
-                raise UserError(str(error)) from None
+                if isinstance(error, NameTakenError):
+                    raise UserError(str(error)) from None
+                raise
             log.warning("%s; trying again in %.1f s", error, wait_s)
             await sleep(wait_s)

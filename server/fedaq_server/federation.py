@@ -118,7 +118,7 @@ class Run:
             await self._say_goodbye(finish)
 
     def _history(self, held: Floats) -> History:
-        path = self.folder / "differences.bin"
+        path = self.ledger.differences_path
         if not self.records:
             return History(self.spec, held, path)
         return History.resumed(self.spec, held, path, self.ledger.differences())
@@ -128,8 +128,6 @@ class Run:
             write_weights(partial, self.spec, self.federation.model)
         self._write(finished=True)
         self.ledger.finish()
-        if self.federation.history is not None:
-            self.federation.history.path.unlink()
 
     def _record(self, record: RoundRecord) -> None:
         self.records.append(record)

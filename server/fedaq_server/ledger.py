@@ -26,7 +26,7 @@ from fedaq_server.record import RoundRecord, replacing
 from fedaq_server.schemes import Scheme, restored, state_of
 from fedaq_server.weights import read_weights, write_weights
 
-FILE, LOCK = "ledger.sqlite", "ledger.lock"
+FILE = "ledger.sqlite"
 VERSION = 1
 
 _TYPES: dict[Any, str] = {int: "INTEGER", float: "REAL", int | None: "INTEGER"}
@@ -113,7 +113,8 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = (folder / LOCK).open("a")
+        # SQLite's own locks are of another kind, and are not touched by this one.
+        self._lock = (folder / FILE).open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -150,6 +151,11 @@ class Ledger:
     def run_id(self) -> str:
         """What tells this run from all others."""
         return self._value("id") or ""
+
+    @property
+    def differences_path(self) -> Path:
+        """Where the messages of all differences lie."""
+        return self.folder / "differences.bin"
 
     @property
     def is_over(self) -> bool:
@@ -236,6 +242,7 @@ class Ledger:
             self._set("over", "all rounds are done")
             self._database.execute("DELETE FROM differences")
         self._forget_models_but(None)
+        self.differences_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the ledger."""
@@ -245,7 +252,7 @@ class Ledger:
     def discard(self) -> None:
         """Remove the ledger of a run that came to nothing."""
         self.close()
-        for path in (*self.folder.glob(f"{FILE}*"), self.folder / LOCK):
+        for path in (*self.folder.glob(f"{FILE}*"), self.differences_path):
             path.unlink(missing_ok=True)
 
     def _model(self, round_number: int) -> Path:

@@ -357,7 +357,6 @@ PACKED = ("coding.entropy=false", "coding.downlink=model")
 
 def federated(folder: Path, *assignments: str) -> list[RoundRecord]:
     settings = load_settings(environment={}, assignments=["task=digits", *PACKED, *assignments])
-    folder.mkdir(exist_ok=True)
     records: list[RoundRecord] = []
     with new_run(folder, settings) as (_, ledger):
         asyncio.run(federate(Run(settings, ledger, records.append)))
@@ -367,7 +366,7 @@ def federated(folder: Path, *assignments: str) -> list[RoundRecord]:
 def smallest_budget_j(folder: Path, *assignments: str) -> float:
     """Ask for too little and read from the refusal what would do."""
     with pytest.raises(UserError) as caught:
-        federated(folder, *assignments, "energy.budget_j=1e-9")
+        federated(folder / "least", *assignments, "energy.budget_j=1e-9")
     found = search(r"at least (\S+) J are needed", str(caught.value))
     assert found is not None
     return float(found[1])

@@ -125,7 +125,7 @@ def test_who_misses_rounds_is_brought_to_the_right_model_for_less_than_a_fresh_o
         await truant.act(address)
 
     async def federate() -> Run:
-        settings = settings_of(parts - 1, rounds=rounds)
+        settings = settings_of(parts - 1, rounds=rounds, network__return_wait_s=0.0)
         async with (
             live_server(settings, tmp_path, note) as (run, address),
             asyncio.TaskGroup() as group,
@@ -299,7 +299,8 @@ def test_the_next_round_waits_until_the_difference_of_this_one_is_held(
             except (CutError, FedaqError):
                 await asyncio.sleep(0.01)
 
-    run, _ = asyncio.run(federate(tmp_path, goes_and_comes, honest=0, rounds=5, base="broadcast"))
+    run, _ = asyncio.run(federate(tmp_path, goes_and_comes, honest=0, rounds=5, base="broadcast",
+                           network__return_wait_s=0.0))  # fmt: skip
     assert cuts == []
     assert counted == [1, 3, 4, 5]
     assert witness.refusals == []

@@ -218,8 +218,8 @@ def test_two_servers_do_not_share_a_port(commands: Commands) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nowhere.invalid:1", "no address"])
 def test_where_no_server_is(address: str, commands: Commands) -> None:
     address = address.format(port=free_port())
-    ended = commands.run("client", "--server", address, "--give-up-after", 0.5)
-    assert f"no server at {address}; is it running" in said(ended, 2)
+    ended = commands.run("client", "--server", address, "--give-up-after", 0.2)
+    assert f"no server at {address}; is it running" in said(ended, 1)
 
 
 def test_an_address_of_another_machine(commands: Commands) -> None:
@@ -236,7 +236,7 @@ def test_who_may_not_join_a_running_server(written: Commands) -> None:
     to_server = ("client", "--server", f"127.0.0.1:{port}")
     other = said(written.run(*to_server, "--task", "other:task", "--name", "bert"), 2)
     assert "tensor 1 is 0.weight 128x64 here and weight 10x64 there" in other
-    twin = said(written.run(*to_server, "--name", "anna"), 2)
+    twin = said(written.run(*to_server, "--name", "anna", "--give-up-after", 0.2), 2)
     assert "a client named anna is connected already" in twin
     spaced = said(written.run(*to_server, "--name", "two words"), 2)
     assert "a client name has 1 to 64 printable characters" in spaced
@@ -260,7 +260,9 @@ def test_a_server_of_another_protocol_version(written: Commands) -> None:
 def test_a_lost_server_is_not_the_clients_mistake(commands: Commands) -> None:
     port = free_port()
     server = commands.start("server", "--port", port, "--clients", 1, "--rounds", 10_000)
-    client = commands.start("client", "--server", f"127.0.0.1:{port}", "--name", "anna")
+    client = commands.start(
+        "client", "--server", f"127.0.0.1:{port}", "--name", "anna", "--give-up-after", 0.2
+    )
     client.wait_for("round 1/10000")
     server.process.kill()
     assert "the connection broke" in said(client.wait(), 1)

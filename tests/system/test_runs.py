@@ -153,7 +153,7 @@ def test_a_run_leaves_the_model_and_a_picture(first_run: Path) -> None:
     assert all(values.dtype == np.float32 for values in model.values())
     assert (first_run / "run.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert {path.name for path in first_run.iterdir()} == {
-        "logs", "model.safetensors", "run.json", "run.png"
+        "ledger.sqlite", "logs", "model.safetensors", "run.json", "run.png"
     }  # fmt: skip
 
 
