@@ -7,11 +7,15 @@ from typing import Any
 
 import grpc
 
-from fedaq.errors import FedaqError, UserError
+from fedaq.errors import FedaqError, UserError, printable
 from fedaq.link import CLIENT_OPTIONS, PATH
 from fedaq.v1 import federation_pb2 as pb
 
-_MISTAKES = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT)
+_MISTAKES = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
 
 
 class NameTakenError(FedaqError):
@@ -61,7 +65,7 @@ class GrpcLink:
         return message
 
     async def _broken(self) -> FedaqError:
-        code, details = await self._call.code(), await self._call.details()
+        code, details = await self._call.code(), printable(await self._call.details() or "")
         if code in _MISTAKES:
             return UserError(f"the server refused this client: {details}")
         if code == grpc.StatusCode.ALREADY_EXISTS:

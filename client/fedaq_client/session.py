@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, chunks, model, payload
 from fedaq.energy import RadioCost
-from fedaq.errors import FedaqError, NotFiniteError
+from fedaq.errors import FedaqError, NotFiniteError, printable
 from fedaq.payload import Payload
 from fedaq.quantizer import Spread, is_width
 from fedaq.tasks import Training
@@ -19,6 +19,9 @@ from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
 
+# What a server may ask for; its settings allow no more.
+MOST_EPOCHS, LARGEST_BATCH, LARGEST_CHUNK_BYTES = 10_000, 1_000_000, 2 * 1024 * 1024
+SHORTEST_INTERVAL_S = 0.001
 LEAVE_S = 1.0
 
 
@@ -105,6 +108,7 @@ class Session:
         try:
             await self.link.send(self._join())
             welcome = (await self._expect("welcome")).welcome
+            _check_welcome(welcome)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
             await self._all_rounds(welcome)
@@ -135,6 +139,10 @@ class Session:
 
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
+        if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
+            raise FedaqError(
+                f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be"
+            )
         try:
             downlink_bits = await self._receive_models(plan)
             training = Training(
@@ -187,6 +195,7 @@ class Session:
                 chunk.offset != received
                 or code_bytes == 0
                 or received + code_bytes > header.code_bytes
+                or len(chunk.data) > code_bytes
             ):
                 raise FedaqError("the server sent a chunk of the model out of place")
             received += code_bytes
@@ -306,13 +315,14 @@ class Session:
                 raise FedaqError("the server closed the stream")
             got = message.WhichOneof("kind")
             if got == "finish":
+                reason = printable(message.finish.reason)
                 if message.finish.over:
-                    raise FinishedError(message.finish.reason)
-                raise ServerStoppedError(message.finish.reason)
+                    raise FinishedError(reason)
+                raise ServerStoppedError(reason)
             if got == "refusal":
                 # The next plan is due when this round is over already.
                 if message.refusal.round == self._round and kind != "plan":
-                    raise RefusedError(message.refusal.message)
+                    raise RefusedError(printable(message.refusal.message))
                 continue
             if got == kind:
                 return message
@@ -346,6 +356,26 @@ class Session:
                 holds=self._holds(),
                 process=self.process,
             )
+        )
+
+
+def _check_welcome(welcome: pb.Welcome) -> None:
+    asked = welcome.training
+    if not (
+        1 <= asked.local_epochs <= MOST_EPOCHS
+        and 1 <= asked.batch_size <= LARGEST_BATCH
+        and 0 < asked.learning_rate < inf
+        and 0 <= asked.momentum < 1
+    ):
+        raise FedaqError(
+            f"the server asks for {asked.local_epochs} epochs in batches of {asked.batch_size} "
+            f"with learning rate {asked.learning_rate:g} and momentum {asked.momentum:g}, "
+            "which cannot be"
+        )
+    if not SHORTEST_INTERVAL_S <= welcome.heartbeat_interval_s < inf:
+        raise FedaqError(
+            f"the server asks for a heartbeat every {welcome.heartbeat_interval_s:g} s, "
+            "which cannot be"
         )
 
 

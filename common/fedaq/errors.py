@@ -5,6 +5,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a command that only prints its help does without protobuf
     from fedaq.v1 import federation_pb2 as pb
 
+_LONGEST_SENTENCE = 500
+
+
+def printable(sentence: str) -> str:
+    """Return what a peer said, cut to a sentence and cleared of what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in sentence[:_LONGEST_SENTENCE])
+
 
 class FedaqError(Exception):
     """Something outside the user's hands failed; ends a command with exit code 1."""

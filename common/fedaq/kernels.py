@@ -83,6 +83,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
         _write(np.int64),
         c_int64,
     ),
+    "code_sums": (_read(np.uint8), c_int64, c_int64, _write(np.int64)),
     "accumulate_raw": (_read(np.float32), c_double, c_int64, _write(np.int64), c_int64),
     "add_scaled": (_read(np.float32), _read(np.int64), c_double, _write(np.float32), c_int64),
     "histogram": (_read(np.uint8), c_int64, _write(np.int64)),
@@ -187,6 +188,14 @@ def unpack_accumulate(
     Halves are rounded up. `sign` is 1 or -1.
     """
     _loops()["unpack_accumulate"](data, bits, origin, slope, shift, sign, total, total.size)
+
+
+def code_sums(data: Array, bits: int, codes: int) -> tuple[int, int]:
+    """Return the sum of `codes` packed codes and that of their squares, exact below 2**31 codes."""
+    sums = np.empty(2, np.int64)
+    _loops()["code_sums"](data, bits, codes, sums)
+    total, squares = sums.tolist()
+    return total, squares
 
 
 def accumulate_raw(values: Array, factor: float, sign: int, total: Array) -> None:

@@ -512,6 +512,30 @@ def unpack_accumulate(
 
 
 @_loop
+def code_sums(data: Any, bits: Any, size: Any, sums: Any) -> None:
+    """Integers, whose sum has no order, so that the processor's vectors can form it."""
+    codes = _array(data, (size * bits + 7) >> 3, U8)
+    place = _stack(UNPACK_BLOCK, U16)
+    wide = _array(place, UNPACK_BLOCK, U16)
+    words = _array(place, UNPACK_BLOCK // 4, U64)
+    scratch = _array(_stack(UNPACK_SCRATCH, U8), UNPACK_SCRATCH, U8)
+    total = U64(0)
+    squares = U64(0)
+    for start in range(0, size, UNPACK_BLOCK):
+        end = start + UNPACK_BLOCK if start + UNPACK_BLOCK < size else size
+        padded = (end - start + GROUP - 1) & -GROUP
+        part = codes[start * bits >> 3 : (end * bits + 7) >> 3]
+        _unpack(part, bits, scratch, words[: padded >> 2])
+        for i in range(end - start):
+            code = U64(wide[i])
+            total += code
+            squares += code * code
+    found = _array(sums, 2, I64)
+    found[0] = I64(total)
+    found[1] = I64(squares)
+
+
+@_loop
 def accumulate_raw(values: Any, factor: Any, sign: Any, total: Any, size: Any) -> None:
     """Round to even, as IEEE 754 does when it is not told otherwise."""
     floats = _array(values, size, F32)

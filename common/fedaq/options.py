@@ -23,6 +23,10 @@ Scheme = Annotated[
         "or package.module:attribute"
     ),
 ]
+Aggregation = Annotated[
+    str | None,
+    typer.Option(help="How updates become one: mean, median or trimmed_mean [mean]"),
+]
 Config = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
 Set = Annotated[
     list[str] | None,

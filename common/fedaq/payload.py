@@ -28,6 +28,8 @@ Steps = tuple[float, ...]
 # sends nothing.
 COARSENING = 1.25
 COARSENINGS = 24
+# By how much of a range its reported mean, deviation and magnitude may lie beyond it.
+ROUNDING = 1e-3
 # One group of the widest codes.
 MIN_CHUNK_BYTES = GROUP * quantizer.MAX_BITS // 8
 
@@ -356,7 +358,7 @@ def decode_chunk(
         out = flat[start : start + piece.values]
         if code.grid is None:
             values = raw_values(codes[piece.data])
-            raw_range(values)
+            raw_spread(values)
             np.copyto(out, out + values if add else values)
         elif add:
             values = np.empty_like(out)
@@ -392,8 +394,8 @@ def raw_values(data: NDArray[np.uint8]) -> Floats:
     return np.require(data.view("<f4"), np.float32, "A")
 
 
-def raw_range(values: Floats) -> Range:
-    """Return the range of raw values that a peer sent.
+def raw_spread(values: Floats) -> Spread:
+    """Return the spread of raw values that a peer sent.
 
     Raises
     ------
@@ -401,7 +403,7 @@ def raw_range(values: Floats) -> Range:
         If one of them is NaN or infinite.
     """
     try:
-        return quantizer.value_range(values)
+        return quantizer.tensor_spread(values)
     except NotFiniteError as error:
         raise ProtocolError(pb.REFUSAL_REASON_NOT_FINITE, f"raw tensor: {error}") from None
 
@@ -499,7 +501,8 @@ def reported_spread(name: str, message: pb.TensorRange) -> Spread:
     Raises
     ------
     ProtocolError
-        If its range is none, or mean and deviation are not finite.
+        If its range is none, or mean and deviation are not finite or cannot be those of values
+        in the range.
     """
     bounds = reported_range(name, message.lo, message.hi)
     positive = (message.deviation, message.magnitude)
@@ -509,6 +512,17 @@ def reported_spread(name: str, message: pb.TensorRange) -> Spread:
         raise ProtocolError(
             pb.REFUSAL_REASON_NOT_FINITE,
             f"tensor {name}: its mean, deviation or magnitude is not finite",
+        )
+    reach = max(-bounds.lo, bounds.hi)
+    slack = ROUNDING * reach
+    if not (
+        bounds.lo - slack <= message.mean <= bounds.hi + slack
+        and message.deviation <= bounds.width + slack
+        and message.magnitude <= reach + slack
+    ):
+        raise ProtocolError(
+            pb.REFUSAL_REASON_OUT_OF_RANGE,
+            f"tensor {name}: its mean, deviation or magnitude is beyond its range",
         )
     return Spread(bounds.lo, bounds.hi, message.mean, message.deviation, message.magnitude)
 

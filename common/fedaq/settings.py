@@ -283,6 +283,21 @@ class NetworkSettings(_Section):
     )
 
 
+class LimitsSettings(_Section):
+    """What the server takes from one client (docs/hostile-clients.md)."""
+
+    examples_factor: float = Field(
+        20.0, ge=1, description="weight of a client, in medians of the round's example counts"
+    )
+    norm_factor: float = Field(
+        20.0, ge=0, description="norm of an update, in medians of recent rounds; 0: no rule"
+    )
+    strikes: int = Field(3, ge=1, description="refusals of its own fault that shut a client out")
+    messages_per_s: float = Field(
+        20.0, gt=0, le=1e6, description="besides those of a round; a burst of 50 s of them is taken"
+    )
+
+
 class Settings(_Section):
     """Everything that decides what a run does."""
 
@@ -303,6 +318,12 @@ class Settings(_Section):
         description="updates are added to the broadcast model, or to the exact one "
         "[exact where differences go down]",
     )
+    aggregation: Literal["mean", "median", "trimmed_mean"] = Field(
+        "mean", description="of the updates, coordinate by coordinate; only the mean is weighted"
+    )
+    trim: float = Field(
+        0.2, gt=0, lt=0.5, description="trimmed_mean: share of clients left out at each end"
+    )
     target_accuracy: float | None = Field(
         None, gt=0, le=1, description="end the run at the first round that reaches it"
     )
@@ -317,6 +338,7 @@ class Settings(_Section):
     coding: CodingSettings = CodingSettings()
     partition: PartitionSettings = PartitionSettings()
     network: NetworkSettings = NetworkSettings()
+    limits: LimitsSettings = LimitsSettings()
 
     @field_validator("min_clients", "clients_per_round")
     @classmethod

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+from fedaq.options import Aggregation, Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
 
 
 class Engine(StrEnum):
@@ -21,6 +21,7 @@ def run(
     clients: Clients = None,
     rounds: Rounds = None,
     scheme: Scheme = None,
+    aggregation: Aggregation = None,
     seed: Seed = None,
     out: Out = None,
     port: Annotated[int | None, typer.Option(help="Port to use [any free one]")] = None,
@@ -40,6 +41,7 @@ def run(
         "clients": clients,
         "rounds": rounds,
         "scheme": scheme,
+        "aggregation": aggregation,
         "seed": seed,
     }
     if engine is Engine.LOCAL:

@@ -14,6 +14,7 @@ from fedaq.v1 import federation_pb2 as pb
 
 # Chunks of one client that wait for the one that is folded in; more stay with the sender.
 INBOX = 1
+OF_A_ROUND = ("range_report", "update", "chunk")
 
 
 class Stream(Protocol):
@@ -51,10 +52,16 @@ class Client:
         model applies.
     holds : bytes
         Digest of the model that it has shown to hold; empty for none.
+    round : int
+        The last that was opened to it; 0 before.
+    reader : Task, optional
+        Reads its stream; is cancelled where the server parts with the client.
+    parting : str
+        Why the server does.
     process : bytes
         Random number of its process; empty for none.
     left : bool
-        Whether it said that it leaves: then no round waits for its return.
+        Whether it said that it leaves, or was sent away: then no round waits for its return.
     """
 
     name: str
@@ -65,8 +72,11 @@ class Client:
     process: bytes = b""
     left: bool = False
     last_seen: float = field(default_factory=time.monotonic)
+    round: int = 0
+    reader: "asyncio.Task[None] | None" = None
+    parting: str = ""
+    _granted: int = 0
     _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
-    _round: int = 0
     _refused: int = -1
     _gone: bool = False
 
@@ -90,7 +100,7 @@ class Client:
 
     def open_round(self, round_number: int) -> None:
         """Let the messages of this round through to `expect`."""
-        self._round = round_number
+        self.round = round_number
         self._inbox = asyncio.Queue(INBOX)
         if self._gone:
             self._inbox.put_nowait(None)
@@ -122,8 +132,30 @@ class Client:
             )
         return message
 
-    async def deliver(self, message: pb.ClientMessage) -> None:
+    def grant(self, messages: int) -> None:
+        """Let so many messages of rounds through `uses_grant`, and what is left of one before."""
+        self._granted = min(self._granted, messages) + messages
+
+    def uses_grant(self, message: pb.ClientMessage) -> bool:
+        """Tell whether a message is of a round that was opened, and not one too many.
+
+        Those of a round that is over count, too: a late client may still be sending.
+        """
+        kind = message.WhichOneof("kind")
+        if kind not in OF_A_ROUND or not 0 < getattr(message, kind).round <= self.round:
+            return False
+        if self._granted == 0:
+            return False
+        self._granted -= 1
+        return True
+
+    async def deliver(self, message: pb.ClientMessage) -> ProtocolError | None:
         """Hand a message that was read from the stream to the round that waits for it.
+
+        Returns
+        -------
+        ProtocolError or None
+            What the client was told if none does.
 
         Raises
         ------
@@ -135,23 +167,22 @@ class Client:
         self.last_seen = time.monotonic()
         kind = message.WhichOneof("kind")
         if kind in ("heartbeat", None):
-            return
+            return None
         if kind == "join":
             again = ProtocolError(pb.REFUSAL_REASON_OUT_OF_ORDER, "you have joined already")
             await self.refuse(0, again)
-            return
+            return again
         round_number = getattr(message, kind).round
         inbox = self._inbox
-        if inbox is not None and round_number == self._round:
+        if inbox is not None and round_number == self.round:
             await inbox.put(message)
-        else:
-            await self.refuse(
-                round_number,
-                ProtocolError(
-                    pb.REFUSAL_REASON_STALE_ROUND,
-                    f"{kind} for round {round_number}, which is not open to you",
-                ),
-            )
+            return None
+        stale = ProtocolError(
+            pb.REFUSAL_REASON_STALE_ROUND,
+            f"{kind} for round {round_number}, which is not open to you",
+        )
+        await self.refuse(round_number, stale)
+        return stale
 
     def hang_up(self) -> None:
         """Let a waiting round, and those to come, know that the stream has ended."""
@@ -215,10 +246,17 @@ class Roster:
         """Forget a client whose stream has ended."""
         client.hang_up()
         if self._clients.get(client.name) is not client:
-            return  # it has come back on another stream
+            return  # it has come back on another stream, or was expelled
         del self._clients[client.name]
         self._aside.discard(client.name)
         await self.announce()
+
+    async def expel(self, client: Client, reason: str) -> None:
+        """Forget a client at once, and have its stream ended for this reason."""
+        client.parting, client.left = reason, True
+        await self.remove(client)
+        if client.reader is not None and client.reader is not asyncio.current_task():
+            client.reader.cancel()
 
     def set_aside(self, client: Client) -> None:
         """Begin rounds without this client until it is heard of."""

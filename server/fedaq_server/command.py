@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+from fedaq.options import Aggregation, Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
 
 
 def server(
@@ -14,6 +14,7 @@ def server(
     clients: Clients = None,
     rounds: Rounds = None,
     scheme: Scheme = None,
+    aggregation: Aggregation = None,
     seed: Seed = None,
     out: Out = None,
     resume: Annotated[
@@ -46,6 +47,7 @@ def server(
             "clients": clients,
             "rounds": rounds,
             "scheme": scheme,
+            "aggregation": aggregation,
             "seed": seed,
             "network.host": host,
             "network.port": port,

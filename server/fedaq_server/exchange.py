@@ -1,27 +1,33 @@
 """One client's part in one round: model down, ranges up, grant down, update up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from math import ceil, isnan
 from typing import TypeVar
 
 from fedaq import payload
 from fedaq.errors import ProtocolError
+from fedaq.model import DIGEST_BYTES
 from fedaq.payload import ZERO, Payload, TensorCode, coarser_steps
-from fedaq.quantizer import Spread
+from fedaq.quantizer import RAW_BITS, Spread
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.aggregation import Aggregate, Contribution
+from fedaq_server.aggregation import Aggregate, Contribution, check_magnitude
 from fedaq_server.broadcast import Broadcast
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client
+from fedaq_server.conduct import TrainingFailedError
 from fedaq_server.history import CatchUp, History
+from fedaq_server.robust import Robust
 from fedaq_server.schemes import Plan, RoundState, Scheme, checked
 
 T = TypeVar("T")
 
 # The greatest float32: a sum over all examples of all clients stays finite in float64.
 LARGEST_LOSS = 3.4028234663852886e38
+# Chunks may be a sixteenth of their largest size on average, and a few more whatever it is.
+CHUNKS_OF_ONE, FEW_CHUNKS = 16, 64
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,12 @@ class RoundWork:
         Whether updates are entropy-coded.
     differences : Differences, optional
         If the broadcast is a difference.
+    weights : mapping of str to int
+        Of each client's update.
+    norm_limit : float
+        The largest L2 norm of an update.
+    norms : dict of str to float
+        L2 norms of the updates that arrived whole, by client.
     charged : dict of str to int
         Payload bytes that each client's update took; those it was told to send at the most if
         it was not whole in time, for they may have cost energy too.
@@ -47,13 +59,16 @@ class RoundWork:
     plan: Plan
     scheme: Scheme
     broadcast: Broadcast
-    aggregate: Aggregate
+    aggregate: Aggregate | Robust
     deadline_s: float
     folder: Executor
     capture: Capture | None
     chunk_bytes: int
     squeeze: bool
     differences: "Differences | None"
+    weights: Mapping[str, int]
+    norm_limit: float
+    norms: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
 
     async def fold(self, function: Callable[..., T], *arguments: object) -> T:
@@ -87,6 +102,7 @@ class Report:
     """What one client brought to the round; `payload_bytes` is what its update took."""
 
     client: Client
+    weight: int
     ranges: tuple[Spread, ...]
     train_loss: float
     update: Payload
@@ -104,6 +120,8 @@ async def exchange(client: Client, work: RoundWork) -> Report:
         If its stream ended.
     """
     client.open_round(work.state.round)
+    largest = RAW_BITS // 8 * work.state.spec.parameters
+    client.grant(_most_chunks(largest, work.chunk_bytes))
     try:
         await _send_model(client, work)
         ranges, loss = await _receive_report(client, work)
@@ -114,7 +132,8 @@ async def exchange(client: Client, work: RoundWork) -> Report:
         raise
     finally:
         client.close_round()
-    return Report(client, ranges, loss, update, work.charged[client.name])
+    weight, payload_bytes = work.weights[client.name], work.charged[client.name]
+    return Report(client, weight, ranges, loss, update, payload_bytes)
 
 
 async def _send_model(client: Client, work: RoundWork) -> None:
@@ -165,10 +184,16 @@ async def _receive_report(client: Client, work: RoundWork) -> tuple[tuple[Spread
             pb.REFUSAL_REASON_WRONG_SHAPE,
             f"the range report has {len(report.ranges)} tensors, the model {len(tensors)}",
         )
+    if isnan(report.train_loss):
+        raise TrainingFailedError(
+            pb.REFUSAL_REASON_NOT_FINITE, f"the training loss {report.train_loss} is no finite loss"
+        )
     ranges = tuple(
         payload.reported_spread(tensor.name, message)
         for tensor, message in zip(tensors, report.ranges, strict=True)
     )
+    for tensor, spread in zip(tensors, ranges, strict=True):
+        check_magnitude(tensor.name, spread)
     if not abs(report.train_loss) <= LARGEST_LOSS:
         raise ProtocolError(
             pb.REFUSAL_REASON_NOT_FINITE, f"the training loss {report.train_loss} is no finite loss"
@@ -179,6 +204,11 @@ async def _receive_report(client: Client, work: RoundWork) -> tuple[tuple[Spread
 
 
 async def _check_model(client: Client, differences: Differences, holds: bytes) -> None:
+    if len(holds) > DIGEST_BYTES:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_WRONG_SIZE,
+            f"a digest of {len(holds)} bytes; it has {DIGEST_BYTES}",
+        )
     client.holds = holds
     if holds != await asyncio.shield(differences.advanced):
         raise ProtocolError(
@@ -221,17 +251,21 @@ async def _receive_update(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
             f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
-    contribution = Contribution(work.aggregate, update, client.examples)
+    contribution = Contribution(work.aggregate, update, work.weights[client.name])
+    most_chunks = _most_chunks(update.code_bytes, work.chunk_bytes)
     chunks = []
     try:
         while not contribution.complete:
             chunk = (await client.expect("chunk")).chunk
             _check_size(chunk, work.chunk_bytes)
             codes = await work.fold(contribution.add, chunk)
+            _check_count(contribution.chunks, most_chunks)
             if limit_bytes is not None:
                 _check_limit(contribution, limit_bytes)
             if work.capture is not None:
                 chunks.append(codes)
+        work.norms[client.name] = contribution.norm
+        _check_norm(contribution.norm, work.norm_limit)
         await client.send(pb.ServerMessage(receipt=pb.Receipt(round=work.state.round)))
     except BaseException:
         # A cancelled fold may still run; the undo waits its turn behind it.
@@ -268,4 +302,24 @@ def _check_size(chunk: pb.Chunk, largest: int) -> None:
         raise ProtocolError(
             pb.REFUSAL_REASON_WRONG_SIZE,
             f"a chunk of {size} bytes; at most {largest} are accepted",
+        )
+
+
+def _most_chunks(code_bytes: int, chunk_bytes: int) -> int:
+    return FEW_CHUNKS + CHUNKS_OF_ONE * ceil(code_bytes / chunk_bytes)
+
+
+def _check_count(chunks: int, most: int) -> None:
+    if chunks > most:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_WRONG_SIZE, f"more than {most} chunks of an update; send larger ones"
+        )
+
+
+def _check_norm(norm: float, limit: float) -> None:
+    if norm > limit:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_NORM,
+            f"the L2 norm of the update is {norm:g}; after those of recent rounds, {limit:g} is "
+            "the most",
         )

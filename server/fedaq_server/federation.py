@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class Run:
         self.records = ledger.records()
         self._on_round = on_round
         self.roster = Roster()
+        self.conduct = ledger.conduct(settings.limits)
         self.roster.ranges = {
             name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
         }
@@ -87,12 +89,13 @@ class Run:
             first_ranges=first_ranges,
             scheme=scheme,
             roster=self.roster,
+            conduct=self.conduct,
             evaluate=lambda: self.task.evaluate(module, test_data),
             ledger=ledger,
             on_round=self._record,
         )
         self.admission = service.Admission(
-            self.spec, settings, self.training, ledger.run_id, self.roster
+            self.spec, settings, self.training, ledger.run_id, self.roster, self.conduct
         )
 
     async def rounds(self, wire: WireCounter) -> None:
@@ -143,6 +146,7 @@ class Run:
             "seed": self.settings.seed,
             "clients": self.settings.clients,
             "parameters": self.spec.parameters,
+            "shut_out": [asdict(entry) for entry in self.conduct.shut_out.values()],
             # Where it listened is nobody's concern later, and differs between equal runs.
             "settings": self.settings.model_dump(
                 mode="json", exclude={"network": {"host", "port"}}

@@ -19,6 +19,8 @@ from typing import Any
 from fedaq.errors import UserError
 from fedaq.model import ModelSpec
 from fedaq.quantizer import Floats, Spread
+from fedaq.settings import LimitsSettings
+from fedaq_server.conduct import Conduct
 from fedaq_server.history import Difference
 from fedaq_server.record import RoundRecord, replacing
 from fedaq_server.schemes import Scheme, restored, state_of
@@ -93,6 +95,7 @@ class Committed:
     clients: Mapping[str, ClientMemory]
     scheme: Scheme
     differences: tuple[Difference, ...]
+    conduct: Conduct
 
 
 class Ledger:
@@ -175,6 +178,11 @@ class Ledger:
         text = self._value("scheme")
         return fresh if text is None else restored(fresh, json.loads(text))
 
+    def conduct(self, limits: LimitsSettings) -> Conduct:
+        """Return what is known of the clients' conduct."""
+        text = self._value("conduct")
+        return Conduct(limits) if text is None else Conduct.restored(limits, json.loads(text))
+
     def differences(self) -> list[Difference]:
         """Return the differences that were sent, in their order."""
         rows = self._database.execute(
@@ -225,6 +233,7 @@ class Ledger:
                 _difference_rows(committed.differences[before:], before),
             )
             self._set("scheme", json.dumps(state_of(committed.scheme)))
+            self._set("conduct", json.dumps(committed.conduct.state()))
         self._forget_models_but(self._model(record.round))
 
     def finish(self) -> None:

@@ -48,7 +48,7 @@ class RoundRecord:
     Attributes
     ----------
     train_loss : float
-        Mean over the examples of the clients whose update counted; NaN (null in the file)
+        Mean over the clients whose update counted, weighted as those; NaN (null in the file)
         where none did.
     uplink_bits, downlink_bits : float
         Mean bits per value over tensors (and clients); 0 where nothing was sent.
@@ -97,16 +97,16 @@ def measure(
     `reports` come in the order of the clients' names. Energy is charged for every grant, also
     where the update was left out.
     """
-    examples = sum(report.client.examples for report in reports)
+    weight = sum(report.weight for report in reports)
     receivers = len(state.clients)
-    loss = sum(report.client.examples * report.train_loss for report in reports)
+    loss = sum(report.weight * report.train_loss for report in reports)
     bits = sum(report.update.sent_bits(report.payload_bytes) for report in reports)
     catch_up_bytes = sum(downlink.catch_up_bytes.values())
     return RoundRecord(
         round=state.round,
         test_accuracy=evaluation.accuracy,
         test_loss=evaluation.loss,
-        train_loss=loss / examples if reports else nan,
+        train_loss=loss / weight if reports else nan,
         uplink_bits=bits / max(len(reports), 1),
         downlink_bits=downlink.payload.sent_bits(downlink.payload_bytes),
         uplink_payload_bytes=sum(report.payload_bytes for report in reports),

@@ -25,10 +25,12 @@ from fedaq_server.aggregation import Aggregate
 from fedaq_server.broadcast import Broadcast, Frame, Source, begin_broadcast, broadcast_values
 from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
+from fedaq_server.conduct import OF_VALUES, Conduct, blame, is_fault
 from fedaq_server.exchange import Differences, Report, RoundWork, exchange
 from fedaq_server.history import UP_TO_DATE, CatchUp, History
 from fedaq_server.ledger import ClientMemory, Committed, Ledger, Transfer
 from fedaq_server.record import Downlink, RoundRecord, catch_up_j, measure
+from fedaq_server.robust import Robust
 from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked
 from fedaq_server.wire import WireCounter
 
@@ -75,6 +77,7 @@ class Federation:
     first_ranges: tuple[Spread, ...]
     scheme: Scheme
     roster: Roster
+    conduct: Conduct
     evaluate: Callable[[], Evaluation]
     ledger: Ledger
     on_round: Callable[[RoundRecord], None]
@@ -107,11 +110,12 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             started = time.monotonic()
             catch_ups = _catch_ups(federation, clients, resumed=resumed)
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
-            state = _state(federation, number, clients, spreads, catch_ups)
+            weights = _weights(federation, clients)
+            state = _state(federation, number, clients, weights, spreads, catch_ups)
             plan = federation.scheme.plan(state)
             if plan is None:
                 break
-            work = await _begin(federation, state, plan, clients, catch_ups, folder)
+            work = await _begin(federation, state, plan, weights, catch_ups, folder)
             try:
                 reports = _enough(await _exchange_all(clients, work, federation), work, settings)
             finally:
@@ -122,6 +126,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             if not reports:
                 await work.fold(work.aggregate.clear)
             await asyncio.to_thread(_advance, federation, work, frames)
+            work.aggregate.close()
             evaluation, _ = await asyncio.gather(
                 asyncio.to_thread(federation.evaluate),
                 asyncio.to_thread(_write_model, federation, number),
@@ -198,19 +203,26 @@ def _downlink_samples(federation: Federation) -> tuple[Floats, ...]:
     )
 
 
+def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
+    if federation.settings.aggregation != "mean":
+        return {client.name: 1 for client in clients}
+    return federation.conduct.weights({client.name: client.examples for client in clients})
+
+
 def _state(
     federation: Federation,
     number: int,
     clients: list[Client],
+    weights: Mapping[str, int],
     spreads: tuple[Spread, ...],
     catch_ups: Mapping[str, CatchUp],
 ) -> RoundState:
     settings = federation.settings
-    examples = sum(client.examples for client in clients)
+    total = sum(weights.values())
     states = {
         client.name: ClientState(
             client.name,
-            client.examples / examples,
+            weights[client.name] / total,
             client.radio or settings.energy.radio_cost(settings.seed, client.name, number),
             federation.roster.ranges.get(client.name),
         )
@@ -243,7 +255,7 @@ async def _begin(
     federation: Federation,
     state: RoundState,
     plan: Plan,
-    clients: list[Client],
+    weights: Mapping[str, int],
     catch_ups: dict[str, CatchUp],
     folder: ThreadPoolExecutor,
 ) -> RoundWork:
@@ -251,7 +263,7 @@ async def _begin(
     spreads = state.downlink_ranges
     grant = checked(plan.downlink, spreads, federation.spec)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
-    chunk_bytes = _chunk_bytes(settings.network.chunk_bytes, len(clients))
+    chunk_bytes = _chunk_bytes(settings.network.chunk_bytes, len(weights))
     source = Source(
         _going_down(federation),
         settings.seed,
@@ -272,8 +284,7 @@ async def _begin(
         advanced = asyncio.ensure_future(_advance_history(history, broadcast, folder))
         differences = Differences(history, catch_ups, before, advanced)
     capture = Capture(ledger.folder / "payloads") if settings.capture else None
-    examples = sum(client.examples for client in clients)
-    aggregate = Aggregate(federation.spec, examples, ledger.folder, federation.total)
+    aggregate = _aggregate(federation, weights)
     # Behind all coding of the broadcast, which reads the model, and before any update.
     folder.submit(aggregate.clear)
     return RoundWork(
@@ -288,11 +299,20 @@ async def _begin(
         chunk_bytes=chunk_bytes,
         squeeze=settings.entropy,
         differences=differences,
+        weights=weights,
+        norm_limit=federation.conduct.norm_limit(),
     )
 
 
 def _chunk_bytes(largest: int, clients: int) -> int:
     return min(largest, max(CHUNK_MEMORY_BYTES // clients, LEAST_CHUNK_BYTES))
+
+
+def _aggregate(federation: Federation, weights: Mapping[str, int]) -> Aggregate | Robust:
+    settings, folder = federation.settings, federation.ledger.folder
+    if settings.aggregation == "mean":
+        return Aggregate(federation.spec, sum(weights.values()), folder, federation.total)
+    return Robust(federation.spec, folder, settings.aggregation, settings.trim)
 
 
 async def _advance_history(
@@ -331,18 +351,37 @@ async def _exchange_all(
         # Also when the run is stopped: no exchange outlives its round.
         late = [task for task in tasks if task.cancel()]
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    reports = []
+    reports, refused = [], []
     for name, result in zip(at_work, results, strict=True):
         if isinstance(result, Report):
             reports.append(result)
         elif isinstance(result, ProtocolError | DisconnectedError):
             log.warning("round %d: %s left out: %s", work.state.round, name, result)
+            if isinstance(result, ProtocolError):
+                refused.append((at_work[name], result))
         elif not isinstance(result, asyncio.CancelledError):
             raise result
+    await _judge(federation, work, len(reports), refused)
     await asyncio.gather(
         *(_set_aside(at_work[tasks[task]], work, federation.roster) for task in late)
     )
     return reports
+
+
+async def _judge(
+    federation: Federation,
+    work: RoundWork,
+    counted: int,
+    refused: list[tuple[Client, ProtocolError]],
+) -> None:
+    """Count what was refused against those whose fault it was."""
+    conduct = federation.conduct
+    conduct.learn_norms(work.norms.values())
+    # Where most are refused for their values, it is the model that has gone astray, or the limit.
+    forgiven = sum(error.reason in OF_VALUES for _, error in refused) > counted
+    for client, error in refused:
+        if is_fault(error) and not (forgiven and error.reason in OF_VALUES):
+            await blame(conduct, federation.roster, client, str(error))
 
 
 def _enough(reports: list[Report], work: RoundWork, settings: Settings) -> list[Report]:
@@ -442,7 +481,7 @@ def _committed(
         for name in sorted(present | roster.ranges.keys())
     }
     differences = () if history is None else tuple(history.differences)
-    return Committed(record, transfers, clients, federation.scheme, differences)
+    return Committed(record, transfers, clients, federation.scheme, differences, federation.conduct)
 
 
 def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,15 @@ from google.protobuf.message import DecodeError
 
 from fedaq import PROTOCOL_VERSION, model
 from fedaq.energy import RadioCost, checked_cost
-from fedaq.errors import UserError
+from fedaq.errors import UserError, printable
 from fedaq.link import METHOD, SERVER_OPTIONS, SERVICE
 from fedaq.model import ModelSpec
 from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.bucket import Bucket, RefusedJoins
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
+from fedaq_server.conduct import Conduct, blame, is_fault
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,11 @@ log = logging.getLogger(__name__)
 MAX_NAME_BYTES = 64
 MAX_EXAMPLES = 2**40
 MISSED_HEARTBEATS = 3
-_LONGEST_SENTENCE = 500
+# Messages besides those of rounds: for how long a client may save up, what heartbeats it may
+# send, and the bytes that count as a message.
+SAVED_S, HEARTBEATS, MESSAGE_BYTES = 50, 2, 4096
+# Ends of a stream that are the client's fault.
+FAULTS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 class JoinRefusedError(Exception):
@@ -36,8 +43,7 @@ class JoinRefusedError(Exception):
     """
 
     def __init__(self, code: grpc.StatusCode, sentence: str) -> None:
-        shown = "".join(c if c.isprintable() else "?" for c in sentence[:_LONGEST_SENTENCE])
-        super().__init__(shown)
+        super().__init__(printable(sentence))
         self.code = code
 
 
@@ -50,6 +56,7 @@ class Admission:
     training: Training
     run_id: str
     roster: Roster
+    conduct: Conduct
 
     def admit(self, message: pb.ClientMessage | None, stream: Stream) -> Client:
         """Return the client that its first message describes.
@@ -80,6 +87,15 @@ class Admission:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"a client name has 1 to {MAX_NAME_BYTES} printable characters (bytes in UTF-8), "
                 "no spaces or slashes",
+            )
+        if name in self.conduct.shut_out:
+            raise JoinRefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, f"{name} is {self.conduct.shut_out[name].reason}"
+            )
+        if len(join.holds) > model.DIGEST_BYTES:
+            raise JoinRefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"a digest of {len(join.holds)} bytes; it has {model.DIGEST_BYTES}",
             )
         if not 0 < join.examples <= MAX_EXAMPLES:
             raise JoinRefusedError(
@@ -152,36 +168,76 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
         If it may not join, or falls silent.
     """
     patience_s = MISSED_HEARTBEATS * admission.settings.network.heartbeat_interval_s
+    client = await _admitted(admission, stream, patience_s)
+    # Listed before anything is awaited, or two of one name could pass. The welcome still
+    # goes first: a stream writes in the order of the calls.
+    admission.roster.add(client)
+    client.reader = asyncio.current_task()
+    try:
+        await client.send(admission.welcome())
+        await admission.roster.announce()
+        log.info("%s joined with %d examples", client.name, client.examples)
+        await _listen(admission, client, patience_s)
+    except JoinRefusedError as refusal:
+        if refusal.code in FAULTS:
+            client.left = True
+            await blame(admission.conduct, admission.roster, client, str(refusal))
+        raise
+    except DisconnectedError:
+        pass
+    except asyncio.CancelledError:
+        if not client.parting:
+            raise
+        client.reader.uncancel()  # type: ignore[union-attr]
+        raise _parted(client) from None
+    finally:
+        await admission.roster.remove(client)
+
+
+async def _admitted(admission: Admission, stream: Stream, patience_s: float) -> Client:
     try:
         async with asyncio.timeout(patience_s):
             join = await stream.read()
     except TimeoutError:
         raise _silent(patience_s) from None
-    client = admission.admit(join, stream)
-    # Listed before anything is awaited, or two of one name could pass. The welcome still
-    # goes first: a stream writes in the order of the calls.
-    admission.roster.add(client)
-    try:
-        await client.send(admission.welcome())
-        await admission.roster.announce()
-        log.info("%s joined with %d examples", client.name, client.examples)
-        while True:
+    return admission.admit(join, stream)
+
+
+async def _listen(admission: Admission, client: Client, patience_s: float) -> None:
+    """Hand on what a client sends until it leaves."""
+    settings = admission.settings
+    messages_per_s = settings.limits.messages_per_s
+    interval_s = settings.network.heartbeat_interval_s
+    bucket = Bucket(SAVED_S * messages_per_s, messages_per_s + HEARTBEATS / interval_s)
+    while True:
+        try:
             async with asyncio.timeout(patience_s):
-                message = await stream.read()
-            if message is None:
-                break
-            if message.WhichOneof("kind") == "leave":
-                client.left = True
-                break
-            if message.WhichOneof("kind") != "heartbeat":
-                await admission.roster.heard_of(client)
-            await client.deliver(message)
-    except TimeoutError:
-        raise _silent(patience_s) from None
-    except DisconnectedError:
-        pass
-    finally:
-        await admission.roster.remove(client)
+                message = await client.stream.read()
+        except TimeoutError:
+            raise _silent(patience_s) from None
+        if message is None:
+            return
+        if message.WhichOneof("kind") == "leave":
+            client.left = True
+            return
+        if not client.uses_grant(message):
+            cost = 1 + message.ByteSize() // MESSAGE_BYTES
+            if not bucket.take(cost, time.monotonic()):
+                raise JoinRefusedError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"more than {messages_per_s:g} messages a second that no round asked for",
+                )
+        if message.WhichOneof("kind") != "heartbeat":
+            await admission.roster.heard_of(client)
+        error = await client.deliver(message)
+        if error is not None and is_fault(error):
+            await blame(admission.conduct, admission.roster, client, str(error))
+            if client.parting:
+                raise _parted(client)
+
+
+def _parted(client: Client) -> JoinRefusedError:
+    return JoinRefusedError(grpc.StatusCode.PERMISSION_DENIED, client.parting)
 
 
 def _silent(patience_s: float) -> JoinRefusedError:
@@ -226,10 +282,19 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
     Messages are serialized by their senders, so that a broadcast is serialized once.
     """
 
+    refused = RefusedJoins()
+
     async def participate(requests: AsyncIterator[bytes], context: Any) -> None:
+        address = context.peer().rpartition(":")[0]
+        if refused.are_too_many(address):
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "too many streams of your address were refused; try again in a minute",
+            )
         try:
             await serve_client(admission, _GrpcStream(context))
         except JoinRefusedError as refusal:
+            refused.count(address)
             log.warning("refused %s: %s", context.peer(), refusal)
             await context.abort(refusal.code, str(refusal))
 

@@ -309,6 +309,14 @@ def test_the_end_of_the_run_may_find_the_link_broken() -> None:
     assert asyncio.run(act()) == "enough"
 
 
+def test_what_the_server_says_cannot_steer_a_terminal() -> None:
+    finish = Message(finish=pb.Finish(reason="\x1b[2J" + "enough" * 1000, over=True))
+    reason = Play([welcome(), finish]).act()
+    assert reason.startswith("?[2Jenough")
+    assert reason.isprintable()
+    assert len(reason) == 500
+
+
 def test_an_update_that_is_not_finite_is_reported_as_such(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -328,7 +336,16 @@ def test_an_update_that_is_not_finite_is_reported_as_such(
     assert "round 1: training failed: tensor wide: " in caplog.text
 
 
+# Much data for few code bytes: it could not be what they were coded to.
+SWOLLEN = Message(chunk=pb.Chunk(round=1, code_bytes=4, coded_bytes=[2**20], data=bytes(2**20)))
 SHORT_MODEL = Message(model=pb.PayloadHeader(round=1, code_bytes=4))
+
+
+def training_of(**asked: Any) -> Message:
+    message = welcome()
+    for name, value in asked.items():
+        setattr(message.welcome.training, name, value)
+    return message
 
 
 @pytest.mark.parametrize(
@@ -353,6 +370,18 @@ SHORT_MODEL = Message(model=pb.PayloadHeader(round=1, code_bytes=4))
         ([welcome(), plan(1), *model_of(1), grant(1, (8, 8), [1, inf])], "steps [1.0, inf], which"),
         ([welcome(), plan(1), *model_of(1), grant(1, (8, 8), [1, nan])], "steps [1.0, nan], which"),
         ([welcome(), plan(1), *model_of(1), grant(1), grant(1)], "grant where receipt was due"),
+        ([welcome(0.0)], "a heartbeat every 0 s, which cannot be"),
+        ([welcome(nan)], "a heartbeat every nan s, which cannot be"),
+        ([training_of(local_epochs=0)], "asks for 0 epochs in batches of 1 with"),
+        ([training_of(local_epochs=2**31)], "asks for 2147483648 epochs"),
+        ([training_of(batch_size=0)], "in batches of 0 with"),
+        ([training_of(learning_rate=nan)], "with learning rate nan and"),
+        ([training_of(momentum=1.0)], "and momentum 1, which cannot be"),
+        (
+            [welcome(), Message(plan=pb.RoundPlan(round=1, rounds=9, chunk_bytes=2**31))],
+            "asks for chunks of 2147483648 bytes, which cannot be",
+        ),
+        ([welcome(), plan(1), model_of(1)[0], SWOLLEN], "a chunk of the model out of place"),
     ],
 )
 def test_a_server_that_breaks_the_protocol_is_told_off_in_one_line(

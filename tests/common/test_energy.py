@@ -28,6 +28,7 @@ from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_lab.local import federate
 from fedaq_server.clients import Client, Roster
+from fedaq_server.conduct import Conduct
 from fedaq_server.federation import Run
 from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
@@ -283,7 +284,10 @@ SPEC = model.ModelSpec((model.TensorSpec("w", (3,)),))
 
 
 def admitted(**stated: float) -> Client:
-    admission = Admission(SPEC, Settings(), Training(1, 1, 0.1, 0.0), "run", Roster())
+    settings = Settings()
+    admission = Admission(
+        SPEC, settings, Training(1, 1, 0.1, 0.0), "run", Roster(), Conduct(settings.limits)
+    )
     join = pb.Join(
         protocol_version=PROTOCOL_VERSION,
         client="shed",

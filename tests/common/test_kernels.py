@@ -288,6 +288,17 @@ def test_the_sum_is_that_of_python_integers_and_is_undone_exactly(
     assert total.tolist() == before
 
 
+@given(WIDTHS, SIZES, SEEDS)
+def test_codes_and_their_squares_are_summed_exactly(bits: int, count: int, seed: int) -> None:
+    """Whatever stands in the unused bits of the last byte."""
+    codes = random_codes(seed, count, bits)
+    data = np.frombuffer(packed(codes, bits), np.uint8).copy()
+    unused = -count * bits % 8
+    data[-1] |= 0xFF << (8 - unused) & 0xFF
+    expected = sum(codes.tolist()), sum(code * code for code in codes.tolist())
+    assert kernels.code_sums(data, bits, count) == expected
+
+
 @given(
     st.lists(st.floats(-(2.0**16), 2.0**16, width=32), min_size=1, max_size=40),
     st.integers(-20, 36),

@@ -76,6 +76,10 @@ def settings_of(clients: int, **flags: Any) -> Settings:
             "fixed.uplink_bits": 3,
             "fixed.downlink_bits": 6,
             "network.port": 0,
+            # What follows from repeated misbehaviour is tested in test_conduct.py.
+            "limits.strikes": 1000,
+            "limits.norm_factor": 0,
+            "limits.examples_factor": 1e6,
             **{name.replace("__", "."): value for name, value in flags.items()},
         },
     )
@@ -255,6 +259,13 @@ WITHIN_A_ROUND = {
     "reversed range": (ranges_with(2, 1, -1), "NOT_FINITE", "[1.0, -1.0] is reversed"),
     "widest range": (ranges_with(1, -3.4e38, 3.4e38), "NOT_FINITE", "tensor 0.bias"),
     "nan mean": (ranges_with(1, 0, 1, mean=NAN), "NOT_FINITE", "tensor 0.bias"),
+    "a mean beyond the range": (
+        ranges_with(1, 0, 1, mean=1.1), "OUT_OF_RANGE", "tensor 0.bias: its mean"),
+    "a deviation beyond the range": (
+        ranges_with(1, 0, 1, deviation=1e30), "OUT_OF_RANGE", "tensor 0.bias: its mean, dev"),
+    "a magnitude beyond the range": (
+        ranges_with(1, 0, 1, magnitude=2), "OUT_OF_RANGE", "tensor 0.bias: its mean, dev"),
+    "a range no update may have": (ranges_with(1, 0, 1e6), "OUT_OF_RANGE", "reaches 1e+06"),
     "negative deviation": (ranges_with(1, 0, 1, deviation=-1), "NOT_FINITE", "tensor 0.bias"),
     "nan loss": (report_with(train_loss=NAN), "NOT_FINITE", "training loss"),
     "infinite loss": (report_with(train_loss=INF), "NOT_FINITE", "training loss"),
@@ -300,6 +311,9 @@ WITHIN_A_ROUND = {
         chunks_of(lambda h: (0, 300), lambda h: (0, 300)), "OUT_OF_ORDER", "byte 300 is next"),
     "a chunk of far away": (
         chunks_of(lambda h: (0, 300), lambda h: (2**63, 3)), "OUT_OF_ORDER", "byte 300 is next"),
+    "a crowd of chunks": (
+        chunks_of(*((lambda h, n=n: (3 * n, 3)) for n in range(81))),  # type: ignore[misc]
+        "WRONG_SIZE", "more than 80 chunks of an update; send larger ones"),
     "a group split": (chunks_of(lambda h: (0, 4)), "WRONG_SIZE", "splits a group"),
     "a group split later": (
         chunks_of(lambda h: (0, 300), lambda h: (300, 301)), "WRONG_SIZE", "splits a group"),
@@ -599,6 +613,7 @@ JOINS = {
     "a control character": ({"client": "a\x1b[2J"}, "INVALID_ARGUMENT", "printable"),
     "no examples": ({"examples": 0}, "INVALID_ARGUMENT", "mallory has 0 training examples"),
     "too many examples": ({"examples": 2**64 - 1}, "INVALID_ARGUMENT", "training examples"),
+    "a long digest": ({"holds": bytes(9)}, "INVALID_ARGUMENT", "a digest of 9 bytes; it has 8"),
     "a free radio": ({"radio": pb.Radio(uplink_j_per_bit=0)}, "INVALID_ARGUMENT", "radio"),
     "a nan radio": (
         {"radio": pb.Radio(uplink_j_per_bit=NAN, downlink_j_per_bit=1e-7)}, "INVALID_ARGUMENT",

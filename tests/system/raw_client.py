@@ -31,6 +31,7 @@ class RawClient:
 
     Parameters
     ----------
+    address : str
     call : grpc.aio.StreamStreamCall
     spec : ModelSpec
         Of the server's model.
@@ -38,7 +39,8 @@ class RawClient:
         The model that the client holds.
     """
 
-    def __init__(self, call: Any, spec: ModelSpec, held: Floats) -> None:
+    def __init__(self, address: str, call: Any, spec: ModelSpec, held: Floats) -> None:
+        self.address = address
         self._call = call
         self.spec = spec
         self._held = held
@@ -47,7 +49,7 @@ class RawClient:
     async def send(self, message: pb.ClientMessage | bytes) -> None:
         """Send a message, or bytes that are none; if the stream has ended, `status` tells why."""
         frame = message if isinstance(message, bytes) else message.SerializeToString()
-        with suppress(grpc.aio.AioRpcError):
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             async with asyncio.timeout(PATIENCE_S):
                 await self._call.write(frame)
 
@@ -157,7 +159,7 @@ async def raw_client(
         call = channel.stream_stream(PATH)()
         try:
             nothing = np.zeros(spec.parameters, np.float32)
-            yield RawClient(call, spec, nothing if held is None else held.copy())
+            yield RawClient(address, call, spec, nothing if held is None else held.copy())
         finally:
             call.cancel()
 

@@ -10,7 +10,7 @@ from fedaq.model import ModelSpec, spec_of
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
 from system.commands import Commands, free_port
-from system.raw_client import FinishedError, raw_client
+from system.raw_client import EndedError, raw_client
 
 ROUNDS = 3
 
@@ -27,8 +27,8 @@ async def lies_about_its_size(address: str, spec: ModelSpec) -> list[str]:
                 header.code_bytes += 1
                 await client.announce(header)
                 told.append((await client.receive("refusal")).refusal.message)
-        except FinishedError:
-            return told
+        except EndedError:
+            return [*told, (await client.status())[1]]
 
 
 async def breaks_off(address: str, spec: ModelSpec) -> list[str]:
@@ -72,7 +72,7 @@ def test_the_honest_clients_get_the_model_they_would_get_alone(commands: Command
     port = free_port()
     server = commands.start(
         "server", *common, "--clients", 2 + len(HOSTILE), "--port", port, "--out", "beset",
-        "--set", "network.round_deadline_s=8",
+        "--set", "network.round_deadline_s=8", "--set", "limits.examples_factor=1000",
     )  # fmt: skip
     clients = [
         commands.start("client", "--server", f"127.0.0.1:{port}", "--partition", part, "--seed", 3)
@@ -84,8 +84,9 @@ def test_the_honest_clients_get_the_model_they_would_get_alone(commands: Command
         return await asyncio.gather(*(act(f"127.0.0.1:{port}", spec) for act in HOSTILE))
 
     lied, _, garbled, silent = asyncio.run(attack())
-    assert len(lied) == ROUNDS
+    assert len(lied) == ROUNDS + 1
     assert "its shapes and bits need" in lied[0]
+    assert lied[-1].startswith("shut out of this run after 3 refusals; the last, in round 3: the p")
     assert garbled == ["a message is not a fedaq.v1.ClientMessage"]
     assert silent == ["the update was not there 8 s after the round began"]
 
@@ -98,5 +99,7 @@ def test_the_honest_clients_get_the_model_they_would_get_alone(commands: Command
         (folder / "model.safetensors").read_bytes() for folder in (beset, commands.folder / "alone")
     )
     assert result == expected
-    rounds = json.loads((beset / "run.json").read_text())["rounds"]
+    run = json.loads((beset / "run.json").read_text())
+    assert [entry["name"] for entry in run["shut_out"]] == ["mallory-1"]
+    rounds = run["rounds"]
     assert [(entry["clients"], entry["left_out"]) for entry in rounds] == [(2, 4), (2, 1), (2, 1)]

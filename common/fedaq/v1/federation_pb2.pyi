@@ -33,6 +33,7 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_OUT_OF_RANGE: _ClassVar[RefusalReason]
     REFUSAL_REASON_BROKEN_CODE: _ClassVar[RefusalReason]
     REFUSAL_REASON_OTHER_MODEL: _ClassVar[RefusalReason]
+    REFUSAL_REASON_NORM: _ClassVar[RefusalReason]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 CODEC_UNSPECIFIED: Codec
@@ -51,6 +52,7 @@ REFUSAL_REASON_DEADLINE: RefusalReason
 REFUSAL_REASON_OUT_OF_RANGE: RefusalReason
 REFUSAL_REASON_BROKEN_CODE: RefusalReason
 REFUSAL_REASON_OTHER_MODEL: RefusalReason
+REFUSAL_REASON_NORM: RefusalReason
 
 class ClientMessage(_message.Message):
     __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave")

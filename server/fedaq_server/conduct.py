@@ -1,0 +1,143 @@
+"""How clients behave over a run, and what follows from it (docs/hostile-clients.md).
+
+What is remembered is plain data, so that a run that is resumed can go on with it.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from math import inf
+from statistics import median, median_low
+from typing import Any
+
+from fedaq.errors import ProtocolError
+from fedaq.settings import LimitsSettings
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.clients import Client, Roster
+
+log = logging.getLogger(__name__)
+
+# What befalls an honest client on a slow machine or a poor link.
+FORGIVEN = frozenset(
+    {
+        pb.REFUSAL_REASON_STALE_ROUND,
+        pb.REFUSAL_REASON_DEADLINE,
+        pb.REFUSAL_REASON_OTHER_MODEL,
+    }
+)
+# What an update may be refused for that follows the protocol.
+OF_VALUES = frozenset(
+    {
+        pb.REFUSAL_REASON_NOT_FINITE,
+        pb.REFUSAL_REASON_OUT_OF_RANGE,
+        pb.REFUSAL_REASON_NORM,
+    }
+)
+# Rounds whose median norms are remembered, and updates that make a median.
+RECENT_ROUNDS, FEWEST_NORMS = 5, 3
+
+
+class TrainingFailedError(ProtocolError):
+    """A client said itself that its update is none; that is no fault."""
+
+
+@dataclass(frozen=True)
+class ShutOut:
+    """A client that may take no further part in the run, since which round, and why."""
+
+    name: str
+    round: int
+    reason: str
+
+
+@dataclass
+class Conduct:
+    """What the server remembers of its clients' conduct.
+
+    Attributes
+    ----------
+    limits : LimitsSettings
+    strikes : dict of str to int
+        Refusals of a client's own fault, by its name. Nothing takes them back, or a client
+        could behave well in between.
+    shut_out : dict of str to ShutOut
+    medians : list of float
+        The median L2 norms of the updates of the last rounds.
+    capped : set of str
+        Clients that were told of for holding more than the limit of weights allows.
+    """
+
+    limits: LimitsSettings
+    strikes: dict[str, int] = field(default_factory=dict)
+    shut_out: dict[str, ShutOut] = field(default_factory=dict)
+    medians: list[float] = field(default_factory=list)
+    capped: set[str] = field(default_factory=set)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as JSON has it."""
+        return {
+            "strikes": self.strikes,
+            "shut_out": [asdict(entry) for entry in self.shut_out.values()],
+            "medians": self.medians,
+        }
+
+    @classmethod
+    def restored(cls, limits: LimitsSettings, state: Mapping[str, Any]) -> "Conduct":
+        """Return what `state` was taken from."""
+        shut_out = {entry["name"]: ShutOut(**entry) for entry in state["shut_out"]}
+        return cls(limits, dict(state["strikes"]), shut_out, list(state["medians"]))
+
+    def weights(self, examples: Mapping[str, int]) -> dict[str, int]:
+        """Return the weights of updates in a mean: what clients say they hold, up to a limit."""
+        # The lower median, so that of two clients neither can lift the limit.
+        most = int(self.limits.examples_factor * median_low(examples.values()))
+        for name in sorted(examples.keys() - self.capped):
+            if examples[name] > most:
+                self.capped.add(name)
+                log.warning(
+                    "%s holds %d examples and counts as %d (limits.examples_factor)",
+                    name, examples[name], most,
+                )  # fmt: skip
+        return {name: min(count, most) for name, count in examples.items()}
+
+    def norm_limit(self) -> float:
+        """Return the largest norm that an update of the coming round may have.
+
+        It follows from earlier rounds alone, so it is the same whatever the order in which
+        updates arrive.
+        """
+        largest = max(self.medians, default=0.0)
+        return self.limits.norm_factor * largest or inf
+
+    def learn_norms(self, norms: Collection[float]) -> None:
+        """Remember the norms of all whole updates of a round, also of those refused for them.
+
+        Without those, updates that have grown would be refused for ever.
+        """
+        if len(norms) >= FEWEST_NORMS:
+            self.medians = [*self.medians, median(norms)][-RECENT_ROUNDS:]
+
+    def strike(self, name: str, round_number: int, reason: str) -> ShutOut | None:
+        """Count a refusal; return why the client is shut out, if this was one too many."""
+        self.strikes[name] = self.strikes.get(name, 0) + 1
+        if self.strikes[name] < self.limits.strikes or name in self.shut_out:
+            return None
+        sentence = (
+            f"shut out of this run after {self.strikes[name]} refusals; "
+            f"the last, in round {round_number}: {reason}"
+        )
+        self.shut_out[name] = ShutOut(name, round_number, sentence)
+        return self.shut_out[name]
+
+
+def is_fault(error: ProtocolError) -> bool:
+    """Tell whether a refusal is the client's own fault."""
+    return error.reason not in FORGIVEN and not isinstance(error, TrainingFailedError)
+
+
+async def blame(conduct: Conduct, roster: Roster, client: Client, reason: str) -> None:
+    """Count a refusal against a client, and part with it if that was one too many."""
+    shut_out = conduct.strike(client.name, client.round, reason)
+    if shut_out is not None:
+        log.warning("round %d: %s is %s", shut_out.round, client.name, shut_out.reason)
+        await roster.expel(client, shut_out.reason)
