@@ -206,7 +206,8 @@ def bad_links(names: list[str], folder: Path, rounds: int, expected: bytes) -> l
 def partition(names: list[str], folder: Path, rounds: int) -> list[Check]:
     with federation(names, folder) as run:
         run.server(*RUN, "--rounds", str(rounds), "--out", str(folder / "run"),
-                   "--set", "network.return_wait_s=3", "--set", "training.local_epochs=30")  # fmt: skip
+                   "--set", "network.return_wait_s=3",
+                   "--set", "training.local_epochs=30")  # fmt: skip
         run.clients({})
         run.wait_for(lambda: rounds_in(folder / "run") >= 3, "round 3")
         drop(names[1], "")
