@@ -17,12 +17,11 @@ from fedaq.model import ModelSpec
 from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server import names
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 
 log = logging.getLogger(__name__)
 
-# In UTF-8; a name becomes part of a file name, which may have 255 bytes.
-MAX_NAME_BYTES = 64
 MAX_EXAMPLES = 2**40
 MISSED_HEARTBEATS = 3
 _LONGEST_SENTENCE = 500
@@ -32,13 +31,14 @@ class JoinRefusedError(Exception):
     """A client may not join, or may not stay; the sentence is for its operator and ours.
 
     It may quote what the client sent, so it is cut to what fits an HTTP/2 trailer and
-    cleared of what would steer a terminal.
+    cleared of what would steer a terminal. Where `told` is given, the client learns only that.
     """
 
-    def __init__(self, code: grpc.StatusCode, sentence: str) -> None:
+    def __init__(self, code: grpc.StatusCode, sentence: str, told: str | None = None) -> None:
         shown = "".join(c if c.isprintable() else "?" for c in sentence[:_LONGEST_SENTENCE])
         super().__init__(shown)
         self.code = code
+        self.told = shown if told is None else told
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,17 @@ class Admission:
     run_id: str
     roster: Roster
 
-    def admit(self, message: pb.ClientMessage | None, stream: Stream) -> Client:
+    def admit(
+        self, message: pb.ClientMessage | None, stream: Stream, identity: str | None = None
+    ) -> Client:
         """Return the client that its first message describes.
+
+        Parameters
+        ----------
+        message : ClientMessage, optional
+        stream : Stream
+        identity : str, optional
+            The name that its certificate or token proves; None where nothing is proved.
 
         Raises
         ------
@@ -64,6 +73,12 @@ class Admission:
                 grpc.StatusCode.INVALID_ARGUMENT, "the first message of a stream must be a join"
             )
         join = message.join
+        if identity not in (None, join.client):
+            raise JoinRefusedError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{identity} tried to join as {join.client!r}",
+                told="permission denied",
+            )
         if join.protocol_version != PROTOCOL_VERSION:
             raise JoinRefusedError(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -71,16 +86,8 @@ class Admission:
                 f"{join.protocol_version}; install the same fedaq on both",
             )
         name = join.client
-        if (
-            not 0 < len(name.encode()) <= MAX_NAME_BYTES
-            or not name.isprintable()
-            or set(name) & set("/\\ ")
-        ):
-            raise JoinRefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"a client name has 1 to {MAX_NAME_BYTES} printable characters (bytes in UTF-8), "
-                "no spaces or slashes",
-            )
+        if not names.is_name(name):
+            raise JoinRefusedError(grpc.StatusCode.INVALID_ARGUMENT, names.RULE)
         if not 0 < join.examples <= MAX_EXAMPLES:
             raise JoinRefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT,
@@ -143,8 +150,10 @@ class Admission:
             ) from None
 
 
-async def serve_client(admission: Admission, stream: Stream) -> None:
+async def serve_client(admission: Admission, stream: Stream, identity: str | None = None) -> None:
     """Carry one client's stream from its join to its end.
+
+    A client with an `identity` may join under that name only.
 
     Raises
     ------
@@ -157,7 +166,7 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
             join = await stream.read()
     except TimeoutError:
         raise _silent(patience_s) from None
-    client = admission.admit(join, stream)
+    client = admission.admit(join, stream, identity)
     # Listed before anything is awaited, or two of one name could pass. The welcome still
     # goes first: a stream writes in the order of the calls.
     admission.roster.add(client)
@@ -218,20 +227,27 @@ class _GrpcStream:
 
 
 Handler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
+Identify = Callable[[Any], str | None]
 
 
-def grpc_server(admission: Admission) -> grpc.aio.Server:
+def nobody_in_particular(context: Any) -> None:
+    """Let a caller take any name."""
+
+
+def grpc_server(admission: Admission, identify: Identify = nobody_in_particular) -> grpc.aio.Server:
     """Return a gRPC server that serves this admission; it has no port yet.
 
-    Messages are serialized by their senders, so that a broadcast is serialized once.
+    `identify` returns the name that a call's context proves, None where nothing is to be
+    proved, or raises `JoinRefusedError`. Messages are serialized by their senders, so that a
+    broadcast is serialized once.
     """
 
     async def participate(requests: AsyncIterator[bytes], context: Any) -> None:
         try:
-            await serve_client(admission, _GrpcStream(context))
+            await serve_client(admission, _GrpcStream(context), identify(context))
         except JoinRefusedError as refusal:
             log.warning("refused %s: %s", context.peer(), refusal)
-            await context.abort(refusal.code, str(refusal))
+            await context.abort(refusal.code, refusal.told)
 
     server = grpc.aio.server(options=SERVER_OPTIONS)
     handler = grpc.stream_stream_rpc_method_handler(participate)
@@ -241,8 +257,13 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
     return server
 
 
-async def bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Bind the server to an address and return the port.
+async def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
+    """Bind the server to an address, with TLS if there are credentials; return the port.
 
     Raises
     ------
@@ -250,7 +271,10 @@ async def bind(server: grpc.aio.Server, host: str, port: int) -> int:
         If the port is taken or the address is not this machine's.
     """
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        if credentials is None:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        else:
+            bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError:
         bound = 0
     if bound == 0:
