@@ -23,7 +23,7 @@ _MAX_REMEMBERED = 1000
 _JOIN_S = 5.0
 
 _CORE = re.compile(rb"[IWE]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+\.(?:cc|h):\d+\] (.*)", re.S)
-_CORE_MORE = re.compile(rb"=== Source Location Trace: ===$|src/core/\S+:\d+$| shutdown=")
+_CORE_MORE = re.compile(rb"=== Source Location Trace|src/core/\S+:\d+\s*$| shutdown=")
 _FAILED = re.compile(rb"CallNextHandshakerLocked: error=(?!OK )(.*)", re.S)
 _PEER = re.compile(rb"endpoint_peer_address=([^,}]+)")
 
