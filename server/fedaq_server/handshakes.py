@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _REASONS = (
     ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "it showed no certificate"),
     ("certificate has expired", "its certificate has expired"),
     ("certificate is not yet valid", "its certificate is not valid yet; are the clocks right?"),
-    ("unsuitable certificate purpose", "its certificate is not a client's"),
+    ("certificate purpose", "its certificate is not a client's"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by our ca.crt"),
     ("ALERT_UNKNOWN_CA", "it does not trust the authority of our server.crt"),
     ("ALERT_BAD_CERTIFICATE", "it knows us by another name than those in our server.crt"),
@@ -41,7 +42,11 @@ _REASONS = (
     ("WRONG_VERSION_NUMBER", "it does not speak TLS; does it have --tls?"),
     ("HTTP_REQUEST", "it does not speak TLS; does it have --tls?"),
     ("UNSUPPORTED_PROTOCOL", "it speaks a version of TLS that is too old"),
-    ("Socket closed", "it hung up before the handshake was over"),
+    (
+        "Socket closed",
+        "it hung up during the handshake; it may not trust our server.crt, or know us by a name "
+        "that is not in it",
+    ),
     ("timed out", "it did not finish the handshake in time"),
 )
 
@@ -81,7 +86,7 @@ class Trace:
             self._error = failed[1] if failed else None
         if self._error is not None and (b" args={" in line):
             peer = _PEER.search(line)
-            self._tell(peer[1].decode(errors="replace") if peer else "a stranger")
+            self._tell(unquote(peer[1].decode(errors="replace")) if peer else "a stranger")
             self._error = None
         return b""
 
