@@ -13,7 +13,10 @@ def client(
         str, typer.Option(help="Address of the server, host:port.")
     ] = "127.0.0.1:50051",
     name: Annotated[
-        str | None, typer.Option(help="Identity of this client [default: its part, or host name]")
+        str | None,
+        typer.Option(
+            help="Identity of this client [its certificate's or token's, its part, or host name]"
+        ),
     ] = None,
     task: Task = None,
     data: Data = None,
@@ -37,12 +40,26 @@ def client(
             metavar="SECONDS", help="End after so long without a server. Default: try without end."
         ),
     ] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with ca.crt, by which the server is known, and client.crt and "
+            "client.key, if it wants them; fedaq certs makes it."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with this client's token [environment FEDAQ_TOKEN]")
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option("--insecure", help="Speak to another machine without encryption."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     assignments: Set = None,
 ) -> None:
     """Train on this machine's data for a federation that a server runs.
 
-    Example: fedaq client --server 192.168.1.10:50051 --name kitchen --task digits --partition 1/3
+    Example: fedaq client --server 192.168.1.10:50051 --tls kitchen --task digits --partition 1/3
     """
     from fedaq_client.main import run_client
 
@@ -53,6 +70,13 @@ def client(
         radio=radio,
         give_up_after_s=give_up_after,
         config=config,
-        flags={"task": task, "data": data, "seed": seed},
+        flags={
+            "task": task,
+            "data": data,
+            "seed": seed,
+            "network.tls": tls,
+            "network.token_file": token_file,
+            "network.insecure": insecure,
+        },
         assignments=assignments or [],
     )

@@ -10,6 +10,8 @@ import grpc
 from fedaq.errors import FedaqError, UserError, printable
 from fedaq.link import CLIENT_OPTIONS, PATH
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.access import PLAIN, Access
+from fedaq_client.diagnosis import tls_problem
 
 _MISTAKES = (
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -66,6 +68,11 @@ class GrpcLink:
 
     async def _broken(self) -> FedaqError:
         code, details = await self._call.code(), printable(await self._call.details() or "")
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            return UserError(
+                f"the server refused this client: {details}; its operator can see why. A token "
+                "is given with --token-file or FEDAQ_TOKEN, a certificate with --tls"
+            )
         if code in _MISTAKES:
             return UserError(f"the server refused this client: {details}")
         if code == grpc.StatusCode.ALREADY_EXISTS:
@@ -74,18 +81,22 @@ class GrpcLink:
 
 
 @asynccontextmanager
-async def connect(address: str, timeout_s: float) -> AsyncIterator[GrpcLink]:
+async def connect(
+    address: str, timeout_s: float, access: Access = PLAIN
+) -> AsyncIterator[GrpcLink]:
     """Open a stream to the server at ``host:port``.
 
     Raises
     ------
+    UserError
+        If the two cannot agree on TLS.
     FedaqError
         If there is no server within `timeout_s` seconds.
     """
-    async with grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
+    async with _channel(address, access) as channel:
         try:
             async with asyncio.timeout(timeout_s):
-                await channel.channel_ready()
+                await _be_ready(channel, address, access)
         except TimeoutError:
             raise FedaqError(
                 f"no server at {address}; is it running, and is the address right? "
@@ -96,8 +107,30 @@ async def connect(address: str, timeout_s: float) -> AsyncIterator[GrpcLink]:
             request_serializer=pb.ClientMessage.SerializeToString,
             response_deserializer=pb.ServerMessage.FromString,
         )
-        call = method()
+        call = method(
+            metadata=[("authorization", f"Bearer {access.token}")] if access.token else None
+        )
         try:
             yield GrpcLink(call)
         finally:
             call.cancel()
+
+
+def _channel(address: str, access: Access) -> grpc.aio.Channel:
+    own = access.certificates
+    if own is None:
+        return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(own.ca, own.key or None, own.certificate or None)
+    return grpc.aio.secure_channel(address, credentials, options=CLIENT_OPTIONS)
+
+
+async def _be_ready(channel: grpc.aio.Channel, address: str, access: Access) -> None:
+    """Wait until there is a connection; one that TLS forbids is not waited for."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            problem = await tls_problem(address, access.certificates)
+            if problem is not None:
+                raise UserError(problem)
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from fedaq import stopping
-from fedaq.partition import WHOLE, parse_partition
+from fedaq.errors import UserError
+from fedaq.partition import WHOLE, Partition, parse_partition
 from fedaq.radios import preset
 from fedaq.settings import load_settings
 from fedaq.tasks import load_task
 from fedaq.terminal import console
+from fedaq_client.access import access_of
 from fedaq_client.connection import connect
 from fedaq_client.returning import take_part
 from fedaq_client.session import Progress
@@ -38,22 +40,33 @@ def run_client(
     Raises
     ------
     UserError
-        If a setting is wrong, or the server refuses this client, or there was none for too long.
+        If a setting is wrong, or this client and the server refuse one another, or there was
+        none for too long.
     """
     settings = load_settings(config=config, flags=flags, assignments=assignments)
+    access = access_of(settings.network, server)
     task = load_task(settings.task, settings.data)
     part = WHOLE if partition is None else parse_partition(partition)
     cost = None if radio is None else preset(radio).cost()
-    if name is None:
-        name = socket.gethostname() if part == WHOLE else f"client-{part.index + 1}"
+    name = name or access.name or _name_of(part)
+    if access.name not in ("", name):
+        raise UserError(
+            f"--name {name}: the certificate or token is for {access.name}; leave --name out"
+        )
     torch.set_num_threads(1)
     mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
     learner = Learner(task, mine, settings.seed)
     console.print(f"{name}: {learner.examples} examples, server {server}")
     reason = stopping.run(
-        take_part(lambda: connect(server, CONNECT_S), name, learner, cost, _show, give_up_after_s)
+        take_part(
+            lambda: connect(server, CONNECT_S, access), name, learner, cost, _show, give_up_after_s
+        )
     )
     console.print(f"{name}: {reason}")
+
+
+def _name_of(part: Partition) -> str:
+    return socket.gethostname() if part == WHOLE else f"client-{part.index + 1}"
 
 
 def _show(progress: Progress) -> None:

@@ -11,9 +11,9 @@ import typer
 from fedaq import __version__, stopping
 from fedaq.errors import FedaqError, UserError
 
-COMMANDS = ("run", "compare", "server", "client", "inspect", "radio")
+COMMANDS = ("run", "compare", "server", "client", "inspect", "radio", "certs", "tokens")
 
-EXTRAS = {"matplotlib": "server", "sklearn": "client"}
+EXTRAS = {"cryptography": "server", "matplotlib": "server", "sklearn": "client"}
 
 
 def _app() -> typer.Typer:

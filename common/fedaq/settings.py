@@ -39,7 +39,11 @@ from fedaq.radios import CONSTANT, PRESETS, suggest
 
 ENVIRONMENT_PREFIX = "FEDAQ_"
 MAX_DISTANCE_M = 1e6
-NOT_SETTINGS = frozenset({"FEDAQ_TRACEBACK"})  # read by fedaq.cli
+# A client's token, from where `ps` does not show it.
+TOKEN_VARIABLE = "FEDAQ_TOKEN"
+NOT_SETTINGS = frozenset({"FEDAQ_TRACEBACK", TOKEN_VARIABLE})
+# Settings in the section `network` that do not change what a run computes.
+HOW_REACHED = {"host", "port", "tls", "tokens", "token_file", "insecure"}
 
 
 class _Section(BaseModel):
@@ -269,6 +273,12 @@ class NetworkSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535, description="0: any free port")
+    tls: Path | None = Field(None, description="folder of certificates: TLS")
+    tokens: Path | None = Field(
+        None, description="server: file of tokens, in place of the clients' certificates"
+    )
+    token_file: Path | None = Field(None, description="client: file with its token")
+    insecure: bool = Field(False, description="do without TLS beyond this machine")
     chunk_bytes: int = Field(
         256 * 1024,
         ge=1024,

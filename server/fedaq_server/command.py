@@ -26,6 +26,24 @@ def server(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [50051]")] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with server.crt, server.key and ca.crt, which fedaq certs makes: "
+            "encrypts, and lets in whoever has a client's certificate."
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that fedaq tokens makes: lets in whoever has a client's token, in "
+            "place of certificates."
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option("--insecure", help="Listen beyond this machine without encryption."),
+    ] = None,
     config: Config = None,
     assignments: Set = None,
 ) -> None:
@@ -35,22 +53,28 @@ def server(
 
     After it was stopped: fedaq server --resume runs/first
     """
-    from fedaq_server.main import run_server
+    from fedaq_server.handshakes import reported
 
-    run_server(
-        config=config,
-        out=out,
-        resume=resume,
-        flags={
-            "task": task,
-            "data": data,
-            "clients": clients,
-            "rounds": rounds,
-            "scheme": scheme,
-            "aggregation": aggregation,
-            "seed": seed,
-            "network.host": host,
-            "network.port": port,
-        },
-        assignments=assignments or [],
-    )
+    with reported():
+        from fedaq_server.main import run_server
+
+        run_server(
+            config=config,
+            out=out,
+            resume=resume,
+            flags={
+                "task": task,
+                "data": data,
+                "clients": clients,
+                "rounds": rounds,
+                "scheme": scheme,
+                "aggregation": aggregation,
+                "seed": seed,
+                "network.host": host,
+                "network.port": port,
+                "network.tls": tls,
+                "network.tokens": tokens,
+                "network.insecure": insecure,
+            },
+            assignments=assignments or [],
+        )

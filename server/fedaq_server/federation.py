@@ -14,10 +14,11 @@ from fedaq import __version__
 from fedaq.model import bind, spec_of
 from fedaq.payload import tensor_spreads
 from fedaq.quantizer import Floats
-from fedaq.settings import Settings
+from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import Task, Training, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import service
+from fedaq_server.access import access_of
 from fedaq_server.clients import Roster
 from fedaq_server.history import History
 from fedaq_server.ledger import Ledger
@@ -147,10 +148,8 @@ class Run:
             "clients": self.settings.clients,
             "parameters": self.spec.parameters,
             "shut_out": [asdict(entry) for entry in self.conduct.shut_out.values()],
-            # Where it listened is nobody's concern later, and differs between equal runs.
-            "settings": self.settings.model_dump(
-                mode="json", exclude={"network": {"host", "port"}}
-            ),
+            # How it was reached is nobody's concern later, and differs between equal runs.
+            "settings": self.settings.model_dump(mode="json", exclude={"network": HOW_REACHED}),
         }
 
     async def _say_goodbye(self, finish: pb.Finish) -> None:
@@ -173,13 +172,14 @@ async def serve(run: Run, on_listening: Callable[[int], None]) -> None:
     Raises
     ------
     UserError
-        If the server cannot listen where it should.
+        If the server cannot listen where it should, or may not without TLS.
     FedaqError
         If too few clients connect in time.
     """
     network = run.settings.network
-    server = service.grpc_server(run.admission)
-    port = await service.bind(server, network.host, network.port)
+    access = access_of(network)
+    server = service.grpc_server(run.admission, access.identify)
+    port = await service.bind(server, network.host, network.port, access.credentials)
     await server.start()
     on_listening(port)
     try:

@@ -18,14 +18,13 @@ from fedaq.model import ModelSpec
 from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server import names
 from fedaq_server.bucket import Bucket, RefusedJoins
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 from fedaq_server.conduct import Conduct, blame, is_fault
 
 log = logging.getLogger(__name__)
 
-# In UTF-8; a name becomes part of a file name, which may have 255 bytes.
-MAX_NAME_BYTES = 64
 MAX_EXAMPLES = 2**40
 MISSED_HEARTBEATS = 3
 # Messages besides those of rounds: for how long a client may save up, what heartbeats it may
@@ -39,12 +38,14 @@ class JoinRefusedError(Exception):
     """A client may not join, or may not stay; the sentence is for its operator and ours.
 
     It may quote what the client sent, so it is cut to what fits an HTTP/2 trailer and
-    cleared of what would steer a terminal.
+    cleared of what would steer a terminal. Where `told` is given, the client learns only that.
     """
 
-    def __init__(self, code: grpc.StatusCode, sentence: str) -> None:
-        super().__init__(printable(sentence))
+    def __init__(self, code: grpc.StatusCode, sentence: str, told: str | None = None) -> None:
+        shown = printable(sentence)
+        super().__init__(shown)
         self.code = code
+        self.told = shown if told is None else told
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,17 @@ class Admission:
     roster: Roster
     conduct: Conduct
 
-    def admit(self, message: pb.ClientMessage | None, stream: Stream) -> Client:
+    def admit(
+        self, message: pb.ClientMessage | None, stream: Stream, identity: str | None = None
+    ) -> Client:
         """Return the client that its first message describes.
+
+        Parameters
+        ----------
+        message : ClientMessage, optional
+        stream : Stream
+        identity : str, optional
+            The name that its certificate or token proves; None where nothing is proved.
 
         Raises
         ------
@@ -71,6 +81,12 @@ class Admission:
                 grpc.StatusCode.INVALID_ARGUMENT, "the first message of a stream must be a join"
             )
         join = message.join
+        if identity not in (None, join.client):
+            raise JoinRefusedError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{identity} tried to join as {join.client!r}",
+                told="permission denied",
+            )
         if join.protocol_version != PROTOCOL_VERSION:
             raise JoinRefusedError(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -78,16 +94,8 @@ class Admission:
                 f"{join.protocol_version}; install the same fedaq on both",
             )
         name = join.client
-        if (
-            not 0 < len(name.encode()) <= MAX_NAME_BYTES
-            or not name.isprintable()
-            or set(name) & set("/\\ ")
-        ):
-            raise JoinRefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"a client name has 1 to {MAX_NAME_BYTES} printable characters (bytes in UTF-8), "
-                "no spaces or slashes",
-            )
+        if not names.is_name(name):
+            raise JoinRefusedError(grpc.StatusCode.INVALID_ARGUMENT, names.RULE)
         if name in self.conduct.shut_out:
             raise JoinRefusedError(
                 grpc.StatusCode.PERMISSION_DENIED, f"{name} is {self.conduct.shut_out[name].reason}"
@@ -107,7 +115,10 @@ class Admission:
             name, join.examples, self._radio(join), stream, join.holds, process=join.process
         )
         present = self.roster.get(name)
-        if present is not None and not (join.process and join.process == present.process):
+        same = identity is not None or (
+            present and join.process and join.process == present.process
+        )
+        if present is not None and not same:
             raise JoinRefusedError(
                 grpc.StatusCode.ALREADY_EXISTS,
                 f"a client named {name} is connected already; give each client its own --name",
@@ -159,8 +170,10 @@ class Admission:
             ) from None
 
 
-async def serve_client(admission: Admission, stream: Stream) -> None:
+async def serve_client(admission: Admission, stream: Stream, identity: str | None = None) -> None:
     """Carry one client's stream from its join to its end.
+
+    A client with an `identity` may join under that name only.
 
     Raises
     ------
@@ -168,7 +181,7 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
         If it may not join, or falls silent.
     """
     patience_s = MISSED_HEARTBEATS * admission.settings.network.heartbeat_interval_s
-    client = await _admitted(admission, stream, patience_s)
+    client = await _admitted(admission, stream, identity, patience_s)
     # Listed before anything is awaited, or two of one name could pass. The welcome still
     # goes first: a stream writes in the order of the calls.
     admission.roster.add(client)
@@ -194,13 +207,15 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
         await admission.roster.remove(client)
 
 
-async def _admitted(admission: Admission, stream: Stream, patience_s: float) -> Client:
+async def _admitted(
+    admission: Admission, stream: Stream, identity: str | None, patience_s: float
+) -> Client:
     try:
         async with asyncio.timeout(patience_s):
             join = await stream.read()
     except TimeoutError:
         raise _silent(patience_s) from None
-    return admission.admit(join, stream)
+    return admission.admit(join, stream, identity)
 
 
 async def _listen(admission: Admission, client: Client, patience_s: float) -> None:
@@ -274,12 +289,19 @@ class _GrpcStream:
 
 
 Handler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
+Identify = Callable[[Any], str | None]
 
 
-def grpc_server(admission: Admission) -> grpc.aio.Server:
+def nobody_in_particular(context: Any) -> None:
+    """Let a caller take any name."""
+
+
+def grpc_server(admission: Admission, identify: Identify = nobody_in_particular) -> grpc.aio.Server:
     """Return a gRPC server that serves this admission; it has no port yet.
 
-    Messages are serialized by their senders, so that a broadcast is serialized once.
+    `identify` returns the name that a call's context proves, None where nothing is to be
+    proved, or raises `JoinRefusedError`. Messages are serialized by their senders, so that a
+    broadcast is serialized once.
     """
 
     refused = RefusedJoins()
@@ -292,11 +314,11 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
                 "too many streams of your address were refused; try again in a minute",
             )
         try:
-            await serve_client(admission, _GrpcStream(context))
+            await serve_client(admission, _GrpcStream(context), identify(context))
         except JoinRefusedError as refusal:
             refused.count(address)
             log.warning("refused %s: %s", context.peer(), refusal)
-            await context.abort(refusal.code, str(refusal))
+            await context.abort(refusal.code, refusal.told)
 
     server = grpc.aio.server(options=SERVER_OPTIONS)
     handler = grpc.stream_stream_rpc_method_handler(participate)
@@ -306,8 +328,13 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
     return server
 
 
-async def bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Bind the server to an address and return the port.
+async def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
+    """Bind the server to an address, with TLS if there are credentials; return the port.
 
     Raises
     ------
@@ -315,7 +342,10 @@ async def bind(server: grpc.aio.Server, host: str, port: int) -> int:
         If the port is taken or the address is not this machine's.
     """
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        if credentials is None:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        else:
+            bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError:
         bound = 0
     if bound == 0:

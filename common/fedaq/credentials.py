@@ -1,0 +1,180 @@
+"""Folders of certificates, as ``fedaq certs`` makes them, checked before anybody uses them."""
+
+import ipaddress
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedaq.errors import UserError
+
+_EXPIRED = 10  # X509_V_ERR_...
+_WRONG_PURPOSE = 26
+# A handshake in memory takes three flights; more turns would find nothing new.
+_TURNS = 8
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """What one host has of a federation's certificates, all PEM.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they were read.
+    ca : bytes
+        The authority that signed the other side's certificate.
+    certificate, key : bytes
+        This host's own; empty for a client that has none.
+    name : str
+        Whom the certificate is for; empty without one.
+    """
+
+    folder: Path
+    ca: bytes
+    certificate: bytes = b""
+    key: bytes = field(default=b"", repr=False)
+    name: str = ""
+
+
+def server_certificates(folder: Path) -> Certificates:
+    """Read ``server.crt``, ``server.key`` and ``ca.crt``.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, the key is another certificate's, or the certificate
+        has expired or is not a server's.
+    """
+    return _read(folder, "server")
+
+
+def client_certificates(folder: Path) -> Certificates:
+    """Read ``ca.crt`` and, if they are there, ``client.crt`` and ``client.key``.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, the key is another certificate's, or the certificate
+        has expired or is not a client's.
+    """
+    if not any((folder / f"client.{end}").exists() for end in ("crt", "key")):
+        ca = _bytes_of(folder / "ca.crt")
+        client_context(folder, with_certificate=False)
+        return Certificates(folder, ca)
+    return _read(folder, "client")
+
+
+def client_context(folder: Path, *, with_certificate: bool) -> ssl.SSLContext:
+    """Return the same credentials for a connection of Python's own.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _trust(context, folder)
+    if with_certificate:
+        _present(context, folder, "client")
+    return context
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody but this machine can be reached at this address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(folder: Path, role: str) -> Certificates:
+    ca, certificate, key = (
+        _bytes_of(folder / name) for name in ("ca.crt", f"{role}.crt", f"{role}.key")
+    )
+    client_context(folder, with_certificate=False)
+    return Certificates(folder, ca, certificate, key, _name(folder, role))
+
+
+def _name(folder: Path, role: str) -> str:
+    """Return the name in a certificate, if its dates and purpose are right.
+
+    A client and a server meet in memory, so that the library that judges certificates on the
+    wire judges this one. Who signed it is for the other side to judge.
+    """
+    path = folder / f"{role}.crt"
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_REQUIRED if role == "server" else ssl.CERT_NONE
+    server.verify_mode = ssl.CERT_REQUIRED if role == "client" else ssl.CERT_NONE
+    for context in (server, client):
+        _present(context, folder, role)
+        context.load_verify_locations(path)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
+    try:
+        _shake_hands(*ends)
+    except ssl.SSLCertVerificationError as error:
+        raise UserError(f"{path}: {_unfit(error, role)}") from None
+    except ssl.SSLError as error:
+        raise UserError(f"{path}: TLS cannot use it: {error.reason}") from None
+    judge = ends[0] if role == "server" else ends[1]
+    subject: Any = (judge.getpeercert() or {}).get("subject", ())
+    names = [value for part in subject for kind, value in part if kind == "commonName"]
+    if len(names) != 1:
+        raise UserError(f"{path}: its subject has {len(names)} common names; it needs one")
+    return str(names[0])
+
+
+def _shake_hands(*ends: ssl.SSLObject) -> None:
+    waiting = list(ends)
+    for _ in range(_TURNS):
+        for end in list(waiting):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            waiting.remove(end)
+
+
+def _unfit(error: ssl.SSLCertVerificationError, role: str) -> str:
+    if error.verify_code == _EXPIRED:
+        return "the certificate has expired; make a new one with fedaq certs"
+    if error.verify_code == _WRONG_PURPOSE:
+        return f"the certificate is not a {role}'s"
+    return error.verify_message
+
+
+def _trust(context: ssl.SSLContext, folder: Path) -> None:
+    path = folder / "ca.crt"
+    _bytes_of(path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise UserError(f"{path}: not a certificate in PEM") from None
+
+
+def _present(context: ssl.SSLContext, folder: Path, role: str) -> None:
+    certificate, key = folder / f"{role}.crt", folder / f"{role}.key"
+    for path in (certificate, key):
+        _bytes_of(path)
+    try:
+        # Without a password OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise UserError(f"{key}: not the key of {certificate.name} beside it") from None
+        raise UserError(
+            f"{certificate}, {key.name}: not a certificate and its key in PEM, without a password"
+        ) from None
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
