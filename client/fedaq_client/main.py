@@ -1,7 +1,9 @@
 """A client process from its settings to its end."""
 
+import logging
 import socket
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 
 from fedaq import stopping
 from fedaq.energy import RadioCost
+from fedaq.logs import event
 from fedaq.partition import WHOLE, parse_partition
 from fedaq.radios import preset
 from fedaq.settings import load_settings
@@ -17,6 +20,8 @@ from fedaq.terminal import console
 from fedaq_client.connection import connect
 from fedaq_client.session import Progress, Session
 from fedaq_client.training import Learner, local_data
+
+log = logging.getLogger(__name__)
 
 
 def run_client(
@@ -49,8 +54,13 @@ def run_client(
     mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
     learner = Learner(task, mine, settings.seed)
     console.print(f"{name}: {learner.examples} examples, server {server}")
+    log.info(
+        "%s has %d examples", name, learner.examples,
+        extra=event("started", client=name, examples=learner.examples, server=server),
+    )  # fmt: skip
     reason = stopping.run(_participate(server, connect_timeout_s, name, learner, cost))
     console.print(f"{name}: {reason}")
+    log.info("%s: %s", name, reason, extra=event("run over", client=name, reason=reason))
 
 
 async def _participate(
@@ -65,3 +75,7 @@ def _show(progress: Progress) -> None:
         f"round {progress.round}/{progress.rounds}: train loss {progress.train_loss:.4f}, "
         f"{progress.downlink_bits:.2f} bits down, {progress.uplink_bits:.2f} up"
     )
+    log.info(
+        "round %d: the update counted", progress.round,
+        extra=event("round done", **asdict(progress)),
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """The ``fedaq`` command: finds the commands that each side brings, and words its errors."""
 
+import logging
 import os
 import sys
 import traceback
@@ -8,12 +9,20 @@ from typing import NoReturn
 
 import typer
 
-from fedaq import __version__, stopping
+from fedaq import __version__, logs, stopping
 from fedaq.errors import FedaqError, UserError
 
-COMMANDS = ("run", "compare", "server", "client", "inspect", "radio")
+log = logging.getLogger("fedaq")
 
-EXTRAS = {"matplotlib": "server", "sklearn": "client"}
+COMMANDS = ("run", "compare", "server", "client", "health", "inspect", "radio")
+
+EXTRAS = {
+    "grpc_health": "client",
+    "grpc_reflection": "server",
+    "matplotlib": "server",
+    "prometheus_client": "server",
+    "sklearn": "client",
+}
 
 
 def _app() -> typer.Typer:
@@ -73,7 +82,11 @@ def _unexpected(error: Exception) -> str:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    print(f"fedaq: {' '.join(sentence.split())}", file=sys.stderr)
+    line = " ".join(sentence.split())
+    if logs.are_json():
+        log.error(line, extra=logs.event("failed", exit_code=code))
+    else:
+        print(f"fedaq: {line}", file=sys.stderr)
     sys.exit(code)
 
 

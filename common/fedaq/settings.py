@@ -267,6 +267,10 @@ class NetworkSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535, description="0: any free port")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
+    )
     chunk_bytes: int = Field(128 * 1024, ge=1024, le=2 * 1024 * 1024)
     heartbeat_interval_s: float = Field(5.0, gt=0)
     join_timeout_s: float = Field(300.0, gt=0, description="waiting for the clients")

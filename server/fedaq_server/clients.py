@@ -52,6 +52,8 @@ class Client:
         Ranges of its last update, None before its first.
     holds : bytes
         Digest of the model that it has shown to hold; empty for none.
+    on_refusal : callable
+        Told of every refusal that is sent.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Client:
     stream: Stream
     holds: bytes = b""
     ranges: tuple[Spread, ...] | None = None
+    on_refusal: Callable[[ProtocolError], None] = lambda error: None
     last_seen: float = field(default_factory=time.monotonic)
     _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
     _round: int = 0
@@ -81,6 +84,7 @@ class Client:
         if self._refused == round_number:
             return
         self._refused = round_number
+        self.on_refusal(error)
         refusal = pb.Refusal(round=round_number, reason=error.reason, message=str(error))
         await self.send(pb.ServerMessage(refusal=refusal))
 
@@ -165,6 +169,9 @@ class Roster:
 
     def __contains__(self, name: str) -> bool:
         return name in self._clients
+
+    def __len__(self) -> int:
+        return len(self._clients)
 
     def everyone(self) -> list[Client]:
         """Return the connected clients in the order of their names."""

@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+from fedaq.options import (
+    Clients,
+    Config,
+    Data,
+    JsonLogs,
+    Out,
+    Quiet,
+    Rounds,
+    Scheme,
+    Seed,
+    Set,
+    Task,
+)
 
 
 def server(
@@ -17,15 +29,22 @@ def server(
     out: Out = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [50051]")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics for Prometheus [none]")
+    ] = None,
     config: Config = None,
+    json_logs: JsonLogs = False,
+    quiet: Quiet = False,
     assignments: Set = None,
 ) -> None:
     """Run a federation for clients that connect from anywhere.
 
     Example: fedaq server --task digits --clients 3 --out runs/first
     """
+    from fedaq import logs
     from fedaq_server.main import run_server
 
+    logs.begin(as_json=json_logs, quiet=quiet)
     run_server(
         config=config,
         out=out,
@@ -38,6 +57,7 @@ def server(
             "seed": seed,
             "network.host": host,
             "network.port": port,
+            "network.metrics_port": metrics_port,
         },
         assignments=assignments or [],
     )

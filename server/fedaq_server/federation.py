@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from fedaq import __version__
+from fedaq.logs import event
 from fedaq.model import bind, spec_of
 from fedaq.payload import tensor_spreads
 from fedaq.settings import Settings
@@ -18,7 +20,9 @@ from fedaq.tasks import Task, Training, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import service
 from fedaq_server.clients import Roster
+from fedaq_server.health import Health
 from fedaq_server.history import History
+from fedaq_server.metrics import Metrics, exposed
 from fedaq_server.record import RoundRecord, replacing, write_run
 from fedaq_server.rounds import Federation, run_rounds
 from fedaq_server.schemes import load_scheme
@@ -67,6 +71,8 @@ class Run:
         self.records: list[RoundRecord] = []
         self._on_round = on_round
         self.roster = Roster()
+        self.metrics = Metrics(settings.energy.budget_j)
+        self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(
             settings=settings,
             spec=self.spec,
@@ -80,10 +86,12 @@ class Run:
             evaluate=lambda: self.task.evaluate(module, test_data),
             folder=folder,
             on_round=self._record,
+            metrics=self.metrics,
         )
         self.admission = service.Admission(
-            self.spec, settings, self.training, f"{settings.task}-{settings.seed}", self.roster
-        )
+            self.spec, settings, self.training, f"{settings.task}-{settings.seed}", self.roster,
+            self.metrics,
+        )  # fmt: skip
 
     async def rounds(self, wire: WireCounter) -> None:
         """Run all rounds, keep the final model and let the clients go.
@@ -102,6 +110,7 @@ class Run:
             reason = "the server stopped"
             raise
         finally:
+            log.info("%s", reason, extra=event("run over", rounds=len(self.records), reason=reason))
             if self.federation.history is not None:
                 self.federation.history.close()
             await self._say_goodbye(reason)
@@ -114,6 +123,11 @@ class Run:
     def _record(self, record: RoundRecord) -> None:
         self.records.append(record)
         self._write(finished=False)
+        self.metrics.round_over(record)
+        log.info(
+            "round %d: accuracy %.4f, %.4g J", record.round, record.test_accuracy, record.energy_j,
+            extra=event("round committed", **asdict(record)),
+        )  # fmt: skip
         self._on_round(record)
 
     def _write(self, *, finished: bool) -> None:
@@ -130,7 +144,8 @@ class Run:
             "parameters": self.spec.parameters,
             # Where it listened is nobody's concern later, and differs between equal runs.
             "settings": self.settings.model_dump(
-                mode="json", exclude={"network": {"host", "port"}}
+                mode="json",
+                exclude={"network": {"host", "port", "metrics_host", "metrics_port"}},
             ),
         }
 
@@ -160,10 +175,32 @@ async def serve(run: Run, on_listening: Callable[[int], None]) -> None:
     """
     network = run.settings.network
     server = service.grpc_server(run.admission)
+    health = Health(server)
     port = await service.bind(server, network.host, network.port)
-    await server.start()
-    on_listening(port)
-    try:
-        await run.rounds(socket_counter(port))
-    finally:
-        await server.stop(GOODBYE_S)
+    with _metrics_exposed(run):
+        await health.start()
+        await server.start()
+        log.info(
+            "listening on %s:%d", network.host, port,
+            extra=event("listening", host=network.host, port=port),
+        )  # fmt: skip
+        on_listening(port)
+        try:
+            await run.rounds(socket_counter(port))
+        finally:
+            await health.stop()
+            await server.stop(GOODBYE_S)
+
+
+@contextmanager
+def _metrics_exposed(run: Run) -> Iterator[None]:
+    network = run.settings.network
+    if network.metrics_port is None:
+        yield
+        return
+    with exposed(run.metrics, network.metrics_host, network.metrics_port) as port:
+        log.info(
+            "metrics at http://%s:%d/metrics", network.metrics_host, port,
+            extra=event("metrics listening", host=network.metrics_host, port=port),
+        )  # fmt: skip
+        yield

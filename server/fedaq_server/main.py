@@ -1,13 +1,10 @@
 """A server process from its settings to its results."""
 
 import gc
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from rich.logging import RichHandler
 
 from fedaq import stopping
 from fedaq.settings import Settings, load_settings
@@ -47,11 +44,6 @@ def show_run(
     """
     if find_spec("matplotlib") is None:  # now, and not when the rounds are over
         raise ModuleNotFoundError(name="matplotlib")
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False, show_level=False)],
-    )
     with results_folder(out, settings) as folder:
         _carry_out(settings, folder, federate)
         # The model is part of cycles, and matplotlib could use its memory.

@@ -15,7 +15,8 @@ from torch import nn
 
 from fedaq import chunks, payload
 from fedaq.energy import downlink_j_per_bit
-from fedaq.errors import ProtocolError
+from fedaq.errors import ProtocolError, reason_name
+from fedaq.logs import event
 from fedaq.model import ModelSpec
 from fedaq.payload import Payload
 from fedaq.quantizer import Floats, Spread
@@ -28,6 +29,7 @@ from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
 from fedaq_server.exchange import Differences, Report, RoundWork, exchange
 from fedaq_server.history import UP_TO_DATE, CatchUp, History
+from fedaq_server.metrics import Metrics
 from fedaq_server.record import Downlink, RoundRecord, measure
 from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked
 from fedaq_server.wire import WireCounter
@@ -74,6 +76,7 @@ class Federation:
     evaluate: Callable[[], Evaluation]
     folder: Path
     on_round: Callable[[RoundRecord], None]
+    metrics: Metrics
 
 
 async def run_rounds(federation: Federation, wire: WireCounter) -> None:
@@ -96,6 +99,10 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             wanted = settings.clients if number == 1 else 1
             clients = await federation.roster.wait_for(wanted, settings.network.join_timeout_s)
             started = time.monotonic()
+            log.info(
+                "round %d of %d: %d clients", number, settings.rounds, len(clients),
+                extra=event("round began", round=number, clients=len(clients)),
+            )  # fmt: skip
             catch_ups = _catch_ups(federation, clients)
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
             state = _state(federation, number, clients, spreads, catch_ups)
@@ -104,14 +111,17 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
                 break
             work = await _begin(federation, state, plan, clients, catch_ups, folder)
             try:
-                reports = await _exchange_all(clients, work, federation.roster)
+                with federation.metrics.phase("exchange"):
+                    reports = await _exchange_all(clients, work, federation)
             finally:
                 # Whoever reported, and also when the run is stopped: it does not outlive the round.
                 if work.differences is not None:
                     await work.differences.advanced
             frames = await work.broadcast.coded()
-            await asyncio.to_thread(_advance, federation, work, frames)
-            evaluation = await asyncio.to_thread(federation.evaluate)
+            with federation.metrics.phase("aggregation"):
+                await asyncio.to_thread(_advance, federation, work, frames)
+            with federation.metrics.phase("evaluation"):
+                evaluation = await asyncio.to_thread(federation.evaluate)
             downlink = await _downlink(work)
             record = measure(
                 state, downlink, reports, evaluation, wire.sample(),
@@ -200,6 +210,7 @@ async def _begin(
     folder: ThreadPoolExecutor,
 ) -> RoundWork:
     settings, history = federation.settings, federation.history
+    started = time.monotonic()
     spreads = state.downlink_ranges
     grant = checked(plan.downlink, spreads, federation.spec)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
@@ -225,7 +236,10 @@ async def _begin(
     examples = sum(client.examples for client in clients)
     aggregate = Aggregate(federation.spec, examples, federation.folder, federation.total)
     # Behind all coding of the broadcast, which reads the model, and before any update.
-    folder.submit(aggregate.clear)
+    cleared = folder.submit(aggregate.clear)
+    cleared.add_done_callback(
+        lambda _: federation.metrics.took("broadcast", time.monotonic() - started)
+    )
     return RoundWork(
         state=state,
         plan=plan,
@@ -263,7 +277,9 @@ async def _downlink(work: RoundWork) -> Downlink:
     )
 
 
-async def _exchange_all(clients: list[Client], work: RoundWork, roster: Roster) -> list[Report]:
+async def _exchange_all(
+    clients: list[Client], work: RoundWork, federation: Federation
+) -> list[Report]:
     """Return the reports of the clients that finished in time, in the order of their names."""
     tasks = {asyncio.create_task(exchange(client, work)): client for client in clients}
     try:
@@ -277,16 +293,31 @@ async def _exchange_all(clients: list[Client], work: RoundWork, roster: Roster) 
         if isinstance(result, Report):
             reports.append(result)
         elif isinstance(result, ProtocolError | DisconnectedError):
-            log.warning("round %d: %s left out: %s", work.state.round, client.name, result)
+            _left_out(federation, work, client, result)
         elif not isinstance(result, asyncio.CancelledError):
             raise result
-    await asyncio.gather(*(_set_aside(tasks[task], work, roster) for task in late))
+    await asyncio.gather(*(_set_aside(tasks[task], work, federation) for task in late))
     return reports
 
 
-async def _set_aside(client: Client, work: RoundWork, roster: Roster) -> None:
-    log.warning("round %d: %s left out: too late", work.state.round, client.name)
-    roster.set_aside(client)
+def _left_out(
+    federation: Federation,
+    work: RoundWork,
+    client: Client,
+    error: ProtocolError | DisconnectedError,
+) -> None:
+    reason = reason_name(error.reason) if isinstance(error, ProtocolError) else "disconnected"
+    federation.metrics.left_out.labels(reason).inc()
+    log.warning(
+        "round %d: %s left out: %s", work.state.round, client.name, error,
+        extra=event("client left out", round=work.state.round, client=client.name,
+                    reason=reason, detail=str(error)),
+    )  # fmt: skip
+
+
+async def _set_aside(client: Client, work: RoundWork, federation: Federation) -> None:
+    _left_out(federation, work, client, _too_late(work))
+    federation.roster.set_aside(client)
     # It may have stopped reading, and then nothing can be written to it either.
     with suppress(DisconnectedError, TimeoutError):
         async with asyncio.timeout(NOTICE_S):

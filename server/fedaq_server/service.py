@@ -13,11 +13,13 @@ from fedaq import PROTOCOL_VERSION, model
 from fedaq.energy import RadioCost, checked_cost
 from fedaq.errors import UserError
 from fedaq.link import METHOD, SERVER_OPTIONS, SERVICE
+from fedaq.logs import event
 from fedaq.model import ModelSpec
 from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
+from fedaq_server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Admission:
     training: Training
     run_id: str
     roster: Roster
+    metrics: Metrics
 
     def admit(self, message: pb.ClientMessage | None, stream: Stream) -> Client:
         """Return the client that its first message describes.
@@ -92,7 +95,10 @@ class Admission:
                 f"a client named {name} is connected already; give each client its own --name",
             )
         self._check_model(join.model)
-        return Client(name, join.examples, self._radio(join), stream, join.holds)
+        return Client(
+            name, join.examples, self._radio(join), stream, join.holds,
+            on_refusal=self.metrics.on_refusal,
+        )  # fmt: skip
 
     def welcome(self) -> pb.ServerMessage:
         """Return the message that lets a client in."""
@@ -161,7 +167,11 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
     try:
         await client.send(admission.welcome())
         await admission.roster.announce()
-        log.info("%s joined with %d examples", client.name, client.examples)
+        admission.metrics.joined.inc()
+        log.info(
+            "%s joined with %d examples", client.name, client.examples,
+            extra=event("client joined", client=client.name, examples=client.examples),
+        )  # fmt: skip
         while True:
             async with asyncio.timeout(patience_s):
                 message = await stream.read()
@@ -175,6 +185,7 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
     except DisconnectedError:
         pass
     finally:
+        log.info("%s left", client.name, extra=event("client left", client=client.name))
         await admission.roster.remove(client)
 
 
@@ -224,7 +235,13 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
         try:
             await serve_client(admission, _GrpcStream(context))
         except JoinRefusedError as refusal:
-            log.warning("refused %s: %s", context.peer(), refusal)
+            code = refusal.code.name.lower()
+            admission.metrics.join_refused.labels(code).inc()
+            log.warning(
+                "refused %s: %s", context.peer(), refusal,
+                extra=event("stream refused", peer=context.peer(), reason=code,
+                            detail=str(refusal)),
+            )  # fmt: skip
             await context.abort(refusal.code, str(refusal))
 
     server = grpc.aio.server(options=SERVER_OPTIONS)

@@ -29,6 +29,7 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_lab.local import federate
 from fedaq_server.clients import Client, Roster
 from fedaq_server.federation import Run
+from fedaq_server.metrics import Metrics
 from fedaq_server.record import RoundRecord
 from fedaq_server.service import Admission, JoinRefusedError
 
@@ -282,7 +283,9 @@ SPEC = model.ModelSpec((model.TensorSpec("w", (3,)),))
 
 
 def admitted(**stated: float) -> Client:
-    admission = Admission(SPEC, Settings(), Training(1, 1, 0.1, 0.0), "run", Roster())
+    admission = Admission(
+        SPEC, Settings(), Training(1, 1, 0.1, 0.0), "run", Roster(), Metrics(None)
+    )
     join = pb.Join(
         protocol_version=PROTOCOL_VERSION,
         client="shed",
