@@ -16,7 +16,7 @@ from fedaq.partition import WHOLE, parse_partition
 from fedaq.radios import preset
 from fedaq.settings import load_settings
 from fedaq.tasks import load_task
-from fedaq.terminal import console
+from fedaq.terminal import console, foreign
 from fedaq_client.connection import connect
 from fedaq_client.session import Progress, Session
 from fedaq_client.training import Learner, local_data
@@ -53,13 +53,13 @@ def run_client(
     torch.set_num_threads(1)
     mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
     learner = Learner(task, mine, settings.seed)
-    console.print(f"{name}: {learner.examples} examples, server {server}")
+    console.print(f"{foreign(name)}: {learner.examples} examples, server {foreign(server)}")
     log.info(
         "%s has %d examples", name, learner.examples,
         extra=event("started", client=name, examples=learner.examples, server=server),
     )  # fmt: skip
     reason = stopping.run(_participate(server, connect_timeout_s, name, learner, cost))
-    console.print(f"{name}: {reason}")
+    console.print(f"{foreign(name)}: {foreign(reason)}")
     log.info("%s: %s", name, reason, extra=event("run over", client=name, reason=reason))
 
 

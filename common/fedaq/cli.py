@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from fedaq import __version__, logs, stopping
-from fedaq.errors import FedaqError, UserError
+from fedaq.errors import FedaqError, UserError, printable
 
 log = logging.getLogger("fedaq")
 
@@ -82,7 +82,7 @@ def _unexpected(error: Exception) -> str:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    line = " ".join(sentence.split())
+    line = printable(" ".join(sentence.split()))
     if logs.are_json():
         log.error(line, extra=logs.event("failed", exit_code=code))
     else:

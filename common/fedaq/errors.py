@@ -34,6 +34,11 @@ class ProtocolError(FedaqError):
         self.reason = reason
 
 
+def printable(text: str) -> str:
+    """Return a text without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def reason_name(reason: int) -> str:
     """Return a refusal's reason as logs and metrics name it, for example ``wrong_shape``."""
     try:

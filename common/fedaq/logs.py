@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
+from fedaq.errors import printable
+
 
 def event(name: str, **fields: Any) -> dict[str, Any]:
     """Return the ``extra`` of a log record that is an event.
@@ -42,6 +44,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({name: _in_json(value) for name, value in line.items()}, default=str)
 
 
+class _LineFormatter(logging.Formatter):
+    """Sentences for people; they may quote a peer."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def begin(*, as_json: bool = False, quiet: bool = False) -> None:
     """Choose what this process says from now on.
 
@@ -66,11 +75,17 @@ def begin(*, as_json: bool = False, quiet: bool = False) -> None:
     else:
         shown = Console(stderr=True, soft_wrap=True) if quiet else console
         handler = RichHandler(console=shown, show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_LineFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Other libraries' chatter is not an event of ours.
     for package in ("fedaq", "fedaq_server", "fedaq_client"):
         logging.getLogger(package).setLevel(level)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours_to_mend)
+
+
+def _is_ours_to_mend(record: logging.LogRecord) -> bool:
+    """Leave out the traceback that grpcio logs whenever a peer's header is not UTF-8."""
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def are_json() -> bool:

@@ -20,6 +20,7 @@ from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 from fedaq_server.metrics import Metrics
+from fedaq_server.unknown_calls import robust_server
 
 log = logging.getLogger(__name__)
 
@@ -244,11 +245,10 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
             )  # fmt: skip
             await context.abort(refusal.code, str(refusal))
 
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    handler = grpc.stream_stream_rpc_method_handler(participate)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
-    )
+    server: grpc.aio.Server = robust_server(SERVER_OPTIONS)
+    methods = {METHOD: grpc.stream_stream_rpc_method_handler(participate)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    server.add_registered_method_handlers(SERVICE, methods)  # type: ignore[attr-defined]
     return server
 
 
