@@ -37,7 +37,7 @@ def main() -> None:
 
     target, total = TARGETS[name], int(inputs)
     corpus = Path(folder, "corpus")
-    corpus.mkdir(parents=True)
+    corpus.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate(target.seeds()):
         target.decode(content)
         (corpus / f"seed-{number}").write_bytes(content)

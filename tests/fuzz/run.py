@@ -12,9 +12,12 @@ is 1 if there is one.
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +36,15 @@ from fuzz.live import Count, FindingError, Honest, Server  # noqa: E402
 DECODERS = {
     "server": 40, "client": 30, "entropy": 15, "inspect": 5, "run.json": 5, "signature": 5
 }  # fmt: skip
-CONVERSATIONS_PER_MILLE = 2
+CONVERSATIONS_PER_MILLE = 4
 SCHEMES = ("fedaq", "fixed")
 WARM_SHARE = 0.2
 # What a process may take beyond what it has when it is warm, and what it may keep.
 LIMIT_MB = 1024
 GROWTH_MB = 64
 GUIDED_TIMEOUT_S = 1800
+# Where files cost little, if there is such a place.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep inputs of findings here")
     chosen = parser.parse_args()
     console = Console()
-    with TemporaryDirectory(prefix="fedaq-fuzz-") as temporary, ThreadPoolExecutor(1) as beside:
+    rows: list[Row] = []
+
+    def report(row: Row) -> None:
+        rows.append(row.judged())
+        console.print(f"{row.target}: {row.messages:,} messages in {row.seconds:.0f} s")
+
+    with TemporaryDirectory(prefix="fedaq-fuzz-", dir=MEMORY) as temporary:
         folder = chosen.folder or Path(temporary)
-        decoders = beside.submit(fuzz_decoders, chosen.messages, chosen.seed, folder, console)
-        rows = asyncio.run(fuzz_servers(chosen.messages, chosen.seed, console))
-        rows = [*decoders.result(), *rows]
+        with ThreadPoolExecutor(1) as beside:
+            decoders = beside.submit(fuzz_decoders, chosen.messages, chosen.seed, folder, report)
+            refusals = asyncio.run(fuzz_servers(chosen.messages, chosen.seed, report))
+            decoders.result()
+    rows.sort(key=lambda row: row.target.partition(",")[0])
     console.print(table_of(rows))
+    console.print("refused by the servers:", refusals)
     for row in rows:
         if row.finding:
             console.print(f"{row.target}: {row.finding}", markup=False)
@@ -98,13 +112,10 @@ def table_of(rows: list[Row]) -> Table:
 # ---- Decoders ---------------------------------------------------------------
 
 
-def fuzz_decoders(messages: int, seed: int, folder: Path, console: Console) -> list[Row]:
+def fuzz_decoders(messages: int, seed: int, folder: Path, report: Callable[[Row], None]) -> None:
     """Fuzz the decoders, one process each."""
-    rows = []
     for name, share in DECODERS.items():
-        rows.append(_guided(name, messages * share // 100, seed, folder / name).judged())
-        console.print(f"decoder {name}: {rows[-1].messages:,} messages")
-    return rows
+        report(_guided(name, messages * share // 100, seed, folder / name))
 
 
 def _guided(name: str, messages: int, seed: int, folder: Path) -> Row:
@@ -112,7 +123,8 @@ def _guided(name: str, messages: int, seed: int, folder: Path) -> Row:
                str(LIMIT_MB), str(folder)]  # fmt: skip
     started = time.monotonic()
     try:
-        ended = subprocess.run(command, capture_output=True, timeout=GUIDED_TIMEOUT_S, check=False)
+        ended = subprocess.run(command, capture_output=True, timeout=GUIDED_TIMEOUT_S, check=False,
+                               env={**os.environ, "TMPDIR": str(folder.parent)})  # fmt: skip
     except subprocess.TimeoutExpired:
         return Row(f"decoder {name}", 0, time.monotonic() - started, 0, "it hangs")
     out, err = (said.decode(errors="replace") for said in (ended.stdout, ended.stderr))
@@ -126,29 +138,36 @@ def _guided(name: str, messages: int, seed: int, folder: Path) -> Row:
 # ---- Live servers -----------------------------------------------------------
 
 
-async def fuzz_servers(messages: int, seed: int, console: Console) -> list[Row]:
-    """Fuzz a live server of each scheme."""
-    rows: list[Row] = []
+async def fuzz_servers(
+    messages: int, seed: int, report: Callable[[Row], None]
+) -> Mapping[str, int]:
+    """Fuzz a live server of each scheme; return what they refused, by reason."""
+    refusals: Counter[str] = Counter()
     for scheme in SCHEMES:
         try:
-            with TemporaryDirectory(prefix="fedaq-fuzz-") as folder:
+            with TemporaryDirectory(prefix="fedaq-fuzz-", dir=MEMORY) as folder:
                 async with live.beset(scheme, LIMIT_MB, Path(folder)) as (server, honest):
-                    await _beset(server, honest, scheme, messages // len(SCHEMES), seed, rows)
-                    console.print(f"live, {scheme}: refused {server.refusals()}", markup=False)
+                    await _beset(server, honest, scheme, messages // len(SCHEMES), seed, report)
+                    refusals.update(server.refusals())
         except* (FindingError, TimeoutError) as group:
-            rows.append(Row(f"live, {scheme}", 0, 0, 0, str(group.exceptions[0])))
-    return [row.judged() for row in rows]
+            report(Row(f"live, {scheme}", 0, 0, 0, str(group.exceptions[0])))
+    return dict(refusals.most_common())
 
 
 async def _beset(
-    server: Server, honest: Honest, scheme: str, messages: int, seed: int, rows: list[Row]
+    server: Server,
+    honest: Honest,
+    scheme: str,
+    messages: int,
+    seed: int,
+    report: Callable[[Row], None],
 ) -> None:
     """Let peers of every kind at a server, and count what its memory gains once it is warm."""
     started, before_mb = time.monotonic(), server.rss_mb()
     count = await live.conversations(
         server, honest, max(10, messages * CONVERSATIONS_PER_MILLE // 1000), seed
     )
-    rows.append(_row(f"conversations, {scheme}", count, started, server, before_mb))
+    report(_row(f"conversations, {scheme}", count, started, server, before_mb))
     for kind, share, act in (
         ("streams", 80, live.streams),
         ("connections", 20, live.connections),
@@ -160,7 +179,7 @@ async def _beset(
         await act(server.address, due, seed + 1, count)
         await honest.completes_rounds(2)
         server.check()
-        rows.append(_row(f"{kind}, {scheme}", count, started, server, before_mb))
+        report(_row(f"{kind}, {scheme}", count, started, server, before_mb))
 
 
 def _row(target: str, count: Count, started: float, server: Server, before_mb: float) -> Row:

@@ -68,7 +68,7 @@ def unframed(data: bytes) -> Iterator[bytes]:
 
 @cache
 def _spool() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fedaq-fuzz-", dir="/dev/shm"))
+    return Path(tempfile.mkdtemp(prefix="fedaq-fuzz-"))
 
 
 @cache
