@@ -84,7 +84,7 @@ def begin(*, as_json: bool = False, quiet: bool = False) -> None:
 
 
 def _is_ours_to_mend(record: logging.LogRecord) -> bool:
-    """Leave out what grpcio logs of headers that are not UTF-8, and of streams cut off at a stop."""
+    """Leave out what grpcio logs of broken headers, and of streams cut off at a stop."""
     kind = record.exc_info[0] if record.exc_info else None
     cut_off = kind is not None and kind.__name__ == "CancelledError"
     return not (cut_off or str(record.msg).startswith("Invalid encoding on"))
