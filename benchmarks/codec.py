@@ -38,7 +38,7 @@ from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Grid, Key, Range, range_
 
 VALUES = 8_000_000
 REPEATS = 9
-BASELINE_REPEATS = 2
+BASELINE_REPEATS = 1
 THREADS = os.cpu_count() or 1
 KEY = Key(1, 2)
 

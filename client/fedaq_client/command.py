@@ -31,7 +31,12 @@ def client(
             "lte-m. Default: what the server's settings say."
         ),
     ] = None,
-    connect_timeout: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
+    give_up_after: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="End after so long without a server. Default: try without end."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     json_logs: JsonLogs = False,
     quiet: Quiet = False,
@@ -50,7 +55,7 @@ def client(
         name=name,
         partition=partition,
         radio=radio,
-        connect_timeout_s=connect_timeout,
+        give_up_after_s=give_up_after,
         config=config,
         flags={"task": task, "data": data, "seed": seed},
         assignments=assignments or [],

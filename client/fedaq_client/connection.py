@@ -11,11 +11,11 @@ from fedaq.errors import FedaqError, UserError
 from fedaq.link import CLIENT_OPTIONS, PATH
 from fedaq.v1 import federation_pb2 as pb
 
-_MISTAKES = (
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.ALREADY_EXISTS,
-)
+_MISTAKES = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+class NameTakenError(FedaqError):
+    """A client of this name is connected: another one, or this one before it was restarted."""
 
 
 class GrpcLink:
@@ -64,6 +64,8 @@ class GrpcLink:
         code, details = await self._call.code(), await self._call.details()
         if code in _MISTAKES:
             return UserError(f"the server refused this client: {details}")
+        if code == grpc.StatusCode.ALREADY_EXISTS:
+            return NameTakenError(f"the server refused this client: {details}")
         return FedaqError(f"the connection broke: {details or code.name}")
 
 
@@ -73,7 +75,7 @@ async def connect(address: str, timeout_s: float) -> AsyncIterator[GrpcLink]:
 
     Raises
     ------
-    UserError
+    FedaqError
         If there is no server within `timeout_s` seconds.
     """
     async with grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
@@ -81,9 +83,9 @@ async def connect(address: str, timeout_s: float) -> AsyncIterator[GrpcLink]:
             async with asyncio.timeout(timeout_s):
                 await channel.channel_ready()
         except TimeoutError:
-            raise UserError(
-                f"no server at {address} within {timeout_s:g} s; is it running, and is the "
-                "address right? (--server host:port)"
+            raise FedaqError(
+                f"no server at {address}; is it running, and is the address right? "
+                "(--server host:port)"
             ) from None
         method: Any = channel.stream_stream(
             PATH,

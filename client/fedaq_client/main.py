@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from fedaq import stopping
-from fedaq.energy import RadioCost
 from fedaq.logs import event
 from fedaq.partition import WHOLE, parse_partition
 from fedaq.radios import preset
@@ -18,10 +17,13 @@ from fedaq.settings import load_settings
 from fedaq.tasks import load_task
 from fedaq.terminal import console, foreign
 from fedaq_client.connection import connect
-from fedaq_client.session import Progress, Session
+from fedaq_client.returning import take_part
+from fedaq_client.session import Progress
 from fedaq_client.training import Learner, local_data
 
 log = logging.getLogger(__name__)
+# Of one attempt.
+CONNECT_S = 5.0
 
 
 def run_client(
@@ -30,7 +32,7 @@ def run_client(
     name: str | None,
     partition: str | None,
     radio: str | None,
-    connect_timeout_s: float,
+    give_up_after_s: float | None,
     config: Path | None,
     flags: Mapping[str, Any],
     assignments: list[str],
@@ -40,9 +42,7 @@ def run_client(
     Raises
     ------
     UserError
-        If a setting is wrong, there is no server, or it refuses this client.
-    FedaqError
-        If the connection breaks.
+        If a setting is wrong, or the server refuses this client, or there was none for too long.
     """
     settings = load_settings(config=config, flags=flags, assignments=assignments)
     task = load_task(settings.task, settings.data)
@@ -58,16 +58,11 @@ def run_client(
         "%s has %d examples", name, learner.examples,
         extra=event("started", client=name, examples=learner.examples, server=server),
     )  # fmt: skip
-    reason = stopping.run(_participate(server, connect_timeout_s, name, learner, cost))
+    reason = stopping.run(
+        take_part(lambda: connect(server, CONNECT_S), name, learner, cost, _show, give_up_after_s)
+    )
     console.print(f"{foreign(name)}: {foreign(reason)}")
     log.info("%s: %s", name, reason, extra=event("run over", client=name, reason=reason))
-
-
-async def _participate(
-    server: str, timeout_s: float, name: str, learner: Learner, radio: RadioCost | None
-) -> str:
-    async with connect(server, timeout_s) as link:
-        return await Session(link, name, learner, radio, _show).participate()
 
 
 def _show(progress: Progress) -> None:

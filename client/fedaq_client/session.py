@@ -20,6 +20,8 @@ from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
 
+LEAVE_S = 1.0
+
 
 class Link(Protocol):
     """The client's end of its stream."""
@@ -33,6 +35,10 @@ class Link(Protocol):
 
 class FinishedError(Exception):
     """The server said that the run is over."""
+
+
+class ServerStoppedError(FedaqError):
+    """The server stopped in the middle of the run; it may come back."""
 
 
 class SupersededError(Exception):
@@ -77,6 +83,10 @@ class Session:
         What its radio costs, where it knows better than the server.
     on_round : callable
         Told of every finished round.
+    process : bytes
+        Random number of this process, by which the server knows it again; empty for none.
+    welcomed : bool
+        Whether the server has let the client in.
     """
 
     link: Link
@@ -84,6 +94,8 @@ class Session:
     learner: Learner
     radio: RadioCost | None
     on_round: Callable[[Progress], None]
+    process: bytes = b""
+    welcomed: bool = False
     _round: int = 0
     _digest: bytes = b""
 
@@ -98,12 +110,21 @@ class Session:
         try:
             await self.link.send(self._join())
             welcome = (await self._expect("welcome")).welcome
+            self.welcomed = True
+            self.learner.begin(welcome.run_id)
             log.info("%s joined", self.name, extra=event("joined", client=self.name))
             await self._all_rounds(welcome)
         except FinishedError as finish:
-            with suppress(FedaqError):
-                await self.link.send(pb.ClientMessage(leave=pb.Leave(reason="the run is over")))
+            await self._leave("the run is over")
             return str(finish)
+        except asyncio.CancelledError:
+            await self._leave("the client was stopped")
+            raise
+
+    async def _leave(self, reason: str) -> None:
+        with suppress(FedaqError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self.link.send(pb.ClientMessage(leave=pb.Leave(reason=reason)))
 
     async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
@@ -265,7 +286,7 @@ class Session:
             update, coded = await asyncio.to_thread(
                 self._coded_within, update, grant.limit_bytes, plan, welcome
             )
-        self.learner.keep_unsent(code.bits > 0 for code in update.codes)
+        self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
         sent_bytes = update.header_bytes
         await self.link.send(pb.ClientMessage(update=payload.to_message(update, self._round)))
         for chunk in coded:
@@ -277,7 +298,7 @@ class Session:
         self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome
     ) -> Iterator[pb.Chunk]:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
-        for offset, length in update.chunks(welcome.chunk_bytes):
+        for offset, length in update.chunks(plan.chunk_bytes):
             values_at = self.learner.weights.__getitem__
             codes = payload.encode_chunk(update, values_at, keys, offset, length)
             yield chunks.to_chunk(update, self._round, offset, codes, squeeze=plan.entropy)
@@ -299,7 +320,9 @@ class Session:
                 raise FedaqError("the server closed the stream")
             got = message.WhichOneof("kind")
             if got == "finish":
-                raise FinishedError(message.finish.reason)
+                if message.finish.over:
+                    raise FinishedError(message.finish.reason)
+                raise ServerStoppedError(message.finish.reason)
             if got == "refusal":
                 # The next plan is due when this round is over already.
                 if message.refusal.round == self._round and kind != "plan":
@@ -335,6 +358,7 @@ class Session:
                 ),
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
+                process=self.process,
             )
         )
 

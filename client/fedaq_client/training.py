@@ -41,7 +41,14 @@ class Learner:
         self.spec = spec_of(self._model)
         self.weights = bind(self._model, self.spec)
         self.held = self.weights.copy()
+        self._run_id = ""
         self._unsent: dict[int, Floats] = {}
+        self._unsent_then: tuple[int, dict[int, Floats]] = (0, {})
+
+    def begin(self, run_id: str) -> None:
+        """Take part in a run; what another one left unsent is forgotten."""
+        if run_id != self._run_id:
+            self._run_id, self._unsent, self._unsent_then = run_id, {}, (0, {})
 
     @property
     def examples(self) -> int:
@@ -49,7 +56,12 @@ class Learner:
         return len(self._data)
 
     def train(self, training: Training, seed: int, name: str, round_number: int) -> float:
-        """Train from the held model, leave the update in `weights`, return the mean loss."""
+        """Train from the held model, leave the update in `weights`, return the mean loss.
+
+        A round may be trained again, if the server was stopped in it: it gives the same update.
+        """
+        if self._unsent_then[0] < round_number:
+            self._unsent = self._unsent_then[1]
         training_seed = derive_seed(seed, "train", name, round_number)
         np.copyto(self.weights, self.held)
         torch.manual_seed(training_seed)
@@ -59,13 +71,17 @@ class Learner:
             self.weights[self.spec.slices[tensor]] += values
         return loss
 
-    def keep_unsent(self, sent: Iterable[bool]) -> None:
-        """Keep the tensors of the update that are not sent, for the next one (error feedback)."""
-        self._unsent = {
+    def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
+        """Keep the tensors of a round's update that are not sent, for the rounds after it.
+
+        They are added to the next update (error feedback).
+        """
+        unsent = {
             tensor: self.weights[part].copy()
             for tensor, (part, is_sent) in enumerate(zip(self.spec.slices, sent, strict=True))
             if not is_sent
         }
+        self._unsent_then = (round_number, unsent)
 
 
 def local_data(everything: Sized, partition: Partition, how: PartitionSettings, seed: int) -> Sized:

@@ -1,6 +1,9 @@
 """The errors that a person or a peer is meant to read."""
 
-from fedaq.v1 import federation_pb2 as pb
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a command that only prints its help does without protobuf
+    from fedaq.v1 import federation_pb2 as pb
 
 
 class FedaqError(Exception):
@@ -29,7 +32,7 @@ class ProtocolError(FedaqError):
         One sentence for the peer's operator.
     """
 
-    def __init__(self, reason: pb.RefusalReason, message: str) -> None:
+    def __init__(self, reason: "pb.RefusalReason", message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -41,6 +44,8 @@ def printable(text: str) -> str:
 
 def reason_name(reason: int) -> str:
     """Return a refusal's reason as logs and metrics name it, for example ``wrong_shape``."""
+    from fedaq.v1 import federation_pb2 as pb
+
     try:
         name = pb.RefusalReason.Name(reason)
     except ValueError:  # a newer peer's

@@ -5,11 +5,13 @@ Every setting has one name, the same everywhere: ``energy.broadcast`` is
 the environment and ``--set energy.broadcast=true`` on the command line.
 """
 
+import copy
 import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -271,10 +273,18 @@ class NetworkSettings(_Section):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
     )
-    chunk_bytes: int = Field(128 * 1024, ge=1024, le=2 * 1024 * 1024)
+    chunk_bytes: int = Field(
+        256 * 1024,
+        ge=1024,
+        le=2 * 1024 * 1024,
+        description="the largest; with more than 25 clients less, to keep the server's memory",
+    )
     heartbeat_interval_s: float = Field(5.0, gt=0)
     join_timeout_s: float = Field(300.0, gt=0, description="waiting for the clients")
     round_deadline_s: float = Field(600.0, gt=0)
+    return_wait_s: float = Field(
+        10.0, ge=0, description="a round waits so long for a client that lost its connection"
+    )
 
 
 class Settings(_Section):
@@ -283,6 +293,12 @@ class Settings(_Section):
     task: str = "digits"
     data: Path | None = None
     clients: int = Field(5, ge=1, le=100_000)
+    min_clients: float = Field(
+        1, gt=0, description="a round needs so many clients, below 1: such a share of `clients`"
+    )
+    clients_per_round: float | None = Field(
+        None, gt=0, description="a round is drawn from those there, below 1: a share [all]"
+    )
     rounds: int = Field(30, ge=1, le=1_000_000)
     scheme: str = "fedaq"
     seed: int = Field(1, ge=0, lt=2**63)
@@ -305,6 +321,34 @@ class Settings(_Section):
     coding: CodingSettings = CodingSettings()
     partition: PartitionSettings = PartitionSettings()
     network: NetworkSettings = NetworkSettings()
+
+    @field_validator("min_clients", "clients_per_round")
+    @classmethod
+    def _is_number_or_share(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("a number of clients is whole, a share is less than 1")
+        return value
+
+    @model_validator(mode="after")
+    def _are_enough(self) -> "Settings":
+        if self.quorum > self.clients:
+            raise ValueError(f"min_clients is {self.quorum}, but there are {self.clients} clients")
+        if self.sample is not None and self.sample < self.quorum:
+            raise ValueError(
+                f"clients_per_round is {self.sample}, but min_clients is {self.quorum}"
+            )
+        return self
+
+    @property
+    def quorum(self) -> int:
+        """Number of clients without whose updates a round does not count."""
+        return _number_of(self.min_clients, self.clients)
+
+    @property
+    def sample(self) -> int | None:
+        """Number of clients that are drawn for a round; None for all that are there."""
+        chosen = self.clients_per_round
+        return None if chosen is None else _number_of(chosen, self.clients)
 
     @property
     def entropy(self) -> bool:
@@ -329,6 +373,10 @@ class Settings(_Section):
         return self.scheme == "fedaq"
 
 
+def _number_of(number_or_share: float, clients: int) -> int:
+    return int(number_or_share if number_or_share >= 1 else ceil(number_or_share * clients))
+
+
 Layer = dict[str, Any]
 
 
@@ -338,6 +386,7 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
     assignments: Iterable[str] = (),
+    begun: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Merge every source of settings, the later over the earlier, and validate.
 
@@ -351,14 +400,17 @@ def load_settings(
         Dotted names to values; None is left out.
     assignments : iterable of str
         ``key=value`` as given to ``--set``.
+    begun : mapping, optional
+        The settings with which a run has begun: they come first, and only those of the section
+        ``network`` may change.
 
     Raises
     ------
     UserError
-        If the file cannot be read or a setting is unknown or impossible; the message
-        names the source.
+        If the file cannot be read or a setting is unknown, impossible or another than the run
+        has begun with; the message names the source.
     """
-    merged: Layer = {}
+    merged: Layer = copy.deepcopy(dict(begun or {}))
     sources: dict[str, str] = {}
     if config is not None:
         _merge(merged, _read_toml(config), sources, str(config))
@@ -377,9 +429,27 @@ def load_settings(
             raise UserError(f"--set {assignment}: write it as key=value")
         _merge(merged, _nested(key.strip(), _value(text.strip())), sources, f"--set {assignment}")
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise UserError(_explain(error, sources)) from None
+    if begun is not None:
+        _refuse_changes(settings.model_dump(mode="json"), begun, sources)
+    return settings
+
+
+def _refuse_changes(
+    now: Mapping[str, Any], begun: Mapping[str, Any], sources: Mapping[str, str], at: str = ""
+) -> None:
+    for key, value in now.items():
+        dotted = f"{at}{key}"
+        if dotted == "network" or value == begun[key]:
+            continue
+        if isinstance(value, dict):
+            _refuse_changes(value, begun[key], sources, f"{dotted}.")
+        raise UserError(
+            f"{sources[dotted]}: the run has begun with {dotted} = {begun[key]}, and goes on "
+            "with it; leave it out, or begin another run"
+        )
 
 
 def _read_toml(path: Path) -> Layer:

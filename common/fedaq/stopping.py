@@ -1,6 +1,5 @@
 """How a command ends when SIGINT or SIGTERM arrives: soon, whatever it is doing."""
 
-import asyncio
 import os
 import signal
 import threading
@@ -53,6 +52,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     StoppedError
         If a stop signal arrived, once the coroutine has ended.
     """
+    import asyncio  # a command that only prints its help does without
+
     codes: list[int] = []
 
     async def cancelled_by_signals() -> T:

@@ -7,6 +7,7 @@ connections. All heavy steps share one worker thread, so clients train in turn.
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from fedaq.partition import Partition
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.session import Session
+from fedaq_client.session import ServerStoppedError, Session
 from fedaq_client.training import Learner, local_data
 from fedaq_server.federation import Run
+from fedaq_server.folder import new_run
 from fedaq_server.main import show_run
 from fedaq_server.service import serve_client
 from fedaq_server.wire import NoWire
@@ -70,7 +72,7 @@ def run_local(
     """
     logs.begin()
     settings = load_settings(config=config, flags=flags, assignments=assignments)
-    show_run(settings, out, lambda run, display: federate(run))
+    show_run(new_run(out, settings), lambda run, display: federate(run))
 
 
 async def federate(run: Run) -> None:
@@ -97,8 +99,13 @@ async def _federate(run: Run) -> None:
                 up, down = Frames(_QUEUE), Frames(_QUEUE)
                 session = Session(_ClientEnd(down, up), name, learner, None, lambda progress: None)
                 group.create_task(serve_client(run.admission, _ServerEnd(up, down)))
-                group.create_task(session.participate())
+                group.create_task(_participate(session))
             await run.rounds(NoWire())
+
+
+async def _participate(session: Session) -> None:
+    with suppress(ServerStoppedError):  # it has the better reason
+        await session.participate()
 
 
 def _learners(settings: Settings) -> list[tuple[str, Learner]]:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,8 +12,8 @@ from fedaq.errors import FedaqError, ProtocolError
 from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 
-# Chunks of one client that wait to be folded in; more stay with the sender.
-INBOX = 2
+# Chunks of one client that wait for the one that is folded in; more stay with the sender.
+INBOX = 1
 
 
 class Stream(Protocol):
@@ -48,10 +49,12 @@ class Client:
     radio : RadioCost, optional
         Joules per bit of its link as it states them itself; None where the server's energy
         model applies.
-    ranges : tuple of Spread, optional
-        Ranges of its last update, None before its first.
     holds : bytes
         Digest of the model that it has shown to hold; empty for none.
+    process : bytes
+        Random number of its process; empty for none.
+    left : bool
+        Whether it said that it leaves: then no round waits for its return.
     on_refusal : callable
         Told of every refusal that is sent.
     """
@@ -61,7 +64,8 @@ class Client:
     radio: RadioCost | None
     stream: Stream
     holds: bytes = b""
-    ranges: tuple[Spread, ...] | None = None
+    process: bytes = b""
+    left: bool = False
     on_refusal: Callable[[ProtocolError], None] = lambda error: None
     last_seen: float = field(default_factory=time.monotonic)
     _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
@@ -123,7 +127,15 @@ class Client:
         return message
 
     async def deliver(self, message: pb.ClientMessage) -> None:
-        """Hand a message that was read from the stream to the round that waits for it."""
+        """Hand a message that was read from the stream to the round that waits for it.
+
+        Raises
+        ------
+        DisconnectedError
+            If the client has come back on another stream.
+        """
+        if self._gone:
+            raise DisconnectedError(f"{self.name} has come back on another stream")
         self.last_seen = time.monotonic()
         kind = message.WhichOneof("kind")
         if kind in ("heartbeat", None):
@@ -159,16 +171,24 @@ class Roster:
 
     A client that missed a deadline is set aside until it is heard of again, so that it
     holds up one round and not all of them.
+
+    Attributes
+    ----------
+    ranges : dict of str to tuple of Spread
+        Of the last update of each client, connected or not.
     """
 
     def __init__(self) -> None:
+        self.ranges: dict[str, tuple[Spread, ...]] = {}
         self._clients: dict[str, Client] = {}
         self._aside: set[str] = set()
         self._changed = asyncio.Condition()
-        self.on_change: Callable[[int], None] = lambda count: None
+        self.on_change: Callable[[int, int], None] = lambda count, wanted: None
+        self._wanted = 0
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._clients
+    def get(self, name: str) -> Client | None:
+        """Return a connected client."""
+        return self._clients.get(name)
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -182,20 +202,29 @@ class Roster:
         return [client for client in self.everyone() if client.name not in self._aside]
 
     def add(self, client: Client) -> None:
-        """Let a client take part from the next round on; tell nobody before `announce`."""
+        """Let a client take part; tell nobody before `announce`.
+
+        It takes the place of one of its name, whose stream is at its end.
+        """
+        before = self._clients.get(client.name)
+        if before is not None:
+            before.hang_up()
         self._clients[client.name] = client
+        self._aside.discard(client.name)
 
     async def announce(self) -> None:
         """Wake who waits for a change of the roster."""
-        self.on_change(len(self._clients))
+        self.on_change(len(self.ready()), self._wanted)
         async with self._changed:
             self._changed.notify_all()
 
     async def remove(self, client: Client) -> None:
         """Forget a client whose stream has ended."""
+        client.hang_up()
+        if self._clients.get(client.name) is not client:
+            return  # it has come back on another stream
         del self._clients[client.name]
         self._aside.discard(client.name)
-        client.hang_up()
         await self.announce()
 
     def set_aside(self, client: Client) -> None:
@@ -217,12 +246,34 @@ class Roster:
         FedaqError
             If there are fewer after `timeout_s` seconds.
         """
-        try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: len(self.ready()) >= count)
-        except TimeoutError:
+        if not await self._wait(lambda: len(self.ready()) >= count, count, timeout_s):
             raise FedaqError(
                 f"{len(self.ready())} of {count} clients connected within {timeout_s:g} s; "
                 "start more of them or ask for fewer with --clients"
-            ) from None
+            )
         return self.ready()
+
+    async def wait_for_all(self, names: set[str], timeout_s: float) -> None:
+        """Wait until all these clients are ready, but no longer than `timeout_s` seconds."""
+        await self._wait(
+            lambda: names <= {client.name for client in self.ready()}, len(names), timeout_s
+        )
+
+    async def wait_for_return(self, gone: Client, timeout_s: float) -> Client | None:
+        """Return the client that is back on another stream, None if it is not in time."""
+
+        def back() -> Client | None:
+            client = self._clients.get(gone.name)
+            return None if client is gone else client
+
+        await self._wait(lambda: back() is not None, self._wanted, timeout_s)
+        return back()
+
+    async def _wait(self, condition: Callable[[], bool], wanted: int, timeout_s: float) -> bool:
+        self._wanted = wanted
+        if not condition():
+            self.on_change(len(self.ready()), wanted)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(condition)
+        return condition()

@@ -1,5 +1,6 @@
 """``fedaq server``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,13 @@ def server(
     scheme: Scheme = None,
     seed: Seed = None,
     out: Out = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with the run in this folder after its last committed round; "
+            "begin one there if there is none."
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [50051]")] = None,
     metrics_port: Annotated[
@@ -40,6 +48,8 @@ def server(
     """Run a federation for clients that connect from anywhere.
 
     Example: fedaq server --task digits --clients 3 --out runs/first
+
+    After it was stopped: fedaq server --resume runs/first
     """
     from fedaq import logs
     from fedaq_server.main import run_server
@@ -48,6 +58,7 @@ def server(
     run_server(
         config=config,
         out=out,
+        resume=resume,
         flags={
             "task": task,
             "data": data,

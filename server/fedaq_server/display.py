@@ -27,9 +27,10 @@ def si(value: float, unit: str) -> str:
 class Display:
     """Live progress on a terminal, one line per round elsewhere."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, records: Sequence[RoundRecord]) -> None:
         self._settings = settings
-        self._energy_j = 0.0
+        self._energy_j = sum(record.energy_j for record in records)
+        self._done = len(records)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=_BAR_COLUMNS),
@@ -38,7 +39,9 @@ class Display:
             console=console,
             disable=console.quiet or not console.is_terminal,
         )
-        self._bar = self._progress.add_task("starting", total=settings.rounds, facts="")
+        self._bar = self._progress.add_task(
+            "starting", total=settings.rounds, completed=self._done, facts=""
+        )
 
     def __enter__(self) -> "Display":
         self._progress.start()
@@ -59,12 +62,16 @@ class Display:
             f"[bold]fedaq[/bold] {settings.task}, scheme {settings.scheme}, "
             f"{settings.rounds} rounds; listening on {settings.network.host}:{port}"
         )
+        if self._done:
+            console.print(f"going on after round {self._done}")
 
-    def on_clients(self, count: int) -> None:
-        """Say how many clients are there while the server waits for the first round."""
-        if self._progress.tasks[0].completed == 0:
-            waiting = f"{count}/{self._settings.clients} clients"
-            self._progress.update(self._bar, description="waiting", facts=waiting)
+    def on_clients(self, count: int, wanted: int) -> None:
+        """Say how many clients are there, and are waited for, while no round can begin."""
+        if count < wanted:
+            facts = f"{count}/{wanted} clients"
+            self._progress.update(self._bar, description="waiting", facts=facts)
+            if not console.is_terminal:
+                console.print(f"waiting  {facts}")
 
     def on_round(self, record: RoundRecord) -> None:
         """Show a finished round."""

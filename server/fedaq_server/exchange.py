@@ -1,7 +1,7 @@
 """One client's part in one round: model down, ranges up, grant down, update up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -33,7 +33,7 @@ class RoundWork:
     folder : Executor
         One worker: folding is serial, so the running sum needs no lock.
     chunk_bytes : int
-        The largest chunk that a client may send.
+        The largest chunk, of either side.
     squeeze : bool
         Whether updates are entropy-coded.
     differences : Differences, optional
@@ -68,14 +68,17 @@ class Differences:
     Attributes
     ----------
     history : History
-    catch_ups : mapping of str to CatchUp
+    catch_ups : dict of str to CatchUp
         What each client needs first, or instead.
+    before : int
+        Differences that were sent in earlier rounds.
     advanced : Future of bytes
         The digest of the model that all hold then; there once `history` is at it.
     """
 
     history: History
-    catch_ups: Mapping[str, CatchUp]
+    catch_ups: dict[str, CatchUp]
+    before: int
     advanced: asyncio.Future[bytes]
 
 
@@ -111,7 +114,6 @@ async def exchange(client: Client, work: RoundWork) -> Report:
         raise
     finally:
         client.close_round()
-    client.ranges = ranges
     return Report(client, ranges, loss, update, work.charged[client.name])
 
 
@@ -130,6 +132,7 @@ async def _send_model(client: Client, work: RoundWork) -> None:
         payloads=payloads,
         entropy=work.squeeze,
         prove=work.differences is not None,
+        chunk_bytes=work.chunk_bytes,
     )
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, work):
@@ -140,6 +143,8 @@ async def _model(client: Client, work: RoundWork) -> AsyncIterator[bytes]:
     differences = work.differences
     if differences is not None:
         history, catch_up = differences.history, differences.catch_ups[client.name]
+        if catch_up.ahead and client.holds != await asyncio.shield(differences.advanced):
+            catch_up = differences.catch_ups[client.name] = history.whole()
         if catch_up.whole:
             await asyncio.shield(differences.advanced)
             frames = history.whole_frames(work.state.round, work.chunk_bytes, work.folder)

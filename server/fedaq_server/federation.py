@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from fedaq import __version__
 from fedaq.logs import event
 from fedaq.model import bind, spec_of
 from fedaq.payload import tensor_spreads
+from fedaq.quantizer import Floats
 from fedaq.settings import Settings
 from fedaq.tasks import Task, Training, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
@@ -22,6 +22,7 @@ from fedaq_server import service
 from fedaq_server.clients import Roster
 from fedaq_server.health import Health
 from fedaq_server.history import History
+from fedaq_server.ledger import Ledger
 from fedaq_server.metrics import Metrics, exposed
 from fedaq_server.record import RoundRecord, replacing, write_run
 from fedaq_server.rounds import Federation, run_rounds
@@ -40,25 +41,27 @@ class Run:
     Parameters
     ----------
     settings : Settings
-    folder : Path
-        Receives ``run.json`` and ``model.safetensors``.
+    ledger : Ledger
+        Of this run; if it has rounds, the run goes on after them. Its folder receives
+        ``run.json`` and ``model.safetensors``, too.
     on_round : callable
-        Told of every finished round.
+        Told of every committed round.
 
     Raises
     ------
     UserError
-        If the task or the scheme cannot be loaded.
+        If the task or the scheme cannot be loaded, or what is kept of the run cannot be read.
     """
 
     def __init__(
-        self, settings: Settings, folder: Path, on_round: Callable[[RoundRecord], None]
+        self, settings: Settings, ledger: Ledger, on_round: Callable[[RoundRecord], None]
     ) -> None:
         self.settings = settings
-        self.folder = folder
+        self.ledger = ledger
+        self.folder = ledger.folder
         self.task = load_task(settings.task, settings.data)
         self.training = training_of(self.task, settings)
-        scheme = load_scheme(settings)
+        scheme = ledger.scheme(load_scheme(settings))
         torch.set_num_threads(1)
         module = initial_model(self.task, settings.seed)
         self.spec = spec_of(module)
@@ -68,10 +71,18 @@ class Run:
             module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
         )
         test_data = self.task.test_data(settings.data)
-        self.records: list[RoundRecord] = []
+        self.records = ledger.records()
         self._on_round = on_round
         self.roster = Roster()
-        self.metrics = Metrics(settings.energy.budget_j)
+        self.roster.ranges = {
+            name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
+        }
+        first_ranges = tensor_spreads(self.spec, model.__getitem__)
+        history = self._history(model.copy()) if settings.differences else None
+        if self.records:
+            ledger.read_model(self.records[-1].round, self.spec, model)
+        spent_j = sum(record.energy_j for record in self.records)
+        self.metrics = Metrics(settings.energy.budget_j, spent_j)
         self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(
             settings=settings,
@@ -79,46 +90,55 @@ class Run:
             module=module,
             model=model,
             total=total,
-            history=History(self.spec, model.copy(), folder) if settings.differences else None,
-            first_ranges=tensor_spreads(self.spec, model.__getitem__),
+            history=history,
+            first_ranges=first_ranges,
             scheme=scheme,
             roster=self.roster,
             evaluate=lambda: self.task.evaluate(module, test_data),
-            folder=folder,
+            ledger=ledger,
             on_round=self._record,
             metrics=self.metrics,
         )
         self.admission = service.Admission(
-            self.spec, settings, self.training, f"{settings.task}-{settings.seed}", self.roster,
-            self.metrics,
-        )  # fmt: skip
+            self.spec, settings, self.training, ledger.run_id, self.roster, self.metrics
+        )
 
     async def rounds(self, wire: WireCounter) -> None:
-        """Run all rounds, keep the final model and let the clients go.
+        """Run all rounds that are left, keep the final model and let the clients go.
 
         Raises
         ------
         FedaqError
             If too few clients connect in time.
         """
+        finish = pb.Finish(reason="the server stopped")
         try:
-            await run_rounds(self.federation, wire)
-            await asyncio.to_thread(self._save_model)
-            self._write(finished=True)
+            await run_rounds(self.federation, wire, self.records[-1] if self.records else None)
+            await asyncio.to_thread(self._finish)
             reason = f"the run is over after {len(self.records)} rounds"
-        except BaseException:
-            reason = "the server stopped"
-            raise
+            finish = pb.Finish(reason=reason, over=True)
         finally:
-            log.info("%s", reason, extra=event("run over", rounds=len(self.records), reason=reason))
+            log.info(
+                "%s", finish.reason,
+                extra=event("run over", rounds=len(self.records), reason=finish.reason),
+            )  # fmt: skip
             if self.federation.history is not None:
                 self.federation.history.close()
-            await self._say_goodbye(reason)
+            await self._say_goodbye(finish)
 
-    def _save_model(self) -> None:
-        path = self.folder / "model.safetensors"
-        with replacing(path) as partial:
+    def _history(self, held: Floats) -> History:
+        path = self.folder / "differences.bin"
+        if not self.records:
+            return History(self.spec, held, path)
+        return History.resumed(self.spec, held, path, self.ledger.differences())
+
+    def _finish(self) -> None:
+        with replacing(self.folder / "model.safetensors", flush=True) as partial:
             write_weights(partial, self.spec, self.federation.model)
+        self._write(finished=True)
+        self.ledger.finish()
+        if self.federation.history is not None:
+            self.federation.history.path.unlink()
 
     def _record(self, record: RoundRecord) -> None:
         self.records.append(record)
@@ -149,9 +169,9 @@ class Run:
             ),
         }
 
-    async def _say_goodbye(self, reason: str) -> None:
-        finish = pb.ServerMessage(finish=pb.Finish(reason=reason))
-        goodbyes = [client.send(finish) for client in self.roster.everyone()]
+    async def _say_goodbye(self, finish: pb.Finish) -> None:
+        message = pb.ServerMessage(finish=finish)
+        goodbyes = [client.send(message) for client in self.roster.everyone()]
         with suppress(TimeoutError):  # a client that reads nothing cannot be told either
             async with asyncio.timeout(GOODBYE_S):
                 await asyncio.gather(*goodbyes, return_exceptions=True)

@@ -8,13 +8,14 @@ that is shorter.
 """
 
 import asyncio
-import tempfile
+import os
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedaq import chunks, model, payload
+from fedaq.errors import UserError
 from fedaq.model import ModelSpec
 from fedaq.payload import RAW, Payload
 from fedaq.quantizer import Floats
@@ -53,12 +54,16 @@ class CatchUp:
         In their order; empty for a client that is up to date.
     whole : bool
         Send the whole model of this round instead, and no difference.
+    ahead : bool
+        It holds a model that the server does not know: perhaps that of this very round, if it was
+        begun before the server was stopped. Then it needs nothing, else the whole model.
     payload_bytes : int
         What that costs beyond this round's difference.
     """
 
     missed: tuple[Difference, ...] = ()
     whole: bool = False
+    ahead: bool = False
     payload_bytes: int = 0
 
 
@@ -74,38 +79,76 @@ class History:
     spec : ModelSpec
     held : float32, shape (parameters,)
         What clients build from the run's seed at first, then what was broadcast.
-    spool : Path
-        Folder for the unnamed file that holds the messages.
+    path : Path
+        The file that holds the messages.
+    differences : list of Difference
+        Those that were sent.
     """
 
     spec: ModelSpec
     held: Floats
-    spool: Path
+    path: Path
     digest: bytes = b""
-    _differences: list[Difference] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.digest = model.digest(self.held)
-        self._file = tempfile.TemporaryFile(dir=self.spool)  # noqa: SIM115
+        self.path.touch()
+        self._file = self.path.open("r+b")
+        self._file.truncate(0)
+
+    @classmethod
+    def resumed(
+        cls, spec: ModelSpec, held: Floats, path: Path, differences: list[Difference]
+    ) -> "History":
+        """Return the history after differences that lie in the file already.
+
+        `held` is what clients build from the seed; the differences are added to it.
+
+        Raises
+        ------
+        UserError
+            If the file is not that of these differences.
+        """
+        history = cls.__new__(cls)
+        history.spec, history.held, history.path = spec, held, path
+        history.digest, history.differences = b"", differences
+        try:
+            history._file = path.open("r+b")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        for difference in differences:
+            if difference is differences[-1] and model.digest(held) != difference.base:
+                raise UserError(f"{path}: holds other differences than the ledger beside it")
+            history._add(history._messages(difference))
+        # What a round had begun to send before the server was stopped is made anew.
+        history._file.truncate(history._end)
+        history.digest = model.digest(held)
+        return history
 
     @property
     def whole_bytes(self) -> int:
         """Payload bytes of the whole model, raw."""
         return self._whole().payload_bytes
 
-    def catch_up(self, holds: bytes) -> CatchUp:
-        """Return the shorter way from what a client holds to `held`, nothing if it is that.
+    def catch_up(self, holds: bytes, count: int) -> CatchUp:
+        """Return the shorter way from what a client holds to what it should hold.
 
         Parameters
         ----------
         holds : bytes
             Digest of what the client holds; empty for nothing.
+        count : int
+            It should have had so many differences: all, or all before that of the round that it
+            returns to.
         """
-        if holds == self.digest:
+        at = self.digest if count == len(self.differences) else self.differences[count].base
+        # A difference that it has already does not disturb it.
+        if holds in (at, self.digest):
             return UP_TO_DATE
         missed: list[Difference] = []
         known = False
-        for difference in reversed(self._differences):
+        for difference in reversed(self.differences[:count]):
             if known:
                 break
             missed.insert(0, difference)
@@ -113,6 +156,10 @@ class History:
         missed_bytes = sum(difference.payload_bytes for difference in missed)
         if known and missed_bytes < self.whole_bytes:
             return CatchUp(tuple(missed), payload_bytes=missed_bytes)
+        return self.whole()
+
+    def whole(self) -> CatchUp:
+        """Return the way for a client of which nothing is known."""
         return CatchUp(whole=True, payload_bytes=self.whole_bytes)
 
     def gain(self, ahead: Floats, part: slice) -> Floats:
@@ -120,26 +167,26 @@ class History:
         gained: Floats = ahead[part] - self.held[part]
         return gained
 
-    def advance(self, header: Payload, frames: Iterable[bytes], payload_bytes: int) -> None:
+    def advance(self, frames: Iterable[bytes], payload_bytes: int) -> None:
         """Add a difference to `held` and remember its messages.
 
         Parameters
         ----------
-        header : Payload
         frames : iterable of bytes
             Serialized server messages: the header, then the chunks.
         payload_bytes : int
         """
-        start = self._file.seek(0, 2)
-        lengths = []
-        for frame in frames:
-            lengths.append(self._file.write(frame))
-            message = pb.ServerMessage.FromString(frame)
-            if message.WhichOneof("kind") == "chunk":
-                codes = chunks.codes_of(header, message.chunk)
-                payload.decode_chunk(header, message.chunk.offset, codes, self.held, add=True)
-        self._differences.append(Difference(self.digest, payload_bytes, start, tuple(lengths)))
+        start = self._file.seek(self._end)
+        messages = list(frames)
+        lengths = tuple(map(self._file.write, messages))
+        self._add(messages)
+        self.differences.append(Difference(self.digest, payload_bytes, start, lengths))
         self.digest = model.digest(self.held)
+
+    def flush(self) -> None:
+        """Bring all messages to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     async def frames(self, missed: Iterable[Difference], worker: Executor) -> AsyncIterator[bytes]:
         """Yield the messages of differences that were sent before."""
@@ -164,8 +211,26 @@ class History:
             )
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
+
+    @property
+    def _end(self) -> int:
+        if not self.differences:
+            return 0
+        return self.differences[-1].start + sum(self.differences[-1].lengths)
+
+    def _messages(self, difference: Difference) -> list[bytes]:
+        self._file.seek(difference.start)
+        return [self._file.read(length) for length in difference.lengths]
+
+    def _add(self, messages: list[bytes]) -> None:
+        announcement = pb.ServerMessage.FromString(messages[0]).model
+        header = payload.from_message(self.spec, announcement)
+        for message in messages[1:]:
+            chunk = pb.ServerMessage.FromString(message).chunk
+            codes = chunks.codes_of(header, chunk)
+            payload.decode_chunk(header, chunk.offset, codes, self.held, add=True)
 
     def _read(self, start: int, length: int) -> bytes:
         self._file.seek(start)

@@ -2,22 +2,31 @@
 
 import gc
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fedaq import stopping
+from fedaq.errors import UserError
 from fedaq.settings import Settings, load_settings
 from fedaq.terminal import console
 from fedaq_server.display import Display
 from fedaq_server.federation import Run, serve
-from fedaq_server.folder import results_folder
+from fedaq_server.folder import new_run, resumed_run
+from fedaq_server.ledger import Ledger
+from fedaq_server.memory import share_one_arena
 
 
 def run_server(
-    *, config: Path | None, out: Path | None, flags: Mapping[str, Any], assignments: list[str]
+    *,
+    config: Path | None,
+    out: Path | None,
+    resume: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
 ) -> None:
-    """Run a federation and show it.
+    """Run a federation, or go on with one, and show it.
 
     Raises
     ------
@@ -26,13 +35,26 @@ def run_server(
     FedaqError
         If too few clients connect in time.
     """
-    settings = load_settings(config=config, flags=flags, assignments=assignments)
-    show_run(settings, out, lambda run, display: serve(run, display.on_listening))
+    share_one_arena()
+    if resume is None:
+        settings = load_settings(config=config, flags=flags, assignments=assignments)
+        run = new_run(out, settings)
+    else:
+        if out is not None:
+            raise UserError(
+                "--out and --resume: give one of them; a resumed run stays in its folder"
+            )
+        run = resumed_run(
+            resume,
+            lambda begun: load_settings(
+                config=config, flags=flags, assignments=assignments, begun=begun
+            ),
+        )
+    show_run(run, lambda run, display: serve(run, display.on_listening))
 
 
 def show_run(
-    settings: Settings,
-    out: Path | None,
+    opened: AbstractContextManager[tuple[Settings, Ledger]],
     federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
 ) -> None:
     """Carry out a run that `federate` brings clients to; show progress, table and picture.
@@ -44,21 +66,23 @@ def show_run(
     """
     if find_spec("matplotlib") is None:  # now, and not when the rounds are over
         raise ModuleNotFoundError(name="matplotlib")
-    with results_folder(out, settings) as folder:
-        _carry_out(settings, folder, federate)
+    with opened as (settings, ledger):
+        _carry_out(settings, ledger, federate)
         # The model is part of cycles, and matplotlib could use its memory.
         gc.collect()
         from fedaq_server.picture import draw_run
 
-        picture = draw_run(folder)
-        console.print(f"results: {folder}\npicture: {picture}")
+        picture = draw_run(ledger.folder)
+        console.print(f"results: {ledger.folder}\npicture: {picture}")
 
 
 def _carry_out(
-    settings: Settings, folder: Path, federate: Callable[[Run, Display], Coroutine[Any, Any, None]]
+    settings: Settings,
+    ledger: Ledger,
+    federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
 ) -> None:
-    with Display(settings) as display:
-        run = Run(settings, folder, display.on_round)
+    with Display(settings, ledger.records()) as display:
+        run = Run(settings, ledger, display.on_round)
         run.roster.on_change = display.on_clients
         stopping.run(federate(run, display))
     display.summary(run.records)

@@ -29,9 +29,11 @@ class Metrics:
     ----------
     budget_j : float, optional
         Joules for the whole run.
+    spent_j : float
+        What rounds before this process took of them.
     """
 
-    def __init__(self, budget_j: float | None) -> None:
+    def __init__(self, budget_j: float | None, spent_j: float = 0.0) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
 
@@ -76,7 +78,7 @@ class Metrics:
         self._budget_left = None
         if budget_j is not None:
             self._budget_left = gauge("energy_budget_left_joules", "Budget less joules charged.")
-            self._budget_left.set(budget_j)
+            self._budget_left.set(budget_j - spent_j)
 
     def phase(self, name: str) -> AbstractContextManager[object]:
         """Return a context whose duration is that of a phase of a round."""

@@ -1,6 +1,7 @@
 """What a run leaves behind: ``run.json``, the stable format that later tools read."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -8,10 +9,11 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from fedaq.energy import downlink_j_per_bit
 from fedaq.payload import Payload
 from fedaq.tasks import Evaluation
 from fedaq_server.exchange import Report
-from fedaq_server.schemes import RoundState
+from fedaq_server.schemes import ClientState, RoundState
 from fedaq_server.wire import WireBytes
 
 FORMAT_VERSION = 1
@@ -128,7 +130,17 @@ def _uplink_j(state: RoundState, charged: Mapping[str, int]) -> float:
 
 
 def _downlink_j(state: RoundState, downlink: Downlink) -> float:
-    return state.downlink_j_per_bit * 8 * downlink.payload_bytes + state.catch_up_j
+    return state.downlink_j_per_bit * 8 * downlink.payload_bytes + catch_up_j(
+        state.clients, downlink.catch_up_bytes
+    )
+
+
+def catch_up_j(clients: Mapping[str, ClientState], payload_bytes: Mapping[str, int]) -> float:
+    """Return the joules of what some clients need besides or instead of the broadcast."""
+    return sum(
+        8 * extra * downlink_j_per_bit([clients[name].radio], broadcast=False)
+        for name, extra in payload_bytes.items()
+    )
 
 
 def summarize(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
@@ -177,8 +189,23 @@ def _in_json(values: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield where to write a file; it then takes the place of `path` in one step."""
+def replacing(path: Path, *, flush: bool = False) -> Iterator[Path]:
+    """Yield where to write a file; it then takes the place of `path` in one step.
+
+    With `flush`, it is on the disk when this ends, whatever happens to the machine.
+    """
     partial = path.with_name(path.name + ".part")
     yield partial
+    if flush:
+        _flush(partial)
     partial.replace(path)
+    if flush:
+        _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from fedaq.errors import ProtocolError, reason_name
 from fedaq.logs import event
 from fedaq.model import ModelSpec
 from fedaq.payload import Payload
-from fedaq.quantizer import Floats, Spread
+from fedaq.quantizer import Floats, Spread, derive_seed
 from fedaq.settings import Settings
 from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
@@ -29,14 +28,17 @@ from fedaq_server.capture import Capture
 from fedaq_server.clients import Client, DisconnectedError, Roster
 from fedaq_server.exchange import Differences, Report, RoundWork, exchange
 from fedaq_server.history import UP_TO_DATE, CatchUp, History
+from fedaq_server.ledger import ClientMemory, Committed, Ledger, Transfer
 from fedaq_server.metrics import Metrics
-from fedaq_server.record import Downlink, RoundRecord, measure
+from fedaq_server.record import Downlink, RoundRecord, catch_up_j, measure
 from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked
 from fedaq_server.wire import WireCounter
 
 log = logging.getLogger(__name__)
 
 NOTICE_S = 1.0
+# For the chunks of all clients together; each has a few on their way at any time.
+CHUNK_MEMORY_BYTES, LEAST_CHUNK_BYTES = 50 * 128 * 1024, 64 * 1024
 # Values that show a scheme how long codes will be, of all tensors and of each at least.
 SAMPLE, LEAST_SAMPLE = 2**17, 2**8
 
@@ -60,8 +62,10 @@ class Federation:
         Of the weights with which the run begins.
     evaluate : callable
         Tests the module; called between rounds, off the event loop.
+    ledger : Ledger
+        Every round is committed to it before the next begins.
     on_round : callable
-        Told of every finished round.
+        Told of every committed round.
     """
 
     settings: Settings
@@ -74,19 +78,21 @@ class Federation:
     scheme: Scheme
     roster: Roster
     evaluate: Callable[[], Evaluation]
-    folder: Path
+    ledger: Ledger
     on_round: Callable[[RoundRecord], None]
     metrics: Metrics
 
 
-async def run_rounds(federation: Federation, wire: WireCounter) -> None:
-    """Run every round of the federation.
+async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecord | None) -> None:
+    """Run every round of the federation, or those that are left.
 
     Parameters
     ----------
     federation : Federation
     wire : WireCounter
         Bytes that crossed the sockets.
+    last : RoundRecord, optional
+        The last round that was committed before the server was stopped.
 
     Raises
     ------
@@ -94,16 +100,19 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
         If too few clients connect in time.
     """
     settings = federation.settings
+    first = 1 if last is None else last.round + 1
     with ThreadPoolExecutor(1, "fold") as folder:
-        for number in range(1, settings.rounds + 1):
-            wanted = settings.clients if number == 1 else 1
-            clients = await federation.roster.wait_for(wanted, settings.network.join_timeout_s)
+        for number in range(first, settings.rounds + 1):
+            if last is not None and _reached(settings, last):
+                break
+            resumed = number == first and last is not None
+            clients = await _participants(federation, number, resumed=resumed)
             started = time.monotonic()
             log.info(
                 "round %d of %d: %d clients", number, settings.rounds, len(clients),
                 extra=event("round began", round=number, clients=len(clients)),
             )  # fmt: skip
-            catch_ups = _catch_ups(federation, clients)
+            catch_ups = _catch_ups(federation, clients, resumed=resumed)
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
             state = _state(federation, number, clients, spreads, catch_ups)
             plan = federation.scheme.plan(state)
@@ -113,30 +122,71 @@ async def run_rounds(federation: Federation, wire: WireCounter) -> None:
             try:
                 with federation.metrics.phase("exchange"):
                     reports = await _exchange_all(clients, work, federation)
+                reports = _enough(reports, work, settings)
             finally:
                 # Whoever reported, and also when the run is stopped: it does not outlive the round.
                 if work.differences is not None:
                     await work.differences.advanced
             frames = await work.broadcast.coded()
+            if not reports:
+                await work.fold(work.aggregate.clear)
             with federation.metrics.phase("aggregation"):
                 await asyncio.to_thread(_advance, federation, work, frames)
             with federation.metrics.phase("evaluation"):
-                evaluation = await asyncio.to_thread(federation.evaluate)
+                evaluation, _ = await asyncio.gather(
+                    asyncio.to_thread(federation.evaluate),
+                    asyncio.to_thread(_write_model, federation, number),
+                )
             downlink = await _downlink(work)
-            record = measure(
+            last = measure(
                 state, downlink, reports, evaluation, wire.sample(),
                 charged=work.charged, price=work.plan.price, seconds=time.monotonic() - started,
             )  # fmt: skip
-            federation.scheme.learn(_outcome(record, reports))
-            federation.on_round(record)
-            if settings.target_accuracy and record.test_accuracy >= settings.target_accuracy:
-                break
+            federation.scheme.learn(_outcome(last, reports))
+            committed = _committed(federation, last, tuple(_transfers(work, downlink, reports)))
+            await asyncio.to_thread(federation.ledger.commit, committed)
+            federation.on_round(last)
 
 
-def _catch_ups(federation: Federation, clients: list[Client]) -> dict[str, CatchUp]:
-    if federation.history is None:
+def _reached(settings: Settings, record: RoundRecord) -> bool:
+    return bool(settings.target_accuracy and record.test_accuracy >= settings.target_accuracy)
+
+
+async def _participants(federation: Federation, number: int, *, resumed: bool) -> list[Client]:
+    """Wait for the clients that a round needs and return those that take part in it."""
+    settings, roster = federation.settings, federation.roster
+    if resumed:
+        known = federation.ledger.clients().items()
+        names = {name for name, memory in known if memory.present}
+        await roster.wait_for_all(names, settings.network.return_wait_s)
+    wanted = settings.clients if number == 1 else settings.quorum
+    ready = await roster.wait_for(wanted, settings.network.join_timeout_s)
+    return _drawn(ready, settings, number)
+
+
+def _drawn(ready: list[Client], settings: Settings, number: int) -> list[Client]:
+    """Draw the clients of a round: whoever else is there, a client's lot is the same."""
+    lots = {
+        client.name: derive_seed(settings.seed, "sample", client.name, number) for client in ready
+    }
+    drawn = sorted(ready, key=lambda client: lots[client.name])[: settings.sample]
+    return sorted(drawn, key=lambda client: client.name)
+
+
+def _catch_ups(
+    federation: Federation, clients: list[Client], *, resumed: bool
+) -> dict[str, CatchUp]:
+    history = federation.history
+    if history is None:
         return {}
-    return {client.name: federation.history.catch_up(client.holds) for client in clients}
+    ways = {
+        client.name: history.catch_up(client.holds, len(history.differences)) for client in clients
+    }
+    if resumed:
+        for client in clients:
+            if ways[client.name].whole and client.holds:
+                ways[client.name] = CatchUp(ahead=True)
+    return ways
 
 
 def _going_down(federation: Federation) -> Callable[[slice], Floats]:
@@ -173,7 +223,7 @@ def _state(
             client.name,
             client.examples / examples,
             client.radio or settings.energy.radio_cost(settings.seed, client.name, number),
-            client.ranges,
+            federation.roster.ranges.get(client.name),
         )
         for client in clients
     }
@@ -194,9 +244,8 @@ def _state(
             ],
             broadcast=settings.energy.broadcast,
         ),
-        catch_up_j=sum(
-            8 * catch_up.payload_bytes * downlink_j_per_bit([states[name].radio], broadcast=False)
-            for name, catch_up in catch_ups.items()
+        catch_up_j=catch_up_j(
+            states, {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()}
         ),
     )
 
@@ -206,21 +255,22 @@ async def _begin(
     state: RoundState,
     plan: Plan,
     clients: list[Client],
-    catch_ups: Mapping[str, CatchUp],
+    catch_ups: dict[str, CatchUp],
     folder: ThreadPoolExecutor,
 ) -> RoundWork:
-    settings, history = federation.settings, federation.history
+    settings, history, ledger = federation.settings, federation.history, federation.ledger
     started = time.monotonic()
     spreads = state.downlink_ranges
     grant = checked(plan.downlink, spreads, federation.spec)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
+    chunk_bytes = _chunk_bytes(settings.network.chunk_bytes, len(clients))
     source = Source(
         _going_down(federation),
         settings.seed,
         state.round,
         b"" if history is None else history.digest,
         settings.entropy,
-        settings.network.chunk_bytes,
+        chunk_bytes,
     )
     broadcast = await begin_broadcast(
         payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps),
@@ -230,11 +280,12 @@ async def _begin(
     )
     differences = None
     if history is not None:
+        before = len(history.differences)
         advanced = asyncio.ensure_future(_advance_history(history, broadcast, folder))
-        differences = Differences(history, catch_ups, advanced)
-    capture = Capture(federation.folder / "payloads") if settings.capture else None
+        differences = Differences(history, catch_ups, before, advanced)
+    capture = Capture(ledger.folder / "payloads") if settings.capture else None
     examples = sum(client.examples for client in clients)
-    aggregate = Aggregate(federation.spec, examples, federation.folder, federation.total)
+    aggregate = Aggregate(federation.spec, examples, ledger.folder, federation.total)
     # Behind all coding of the broadcast, which reads the model, and before any update.
     cleared = folder.submit(aggregate.clear)
     cleared.add_done_callback(
@@ -249,10 +300,14 @@ async def _begin(
         deadline_s=settings.network.round_deadline_s,
         folder=folder,
         capture=capture,
-        chunk_bytes=settings.network.chunk_bytes,
+        chunk_bytes=chunk_bytes,
         squeeze=settings.entropy,
         differences=differences,
     )
+
+
+def _chunk_bytes(largest: int, clients: int) -> int:
+    return min(largest, max(CHUNK_MEMORY_BYTES // clients, LEAST_CHUNK_BYTES))
 
 
 async def _advance_history(
@@ -261,7 +316,7 @@ async def _advance_history(
     messages = [broadcast.header, *(frame.message for frame in await broadcast.coded())]
     payload_bytes = await broadcast.payload_bytes()
     await asyncio.get_running_loop().run_in_executor(
-        folder, history.advance, broadcast.payload, messages, payload_bytes
+        folder, history.advance, messages, payload_bytes
     )
     return history.digest
 
@@ -281,7 +336,10 @@ async def _exchange_all(
     clients: list[Client], work: RoundWork, federation: Federation
 ) -> list[Report]:
     """Return the reports of the clients that finished in time, in the order of their names."""
-    tasks = {asyncio.create_task(exchange(client, work)): client for client in clients}
+    at_work = {client.name: client for client in clients}
+    tasks = {
+        asyncio.create_task(_exchange(name, at_work, work, federation)): name for name in at_work
+    }
     try:
         await asyncio.wait(tasks, timeout=work.deadline_s)
     finally:
@@ -289,34 +347,70 @@ async def _exchange_all(
         late = [task for task in tasks if task.cancel()]
         results = await asyncio.gather(*tasks, return_exceptions=True)
     reports = []
-    for client, result in zip(clients, results, strict=True):
+    for name, result in zip(at_work, results, strict=True):
         if isinstance(result, Report):
             reports.append(result)
         elif isinstance(result, ProtocolError | DisconnectedError):
-            _left_out(federation, work, client, result)
+            _left_out(federation, work, name, result)
         elif not isinstance(result, asyncio.CancelledError):
             raise result
-    await asyncio.gather(*(_set_aside(tasks[task], work, federation) for task in late))
+    await asyncio.gather(*(_set_aside(at_work[tasks[task]], work, federation) for task in late))
     return reports
 
 
 def _left_out(
     federation: Federation,
     work: RoundWork,
-    client: Client,
+    name: str,
     error: ProtocolError | DisconnectedError,
 ) -> None:
     reason = reason_name(error.reason) if isinstance(error, ProtocolError) else "disconnected"
     federation.metrics.left_out.labels(reason).inc()
     log.warning(
-        "round %d: %s left out: %s", work.state.round, client.name, error,
-        extra=event("client left out", round=work.state.round, client=client.name,
-                    reason=reason, detail=str(error)),
+        "round %d: %s left out: %s", work.state.round, name, error,
+        extra=event("client left out", round=work.state.round, client=name, reason=reason,
+                    detail=str(error)),
     )  # fmt: skip
 
 
+def _enough(reports: list[Report], work: RoundWork, settings: Settings) -> list[Report]:
+    """Return the reports if they are as many as a round needs, else none."""
+    if len(reports) >= settings.quorum:
+        return reports
+    log.warning(
+        "round %d: %d updates arrived and %d are needed; the model stays as it is",
+        work.state.round, len(reports), settings.quorum,
+        extra=event("quorum missed", round=work.state.round, updates=len(reports),
+                    quorum=settings.quorum),
+    )  # fmt: skip
+    return []
+
+
+async def _exchange(
+    name: str, at_work: dict[str, Client], work: RoundWork, federation: Federation
+) -> Report:
+    """Carry a client through the round, from its beginning again if it lost its connection."""
+    roster, wait_s = federation.roster, federation.settings.network.return_wait_s
+    while True:
+        client = at_work[name]
+        try:
+            report = await exchange(client, work)
+        except DisconnectedError:
+            back = None if client.left else await roster.wait_for_return(client, wait_s)
+            if back is None or back.examples != client.examples:
+                raise
+            at_work[name] = back
+            if work.differences is not None:
+                history, before = work.differences.history, work.differences.before
+                await asyncio.shield(work.differences.advanced)
+                work.differences.catch_ups[name] = history.catch_up(back.holds, before)
+        else:
+            roster.ranges[name] = report.ranges
+            return report
+
+
 async def _set_aside(client: Client, work: RoundWork, federation: Federation) -> None:
-    _left_out(federation, work, client, _too_late(work))
+    _left_out(federation, work, client.name, _too_late(work))
     federation.roster.set_aside(client)
     # It may have stopped reading, and then nothing can be written to it either.
     with suppress(DisconnectedError, TimeoutError):
@@ -348,6 +442,37 @@ def _advance(federation: Federation, work: RoundWork, frames: list[Frame]) -> No
 def _codes(header: Payload, frames: list[Frame]) -> bytes:
     messages = (pb.ServerMessage.FromString(frame.message) for frame in frames)
     return b"".join(chunks.codes_of(header, message.chunk) for message in messages)
+
+
+def _write_model(federation: Federation, number: int) -> None:
+    federation.ledger.write_model(number, federation.spec, federation.model)
+    if federation.history is not None:
+        federation.history.flush()
+
+
+def _transfers(work: RoundWork, downlink: Downlink, reports: list[Report]) -> Iterator[Transfer]:
+    """Yield what every client of the round was sent, and sent."""
+    counted = {report.client.name for report in reports}
+    for name in work.state.clients:
+        down = downlink.catch_up_bytes.get(name, 0)
+        if name not in downlink.without:
+            down += downlink.payload_bytes
+        yield Transfer(name, "downlink", down, counted=True)
+        if name in work.charged:
+            yield Transfer(name, "uplink", work.charged[name], counted=name in counted)
+
+
+def _committed(
+    federation: Federation, record: RoundRecord, transfers: tuple[Transfer, ...]
+) -> Committed:
+    roster, history = federation.roster, federation.history
+    present = {client.name for client in roster.everyone()}
+    clients = {
+        name: ClientMemory(name in present, roster.ranges.get(name))
+        for name in sorted(present | roster.ranges.keys())
+    }
+    differences = () if history is None else tuple(history.differences)
+    return Committed(record, transfers, clients, federation.scheme, differences)
 
 
 def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,16 +91,18 @@ class Admission:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"{name} has {join.examples} training examples; it needs 1 to {MAX_EXAMPLES}",
             )
-        if name in self.roster:
+        self._check_model(join.model)
+        client = Client(
+            name, join.examples, self._radio(join), stream, join.holds, process=join.process,
+            on_refusal=self.metrics.on_refusal,
+        )  # fmt: skip
+        present = self.roster.get(name)
+        if present is not None and not (join.process and join.process == present.process):
             raise JoinRefusedError(
                 grpc.StatusCode.ALREADY_EXISTS,
                 f"a client named {name} is connected already; give each client its own --name",
             )
-        self._check_model(join.model)
-        return Client(
-            name, join.examples, self._radio(join), stream, join.holds,
-            on_refusal=self.metrics.on_refusal,
-        )  # fmt: skip
+        return client
 
     def welcome(self) -> pb.ServerMessage:
         """Return the message that lets a client in."""
@@ -116,7 +119,6 @@ class Admission:
                     momentum=self.training.momentum,
                 ),
                 heartbeat_interval_s=network.heartbeat_interval_s,
-                chunk_bytes=network.chunk_bytes,
             )
         )
 
@@ -176,7 +178,10 @@ async def serve_client(admission: Admission, stream: Stream) -> None:
         while True:
             async with asyncio.timeout(patience_s):
                 message = await stream.read()
-            if message is None or message.WhichOneof("kind") == "leave":
+            if message is None:
+                break
+            if message.WhichOneof("kind") == "leave":
+                client.left = True
                 break
             if message.WhichOneof("kind") != "heartbeat":
                 await admission.roster.heard_of(client)
@@ -243,7 +248,8 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
                 extra=event("stream refused", peer=context.peer(), reason=code,
                             detail=str(refusal)),
             )  # fmt: skip
-            await context.abort(refusal.code, str(refusal))
+            with suppress(grpc.aio.InternalError):  # type: ignore[attr-defined]  # it has gone
+                await context.abort(refusal.code, str(refusal))
 
     server: grpc.aio.Server = robust_server(SERVER_OPTIONS)
     methods = {METHOD: grpc.stream_stream_rpc_method_handler(participate)}

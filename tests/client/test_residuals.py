@@ -77,7 +77,7 @@ def test_all_that_training_added_is_sent_or_left(rounds: list[tuple[bool, ...]])
         for keep, where in zip(skips, part.spec.slices, strict=True):
             if not keep:
                 sent[where] += part.weights[where]
-        part.keep_unsent(not skip for skip in skips)
+        part.keep_unsent(number, (not skip for skip in skips))
     # One more update brings all that was left.
     added += trained(part, len(rounds) + 1)
     sent += part.weights
@@ -87,11 +87,11 @@ def test_all_that_training_added_is_sent_or_left(rounds: list[tuple[bool, ...]])
 def test_what_was_left_comes_once_with_the_next_update_that_is_sent() -> None:
     part = learner()
     first, w, b = trained(part, 1), *learner().spec.slices[:2]
-    part.keep_unsent((True, False, True))
+    part.keep_unsent(1, (True, False, True))
     second = trained(part, 2)
     np.testing.assert_allclose(part.weights[b], first[b] + second[b], atol=1e-6)
     assert part.weights[w].tobytes() == second[w].tobytes()
-    part.keep_unsent((True, True, True))
+    part.keep_unsent(2, (True, True, True))
     third = trained(part, 3)
     assert part.weights.tobytes() == third.tobytes()
 
@@ -99,7 +99,7 @@ def test_what_was_left_comes_once_with_the_next_update_that_is_sent() -> None:
 def test_what_was_left_survives_a_round_without_an_update() -> None:
     part = learner()
     first = trained(part, 1)
-    part.keep_unsent((False, False, False))
+    part.keep_unsent(1, (False, False, False))
     trained(part, 2)  # refused or superseded before anything was sent
     third = trained(part, 3)
     np.testing.assert_allclose(part.weights, first + third, atol=1e-6)
@@ -108,10 +108,35 @@ def test_what_was_left_survives_a_round_without_an_update() -> None:
 def test_what_is_left_is_a_copy() -> None:
     part = learner()
     first = trained(part, 1)
-    part.keep_unsent((False, False, False))
+    part.keep_unsent(1, (False, False, False))
     part.weights[:] = 99.0
     second = trained(part, 2)
     np.testing.assert_allclose(part.weights, first + second, atol=1e-6)
+
+
+def test_a_round_that_is_trained_again_gives_the_same_update() -> None:
+    """Its server was stopped after the update and before it had committed the round."""
+    part = learner()
+    trained(part, 1)
+    part.keep_unsent(1, (False, True, True))
+    trained(part, 2)
+    first = part.weights.copy()
+    part.keep_unsent(2, (True, False, True))
+    trained(part, 2)
+    assert part.weights.tobytes() == first.tobytes()
+
+
+def test_another_run_begins_without_what_was_left_in_the_last() -> None:
+    part = learner()
+    part.begin("one")
+    trained(part, 1)
+    part.keep_unsent(1, (False, False, False))
+    part.begin("one")
+    alone = trained(part, 2)
+    assert part.weights.tobytes() != alone.tobytes()
+    part.begin("another")
+    alone = trained(part, 1)
+    assert part.weights.tobytes() == alone.tobytes()
 
 
 # ---- The session -------------------------------------------------------------
@@ -156,13 +181,14 @@ def welcome() -> pb.ServerMessage:
             seed=1,
             training=pb.Training(local_epochs=1, batch_size=1, learning_rate=0.1, momentum=0.5),
             heartbeat_interval_s=1000.0,
-            chunk_bytes=1024,
         )
     )
 
 
 def plan(number: int) -> pb.ServerMessage:
-    return pb.ServerMessage(plan=pb.RoundPlan(round=number, rounds=9, entropy=True, prove=True))
+    return pb.ServerMessage(
+        plan=pb.RoundPlan(round=number, rounds=9, entropy=True, prove=True, chunk_bytes=1024)
+    )
 
 
 def model_of(number: int, header: Payload, flat: Floats, base: bytes = b"") -> list[Any]:
@@ -193,7 +219,7 @@ def refusal(number: int) -> pb.ServerMessage:
     return pb.ServerMessage(refusal=pb.Refusal(round=number, message="for a reason"))
 
 
-FINISH = pb.ServerMessage(finish=pb.Finish(reason="enough"))
+FINISH = pb.ServerMessage(finish=pb.Finish(reason="enough", over=True))
 SPEC = learner().spec
 ZEROS = Payload(SPEC, (ZERO,) * len(SIZES))
 NOTHING = np.zeros(SPEC.parameters, np.float32)

@@ -122,13 +122,15 @@ def welcome(heartbeat_interval_s: float = 1000.0) -> Message:
             seed=5,
             training=pb.Training(local_epochs=1, batch_size=1, learning_rate=0.1, momentum=0.5),
             heartbeat_interval_s=heartbeat_interval_s,
-            chunk_bytes=CHUNK_BYTES,
         )
     )
 
 
 def plan(round_number: int, bits: tuple[int, ...] = RAW) -> Message:
-    return Message(plan=pb.RoundPlan(round=round_number, rounds=9, downlink_bits=bits))
+    round_plan = pb.RoundPlan(
+        round=round_number, rounds=9, downlink_bits=bits, chunk_bytes=CHUNK_BYTES
+    )
+    return Message(plan=round_plan)
 
 
 def model_of(round_number: int, value: float = 2.0) -> list[Message]:
@@ -158,7 +160,7 @@ def whole_round(number: int) -> list[Message]:
     return [plan(number), *model_of(number), grant(number), receipt(number)]
 
 
-FINISH = Message(finish=pb.Finish(reason="enough"))
+FINISH = Message(finish=pb.Finish(reason="enough", over=True))
 # What a client says in a round that goes well: its update takes two chunks.
 ROUND = ["range_report", "update", "chunk", "chunk"]
 

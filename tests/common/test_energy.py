@@ -29,6 +29,7 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_lab.local import federate
 from fedaq_server.clients import Client, Roster
 from fedaq_server.federation import Run
+from fedaq_server.ledger import Ledger
 from fedaq_server.metrics import Metrics
 from fedaq_server.record import RoundRecord
 from fedaq_server.service import Admission, JoinRefusedError
@@ -319,7 +320,7 @@ def test_rounds_are_charged_what_each_client_costs_in_them(broadcast: bool, tmp_
         "energy.shannon.fading=true", f"energy.broadcast={str(broadcast).lower()}",
     )  # fmt: skip
     records: list[RoundRecord] = []
-    asyncio.run(federate(Run(settings, tmp_path, records.append)))
+    asyncio.run(federate(Run(settings, Ledger(tmp_path), records.append)))
     for record in records:
         radios = [
             settings.energy.radio_cost(settings.seed, f"client-{i}", record.round)

@@ -24,6 +24,7 @@ from fedaq.quantizer import Spread
 from fedaq.settings import FedaqSettings, load_settings
 from fedaq_lab.local import federate
 from fedaq_server.federation import Run
+from fedaq_server.folder import new_run
 from fedaq_server.optimizer import resolution
 from fedaq_server.record import RoundRecord
 from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
@@ -358,7 +359,8 @@ def federated(folder: Path, *assignments: str) -> list[RoundRecord]:
     settings = load_settings(environment={}, assignments=["task=digits", *PACKED, *assignments])
     folder.mkdir(exist_ok=True)
     records: list[RoundRecord] = []
-    asyncio.run(federate(Run(settings, folder, records.append)))
+    with new_run(folder, settings) as (_, ledger):
+        asyncio.run(federate(Run(settings, ledger, records.append)))
     return records
 
 

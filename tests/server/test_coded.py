@@ -23,6 +23,7 @@ from fedaq.quantizer import Floats, Spread, tensor_spread
 from fedaq.settings import load_settings
 from fedaq_lab.local import federate
 from fedaq_server.federation import Run
+from fedaq_server.ledger import Ledger
 from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, checked
 from fedaq_server.schemes.coded import (
     CodedBudget,
@@ -529,7 +530,7 @@ def test_a_real_run_spends_its_budget_and_no_more(tmp_path: Path) -> None:
         environment={},
         assignments=["task=digits", "clients=3", "rounds=10", "energy.budget_j=0.08"],
     )
-    asyncio.run(federate(Run(settings, tmp_path, lambda record: None)))
+    asyncio.run(federate(Run(settings, Ledger(tmp_path), lambda record: None)))
     document = json.loads((tmp_path / "run.json").read_text())
     spent = document["summary"]["energy_j"]
     assert 0.9 * 0.08 <= spent <= 0.08

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaq import chunks, model, payload
+from fedaq.errors import UserError
 from fedaq.model import ModelSpec, TensorSpec
 from fedaq.payload import Payload, plan_payload
 from fedaq.quantizer import RAW_BITS, Floats, value_range
@@ -43,7 +44,7 @@ class Server:
         """Go on by a random difference, its last tensor with a step, unless it has no bits."""
         flat = self.rng.normal(0, 0.1, SPEC.parameters).astype(np.float32)
         header = plan_payload(SPEC, bits, map(value_range, SPEC.split(flat)), (0.0, 0.0, 0.0, step))
-        self.history.advance(header, self._frames(header, flat), cost)
+        self.history.advance(self._frames(header, flat), cost)
         self.models.append(self.history.held.copy())
 
     def _frames(self, header: Payload, flat: Floats) -> Iterator[bytes]:
@@ -71,7 +72,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def beginning(spool: Path) -> History:
     held = np.random.default_rng(0).normal(0, 1, SPEC.parameters).astype(np.float32)
-    return History(SPEC, held, spool)
+    return History(SPEC, held, spool / "differences.bin")
 
 
 def listened(messages: AsyncIterator[bytes]) -> list[pb.ServerMessage]:
@@ -123,7 +124,7 @@ def test_missed_differences_lead_to_the_held_model_bit_for_bit(
             server.advance(bits, step)
         behind = data.draw(st.integers(0, len(rounds)))
         held = server.models[behind]
-        catch_up = server.history.catch_up(model.digest(held))
+        catch_up = server.history.catch_up(model.digest(held), len(rounds))
         messages = listened(server.history.frames(catch_up.missed, worker))
         got = added(held, messages)
         server.history.close()
@@ -162,7 +163,7 @@ def test_a_difference_of_zeros_is_no_other_model(server: Server) -> None:
     before = server.history.digest
     server.advance((0, 0, 0, 0), 0.0)
     assert server.history.digest == before
-    assert server.history.catch_up(before) == CatchUp()
+    assert server.history.catch_up(before, 1) == CatchUp()
 
 
 # ---- The cheaper way ---------------------------------------------------------
@@ -186,7 +187,7 @@ def test_who_is_behind_is_sent_the_cheaper_of_what_it_missed_and_the_whole(
     # It may be ahead of where it says it is, if nothing changed in between.
     place = max(i for i, digest in enumerate(digests) if digest == holds)
     missed = [cost for cost, _ in rounds[place:]]
-    catch_up = history.catch_up(holds)
+    catch_up = history.catch_up(holds, len(rounds))
     if sum(missed) < history.whole_bytes:
         assert [difference.payload_bytes for difference in catch_up.missed] == missed
         assert (catch_up.whole, catch_up.payload_bytes) == (False, sum(missed))
@@ -202,7 +203,7 @@ def test_who_holds_nothing_that_is_known_is_sent_the_whole_model(
 ) -> None:
     for _ in range(rounds):
         server.advance((3, 3, 3, 1), 0.01)
-    assert server.history.catch_up(holds) == CatchUp(
+    assert server.history.catch_up(holds, rounds) == CatchUp(
         whole=True, payload_bytes=server.history.whole_bytes
     )
 
@@ -214,8 +215,45 @@ def test_what_is_ahead_of_the_held_model_is_given_by_slices(server: Server) -> N
         np.testing.assert_array_equal(server.history.gain(ahead, part), expected)
 
 
-def test_nothing_of_it_is_left_in_the_folder(tmp_path: Path) -> None:
+# ---- After a restart ---------------------------------------------------------
+
+
+def again(server: Server, folder: Path) -> History:
+    server.history.flush()
+    first = server.models[0].copy()
+    return History.resumed(SPEC, first, folder / "differences.bin", server.history.differences[:2])
+
+
+def test_it_goes_on_where_it_was_committed(tmp_path: Path) -> None:
     server = Server(beginning(tmp_path))
-    server.advance((3, 3, 3, 1), 0.01)
-    assert list(tmp_path.iterdir()) == []
-    server.history.close()
+    for _ in range(3):
+        server.advance((3, 3, 3, 1), 0.01)
+    history = again(server, tmp_path)
+    assert history.held.tobytes() == server.models[2].tobytes()
+    assert history.digest == server.digests()[2]
+    with ThreadPoolExecutor(1) as worker:
+        missed = history.catch_up(server.digests()[0], 2).missed
+        got = added(server.models[0], listened(history.frames(missed, worker)))
+    assert got.tobytes() == server.models[2].tobytes()
+    # The third difference was not committed, and is not in the file any more.
+    last = history.differences[-1]
+    assert (tmp_path / "differences.bin").stat().st_size == last.start + sum(last.lengths)
+
+
+def test_another_file_is_noticed(tmp_path: Path) -> None:
+    server = Server(beginning(tmp_path))
+    for _ in range(2):
+        server.advance((3, 3, 3, 1), 0.01)
+    server.models[0] += 1
+    with pytest.raises(UserError, match="other differences than the ledger"):
+        again(server, tmp_path)
+
+
+def test_who_returns_to_a_round_is_brought_to_where_it_began(server: Server) -> None:
+    for _ in range(3):
+        server.advance((3, 3, 3, 1), 0.01)
+    history, digests = server.history, server.digests()
+    assert history.catch_up(digests[2], 2) == CatchUp()
+    # It has had this round's difference, and a second one does not disturb it.
+    assert history.catch_up(digests[3], 2) == CatchUp()
+    assert history.catch_up(digests[1], 2).missed == (history.differences[1],)

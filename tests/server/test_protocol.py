@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import mkdtemp
 from types import NoneType
 from typing import Any
 
@@ -40,6 +41,7 @@ from fedaq_server import federation
 from fedaq_server.clients import Client, DisconnectedError
 from fedaq_server.federation import Run, serve
 from fedaq_server.history import History
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord, write_run
 from fedaq_server.service import JoinRefusedError, serve_client
 from fedaq_server.wire import NoWire
@@ -82,7 +84,7 @@ def settings_of(clients: int, **flags: Any) -> Settings:
 @asynccontextmanager
 async def live_server(settings: Settings, folder: Path) -> AsyncIterator[tuple[Run, str]]:
     """Run a server and, once the block is left, wait for the end of its run."""
-    run = Run(settings, folder, lambda record: None)
+    run = Run(settings, Ledger(folder), lambda record: None)
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve(run, port.set_result))
     try:
@@ -854,7 +856,8 @@ def test_a_spoilt_message_is_refused_or_does_no_harm(
         "network__round_deadline_s": 0.3,
         "network__join_timeout_s": 20.0,
     }
-    run = Run(settings_of(1, rounds=1, **flags), tmp_path, lambda record: None)
+    folder = Path(mkdtemp(dir=tmp_path))
+    run = Run(settings_of(1, rounds=1, **flags), Ledger(folder), lambda record: None)
     link = Mutilated(asyncio.Queue(), asyncio.Queue(), number, spoilt(how, place, piece))
     session = Session(link, "anna", learner(), None, lambda _: None)
 
@@ -874,7 +877,7 @@ def test_a_spoilt_message_is_refused_or_does_no_harm(
 
     asyncio.run(federate_in_memory())
     if run.records and run.records[0].left_out:
-        assert result_of(tmp_path) == result_of(empty_round)  # what was broadcast
+        assert result_of(folder) == result_of(empty_round)  # what was broadcast
 
 
 def no_json(constant: str) -> None:

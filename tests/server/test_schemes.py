@@ -20,6 +20,7 @@ from fedaq.quantizer import Spread, is_width
 from fedaq.settings import DadaquantSettings, FeddqSettings, Settings, load_settings
 from fedaq_lab.local import federate
 from fedaq_server.federation import Run
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
 from fedaq_server.schemes import (
     BUILT_IN,
@@ -382,7 +383,7 @@ def test_state_is_plain_data(build: Any) -> None:
 def test_a_federation_trains(name: str, tmp_path: Path) -> None:
     records: list[RoundRecord] = []
     wanted = settings(f"scheme={name}", "task=digits", "clients=3", "rounds=4", "seed=1")
-    asyncio.run(federate(Run(wanted, tmp_path, records.append)))
+    asyncio.run(federate(Run(wanted, Ledger(tmp_path), records.append)))
     assert [record.clients for record in records] == [3] * 4
     assert all(record.downlink_bits == 32 for record in records)
     assert all(1 <= record.uplink_bits <= 16 for record in records)

@@ -16,6 +16,7 @@ from fedaq_client.connection import connect
 from fedaq_client.session import Link, Progress, Session
 from fedaq_client.training import Learner, local_data
 from fedaq_server.federation import Run, serve
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
 
 PATIENCE_S = 60.0
@@ -57,7 +58,7 @@ async def live_server(
     settings: Settings, folder: Path, on_round: Callable[[Run, RoundRecord], None]
 ) -> AsyncIterator[tuple[Run, str]]:
     """Run a server and, once the block is left, wait for the end of its run."""
-    run = Run(settings, folder, lambda record: on_round(run, record))
+    run = Run(settings, Ledger(folder), lambda record: on_round(run, record))
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve(run, port.set_result))
     try:

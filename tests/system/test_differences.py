@@ -25,6 +25,7 @@ from fedaq_client.training import Learner
 from fedaq_lab.local import federate as federate_locally
 from fedaq_server.federation import Run
 from fedaq_server.history import History
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
 from system.commands import Commands
 from system.limited_scheme import LIMIT_BYTES
@@ -575,7 +576,7 @@ def test_processes_and_one_process_give_the_same_model(commands: Commands) -> No
     settings = settings_of(2, rounds=3, scheme="fedaq")
     in_one = commands.folder / "in-one"
     in_one.mkdir()
-    asyncio.run(federate_locally(Run(settings, in_one, lambda record: None)))
+    asyncio.run(federate_locally(Run(settings, Ledger(in_one), lambda record: None)))
     folder = commands.folder / "processes"
     ended = commands.run(
         "run", "--task", "digits", "--clients", 2, "--rounds", 3, "--scheme", "fedaq",

@@ -19,6 +19,7 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Contribution
 from fedaq_server.clients import INBOX
 from fedaq_server.federation import Run
+from fedaq_server.ledger import Ledger
 from fedaq_server.service import serve_client
 from fedaq_server.wire import NoWire
 
@@ -102,7 +103,7 @@ def federate(
         "network.chunk_bytes": CHUNK_BYTES,
         **settings,
     }
-    run = Run(load_settings(environment={}, flags=flags), folder, lambda record: None)
+    run = Run(load_settings(environment={}, flags=flags), Ledger(folder), lambda record: None)
 
     async def main() -> None:
         peers = {name: Peer(name, run.spec) for name in acts}

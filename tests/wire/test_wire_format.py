@@ -137,7 +137,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert service.MAX_EXAMPLES == 2**40
     assert f"protocol version {PROTOCOL_VERSION}\n" in PAGE
     assert f"at least {payload.MIN_CHUNK_BYTES}, is the longest" in PAGE
-    assert f"default is {NetworkSettings().chunk_bytes:,}." in PAGE
+    assert f"default is {NetworkSettings().chunk_bytes:,}, and less\nwith more than " in PAGE
     assert quantizer.LARGEST_MAGNITUDE == 2.0**126
     assert quantizer.SMALLEST_STEP == 2.0**-126
     assert aggregation.LARGEST_VALUE == 2.0**16

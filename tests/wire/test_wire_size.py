@@ -12,6 +12,7 @@ from fedaq_client.connection import connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner
 from fedaq_server.federation import Run, serve
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
 from fedaq_server.wire import NoWire, socket_counter
 from wire.noise_task import SHAPES, task
@@ -45,7 +46,7 @@ async def federation(folder: Path, uplink_bits: int, downlink_bits: int, rounds:
         },
     )
     passed: list[tuple[int, int]] = []
-    run = Run(settings, folder, lambda _: passed.append((relay.uplink, relay.downlink)))
+    run = Run(settings, Ledger(folder), lambda _: passed.append((relay.uplink, relay.downlink)))
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve(run, port.set_result))
     async with asyncio.timeout(TIMEOUT_S), relay_to(await port) as relay:

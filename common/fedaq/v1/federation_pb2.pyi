@@ -89,7 +89,7 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class Join(_message.Message):
     RADIO_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
     examples: int
@@ -104,7 +105,8 @@ class Join(_message.Message):
     radio: Radio
     software: str
     holds: bytes
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ...) -> None: ...
+    process: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("tensors",)
@@ -133,20 +135,18 @@ class Radio(_message.Message):
     def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ..., receive_j_per_bit: _Optional[float] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s", "chunk_bytes")
+    __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
-    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     run_id: str
     seed: int
     training: Training
     heartbeat_interval_s: float
-    chunk_bytes: int
-    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("local_epochs", "batch_size", "learning_rate", "momentum")
@@ -161,7 +161,7 @@ class Training(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove")
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +172,7 @@ class RoundPlan(_message.Message):
     PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     ENTROPY_FIELD_NUMBER: _ClassVar[int]
     PROVE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     round: int
     rounds: int
     deadline_s: float
@@ -182,7 +183,8 @@ class RoundPlan(_message.Message):
     payloads: int
     entropy: bool
     prove: bool
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: _Optional[bool] = ..., payloads: _Optional[int] = ..., entropy: _Optional[bool] = ..., prove: _Optional[bool] = ...) -> None: ...
+    chunk_bytes: int
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: _Optional[bool] = ..., payloads: _Optional[int] = ..., entropy: _Optional[bool] = ..., prove: _Optional[bool] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
 
 class TensorHeader(_message.Message):
     __slots__ = ("codec", "bits", "lo", "hi", "step", "zero")
@@ -291,10 +293,12 @@ class Leave(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Finish(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "over")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    over: bool
+    def __init__(self, reason: _Optional[str] = ..., over: _Optional[bool] = ...) -> None: ...
 
 class CapturedPayload(_message.Message):
     __slots__ = ("model", "header", "codes", "sender")

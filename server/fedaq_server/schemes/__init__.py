@@ -7,9 +7,12 @@ changes nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol, cast, get_type_hints
+
+from pydantic import TypeAdapter
 
 from fedaq.energy import RadioCost
 from fedaq.errors import UserError
@@ -159,7 +162,11 @@ class Outcome:
 
 
 class Scheme(Protocol):
-    """One way to choose bit-lengths."""
+    """One way to choose bit-lengths.
+
+    A run can be resumed if its scheme is a dataclass: its fields, but for those whose name begins
+    with an underscore, are its state between two rounds.
+    """
 
     def plan(self, state: RoundState) -> Plan | None:
         """Choose the downlink bits of a round; None ends the run before it."""
@@ -202,6 +209,44 @@ def load_scheme(settings: Settings) -> Scheme:
             f"a scheme has {', '.join(_PARTS)}"
         )
     return scheme
+
+
+def state_of(scheme: Scheme) -> dict[str, Any] | None:
+    """Return a scheme's state between two rounds as JSON has it, None if it cannot be kept."""
+    if not is_dataclass(scheme):
+        return None
+    return {
+        name: adapter.dump_python(getattr(scheme, name), mode="json")
+        for name, adapter in _state_fields(type(scheme)).items()
+    }
+
+
+def restored(fresh: Scheme, state: dict[str, Any] | None) -> Scheme:
+    """Return a scheme in a state that was kept.
+
+    Raises
+    ------
+    UserError
+        If the state could not be kept.
+    """
+    if state is None or not is_dataclass(fresh) or isinstance(fresh, type):
+        raise UserError(
+            f"the scheme is a {type(fresh).__name__}, which is no dataclass: what it had learned "
+            "is not kept, and its runs cannot be resumed"
+        )
+    known = _state_fields(type(fresh))
+    values = {name: known[name].validate_python(value) for name, value in state.items()}
+    return cast(Scheme, replace(fresh, **values))
+
+
+@cache
+def _state_fields(kind: type[Any]) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(kind)
+    return {
+        field.name: TypeAdapter(hints[field.name])
+        for field in fields(kind)
+        if not field.name.startswith("_")
+    }
 
 
 def checked(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
