@@ -248,7 +248,7 @@ def grpc_server(admission: Admission) -> grpc.aio.Server:
                 extra=event("stream refused", peer=context.peer(), reason=code,
                             detail=str(refusal)),
             )  # fmt: skip
-            with suppress(grpc.aio.InternalError):  # type: ignore[attr-defined]  # it has gone
+            with suppress(grpc.aio.InternalError):  # it has gone
                 await context.abort(refusal.code, str(refusal))
 
     server: grpc.aio.Server = robust_server(SERVER_OPTIONS)

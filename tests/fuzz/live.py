@@ -159,7 +159,7 @@ async def beset(scheme: str, limit_mb: int, folder: Path) -> AsyncIterator[tuple
             "--rounds", "1000000", "--port", str(port), "--out", str(folder),
             "--metrics-port", str(metrics_port),
             "--set", f"network.chunk_bytes={CHUNK_BYTES}", "--set", "network.round_deadline_s=2",
-            "--set", "network.heartbeat_interval_s=2",
+            "--set", "network.heartbeat_interval_s=2", "--set", "network.return_wait_s=0.05",
         ],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         stdin=subprocess.DEVNULL, stdout=said, stderr=said,
