@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow lint types protos clean
+.PHONY: demo bench test test-slow fuzz lint types protos clean
 
 demo: $(VENV)/installed
 	$(BIN)/fedaq run
@@ -14,6 +14,11 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+FUZZ_ARGS ?= --messages 200000
+
+fuzz: $(VENV)/installed
+	$(BIN)/python tests/fuzz/run.py $(FUZZ_ARGS)
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/startup.py

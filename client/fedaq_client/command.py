@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Data, Set, Task
+from fedaq.options import Data, JsonLogs, Quiet, Set, Task
 
 
 def client(
@@ -55,14 +55,18 @@ def client(
         typer.Option("--insecure", help="Speak to another machine without encryption."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    json_logs: JsonLogs = False,
+    quiet: Quiet = False,
     assignments: Set = None,
 ) -> None:
     """Train on this machine's data for a federation that a server runs.
 
     Example: fedaq client --server 192.168.1.10:50051 --tls kitchen --task digits --partition 1/3
     """
+    from fedaq import logs
     from fedaq_client.main import run_client
 
+    logs.begin(as_json=json_logs, quiet=quiet)
     run_client(
         server=server,
         name=name,

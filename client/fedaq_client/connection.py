@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from fedaq.credentials import Certificates
 from fedaq.errors import FedaqError, UserError, printable
 from fedaq.link import CLIENT_OPTIONS, PATH
 from fedaq.v1 import federation_pb2 as pb
@@ -120,8 +121,12 @@ def _channel(address: str, access: Access) -> grpc.aio.Channel:
     own = access.certificates
     if own is None:
         return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(own.ca, own.key or None, own.certificate or None)
-    return grpc.aio.secure_channel(address, credentials, options=CLIENT_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials_of(own), options=CLIENT_OPTIONS)
+
+
+def credentials_of(own: Certificates) -> grpc.ChannelCredentials:
+    """Return the certificates as gRPC takes them."""
+    return grpc.ssl_channel_credentials(own.ca, own.key or None, own.certificate or None)
 
 
 async def _be_ready(channel: grpc.aio.Channel, address: str, access: Access) -> None:

@@ -10,7 +10,8 @@ from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, chunks, model, payload
 from fedaq.energy import RadioCost
-from fedaq.errors import FedaqError, NotFiniteError, printable
+from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
+from fedaq.logs import event
 from fedaq.payload import Payload
 from fedaq.quantizer import Spread, is_width
 from fedaq.tasks import Training
@@ -53,6 +54,10 @@ class SupersededError(Exception):
 
 class RefusedError(Exception):
     """The server refused this round's update."""
+
+    def __init__(self, refusal: pb.Refusal) -> None:
+        super().__init__(refusal.message)
+        self.reason = reason_name(refusal.reason)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Session:
             _check_welcome(welcome)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
+            log.info("%s joined", self.name, extra=event("joined", client=self.name))
             await self._all_rounds(welcome)
         except FinishedError as finish:
             await self._leave("the run is over")
@@ -159,10 +165,18 @@ class Session:
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
             await self._expect("receipt")
         except RefusedError as refusal:
-            log.warning("round %d: the server refused the update: %s", plan.round, refusal)
+            log.warning(
+                "round %d: the server refused the update: %s", plan.round, refusal,
+                extra=event("update refused", client=self.name, round=plan.round,
+                            reason=refusal.reason, detail=str(refusal)),
+            )  # fmt: skip
             return
         except NotFiniteError as error:
-            log.warning("round %d: training failed: %s", plan.round, error)
+            log.warning(
+                "round %d: training failed: %s", plan.round, error,
+                extra=event("training failed", client=self.name, round=plan.round,
+                            detail=str(error)),
+            )  # fmt: skip
             await self._report_failure(plan)
             return
         self.on_round(
@@ -322,7 +336,7 @@ class Session:
             if got == "refusal":
                 # The next plan is due when this round is over already.
                 if message.refusal.round == self._round and kind != "plan":
-                    raise RefusedError(printable(message.refusal.message))
+                    raise RefusedError(message.refusal)
                 continue
             if got == kind:
                 return message

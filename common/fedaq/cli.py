@@ -1,5 +1,6 @@
 """The ``fedaq`` command: finds the commands that each side brings, and words its errors."""
 
+import logging
 import os
 import sys
 import traceback
@@ -8,12 +9,24 @@ from typing import NoReturn
 
 import typer
 
-from fedaq import __version__, stopping
-from fedaq.errors import FedaqError, UserError
+from fedaq import __version__, logs, stopping
+from fedaq.errors import FedaqError, UserError, printable
 
-COMMANDS = ("run", "compare", "server", "client", "inspect", "radio", "certs", "tokens")
+log = logging.getLogger("fedaq")
 
-EXTRAS = {"cryptography": "server", "matplotlib": "server", "sklearn": "client"}
+COMMANDS = (
+    "run", "compare", "server", "client", "health", "inspect", "radio", "certs", "tokens",
+)  # fmt: skip
+
+EXTRAS = {
+    "cryptography": "server",
+    "grpc_health": "client",
+    "grpc_reflection": "server",
+    "matplotlib": "server",
+    "prometheus_client": "server",
+    "safetensors": "server",
+    "sklearn": "client",
+}
 
 
 def _app() -> typer.Typer:
@@ -73,7 +86,11 @@ def _unexpected(error: Exception) -> str:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    print(f"fedaq: {' '.join(sentence.split())}", file=sys.stderr)
+    line = printable(" ".join(sentence.split()))
+    if logs.are_json():
+        log.error(line, extra=logs.event("failed", exit_code=code))
+    else:
+        print(f"fedaq: {line}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -42,3 +42,14 @@ class ProtocolError(FedaqError):
     def __init__(self, reason: "pb.RefusalReason", message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def reason_name(reason: int) -> str:
+    """Return a refusal's reason as logs and metrics name it, for example ``wrong_shape``."""
+    from fedaq.v1 import federation_pb2 as pb
+
+    try:
+        name = pb.RefusalReason.Name(reason)
+    except ValueError:  # a newer peer's
+        return f"reason_{reason}"
+    return name.removeprefix("REFUSAL_REASON_").lower()

@@ -12,7 +12,7 @@ from fedaq.errors import ProtocolError, UserError
 from fedaq.model import ModelSpec
 from fedaq.payload import ZERO, Payload, TensorCode
 from fedaq.quantizer import RAW_BITS, Range
-from fedaq.terminal import console
+from fedaq.terminal import console, foreign
 from fedaq.v1 import federation_pb2 as pb
 
 
@@ -50,8 +50,8 @@ def read_payload(path: Path, content: bytes) -> tuple[pb.CapturedPayload, Payloa
         header = payload.from_message(spec, captured.header)
     except (DecodeError, ValueError, ProtocolError) as error:
         raise UserError(f"{path}: not a captured payload: {error}") from None
-    if not spec.tensors:
-        raise UserError(f"{path}: not a captured payload: it has no tensors")
+    if not spec.parameters:
+        raise UserError(f"{path}: not a captured payload: its model has no values")
     if len(captured.codes) != header.code_bytes:
         raise UserError(
             f"{path}: truncated: {len(captured.codes)} of {header.code_bytes} code bytes"
@@ -63,7 +63,7 @@ def _show_payload(path: Path, content: bytes) -> None:
     captured, header = read_payload(path, content)
     spec = header.spec
     console.print(
-        f"{path}: round {captured.header.round} from {captured.sender}; "
+        f"{foreign(path)}: round {captured.header.round} from {foreign(captured.sender)}; "
         f"{spec.parameters:,} values in {len(spec.tensors)} tensors\n"
         f"payload {header.payload_bytes:,} bytes ({header.code_bytes:,} of codes), "
         f"{8 * header.payload_bytes / spec.parameters:.3f} bits per value; "
@@ -75,7 +75,7 @@ def _show_payload(path: Path, content: bytes) -> None:
     sizes = [b - a for a, b in zip(header.starts, header.starts[1:], strict=False)]
     for tensor, code, size in zip(spec.tensors, header.codes, sizes, strict=True):
         shape = "x".join(map(str, tensor.shape)) or "scalar"
-        table.add_row(tensor.name, shape, *_described(code), f"{size:,}")
+        table.add_row(foreign(tensor.name), shape, *_described(code), f"{size:,}")
     console.print(table)
 
 
@@ -97,8 +97,9 @@ def _show_run(path: Path, content: bytes) -> None:
         run: dict[str, Any] = json.loads(content)
         summary, rounds = run["summary"], run["rounds"]
         console.print(
-            f"{path}: task {run['task']}, scheme {run['scheme']}, seed {run['seed']}, "
-            f"{run['clients']} clients, {run['parameters']:,} parameters\n"
+            f"{foreign(path)}: task {foreign(run['task'])}, scheme {foreign(run['scheme'])}, "
+            f"seed {foreign(run['seed'])}, "
+            f"{foreign(run['clients'])} clients, {run['parameters']:,} parameters\n"
             f"{len(rounds)} rounds: accuracy {summary['final_accuracy']:.4f}, "
             f"{summary['energy_j']:.4g} J, payload {summary['uplink_payload_bytes']:,} bytes up "
             f"and {summary['downlink_payload_bytes']:,} down"
@@ -106,9 +107,9 @@ def _show_run(path: Path, content: bytes) -> None:
         if rounds:
             first, last = rounds[0], rounds[-1]
             console.print(
-                f"bits per value from round {first['round']} to {last['round']}: "
+                f"bits per value from round {first['round']:d} to {last['round']:d}: "
                 f"uplink {first['uplink_bits']:.2f} -> {last['uplink_bits']:.2f}, "
                 f"downlink {first['downlink_bits']:.2f} -> {last['downlink_bits']:.2f}"
             )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise UserError(f"{path}: not the run.json of a fedaq run") from None

@@ -34,3 +34,8 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Any other setting, for example fixed.uplink_bits=4."
     ),
 ]
+JsonLogs = Annotated[
+    bool,
+    typer.Option("--json-logs", help="One JSON object per event on standard error, nothing else."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")]

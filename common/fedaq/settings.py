@@ -43,7 +43,9 @@ MAX_DISTANCE_M = 1e6
 TOKEN_VARIABLE = "FEDAQ_TOKEN"
 NOT_SETTINGS = frozenset({"FEDAQ_TRACEBACK", TOKEN_VARIABLE})
 # Settings in the section `network` that do not change what a run computes.
-HOW_REACHED = {"host", "port", "tls", "tokens", "token_file", "insecure"}
+HOW_REACHED = {
+    "host", "port", "tls", "tokens", "token_file", "insecure", "metrics_host", "metrics_port",
+}  # fmt: skip
 
 
 class _Section(BaseModel):
@@ -279,6 +281,10 @@ class NetworkSettings(_Section):
     )
     token_file: Path | None = Field(None, description="client: file with its token")
     insecure: bool = Field(False, description="do without TLS beyond this machine")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
+    )
     chunk_bytes: int = Field(
         256 * 1024,
         ge=1024,

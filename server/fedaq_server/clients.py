@@ -62,6 +62,8 @@ class Client:
         Random number of its process; empty for none.
     left : bool
         Whether it said that it leaves, or was sent away: then no round waits for its return.
+    on_refusal : callable
+        Told of every refusal that is sent.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Client:
     holds: bytes = b""
     process: bytes = b""
     left: bool = False
+    on_refusal: Callable[[ProtocolError], None] = lambda error: None
     last_seen: float = field(default_factory=time.monotonic)
     round: int = 0
     reader: "asyncio.Task[None] | None" = None
@@ -95,6 +98,7 @@ class Client:
         if self._refused == round_number:
             return
         self._refused = round_number
+        self.on_refusal(error)
         refusal = pb.Refusal(round=round_number, reason=error.reason, message=str(error))
         await self.send(pb.ServerMessage(refusal=refusal))
 
@@ -216,6 +220,9 @@ class Roster:
     def get(self, name: str) -> Client | None:
         """Return a connected client."""
         return self._clients.get(name)
+
+    def __len__(self) -> int:
+        return len(self._clients)
 
     def everyone(self) -> list[Client]:
         """Return the connected clients in the order of their names."""

@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Aggregation, Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+from fedaq.options import (
+    Aggregation,
+    Clients,
+    Config,
+    Data,
+    JsonLogs,
+    Out,
+    Quiet,
+    Rounds,
+    Scheme,
+    Seed,
+    Set,
+    Task,
+)
 
 
 def server(
@@ -44,7 +57,12 @@ def server(
         bool | None,
         typer.Option("--insecure", help="Listen beyond this machine without encryption."),
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics for Prometheus [none]")
+    ] = None,
     config: Config = None,
+    json_logs: JsonLogs = False,
+    quiet: Quiet = False,
     assignments: Set = None,
 ) -> None:
     """Run a federation for clients that connect from anywhere.
@@ -53,8 +71,10 @@ def server(
 
     After it was stopped: fedaq server --resume runs/first
     """
+    from fedaq import logs
     from fedaq_server.handshakes import reported
 
+    logs.begin(as_json=json_logs, quiet=quiet)
     with reported():
         from fedaq_server.main import run_server
 
@@ -72,6 +92,7 @@ def server(
                 "seed": seed,
                 "network.host": host,
                 "network.port": port,
+                "network.metrics_port": metrics_port,
                 "network.tls": tls,
                 "network.tokens": tokens,
                 "network.insecure": insecure,

@@ -37,7 +37,7 @@ class Display:
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=console.quiet or not console.is_terminal,
         )
         self._bar = self._progress.add_task(
             "starting", total=settings.rounds, completed=self._done, facts=""

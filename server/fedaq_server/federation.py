@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fedaq import __version__
+from fedaq.logs import event
 from fedaq.model import bind, spec_of
 from fedaq.payload import tensor_spreads
 from fedaq.quantizer import Floats
@@ -20,8 +21,10 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import service
 from fedaq_server.access import access_of
 from fedaq_server.clients import Roster
+from fedaq_server.health import Health
 from fedaq_server.history import History
 from fedaq_server.ledger import Ledger
+from fedaq_server.metrics import Metrics, exposed
 from fedaq_server.record import RoundRecord, replacing, write_run
 from fedaq_server.rounds import Federation, run_rounds
 from fedaq_server.schemes import load_scheme
@@ -80,6 +83,9 @@ class Run:
         history = self._history(model.copy()) if settings.differences else None
         if self.records:
             ledger.read_model(self.records[-1].round, self.spec, model)
+        spent_j = sum(record.energy_j for record in self.records)
+        self.metrics = Metrics(settings.energy.budget_j, spent_j)
+        self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(
             settings=settings,
             spec=self.spec,
@@ -94,9 +100,16 @@ class Run:
             evaluate=lambda: self.task.evaluate(module, test_data),
             ledger=ledger,
             on_round=self._record,
+            metrics=self.metrics,
         )
         self.admission = service.Admission(
-            self.spec, settings, self.training, ledger.run_id, self.roster, self.conduct
+            self.spec,
+            settings,
+            self.training,
+            ledger.run_id,
+            self.roster,
+            self.conduct,
+            self.metrics,
         )
 
     async def rounds(self, wire: WireCounter) -> None:
@@ -114,6 +127,10 @@ class Run:
             reason = f"the run is over after {len(self.records)} rounds"
             finish = pb.Finish(reason=reason, over=True)
         finally:
+            log.info(
+                "%s", finish.reason,
+                extra=event("run over", rounds=len(self.records), reason=finish.reason),
+            )  # fmt: skip
             if self.federation.history is not None:
                 self.federation.history.close()
             await self._say_goodbye(finish)
@@ -133,6 +150,11 @@ class Run:
     def _record(self, record: RoundRecord) -> None:
         self.records.append(record)
         self._write(finished=False)
+        self.metrics.round_over(record)
+        log.info(
+            "round %d: accuracy %.4f, %.4g J", record.round, record.test_accuracy, record.energy_j,
+            extra=event("round committed", **asdict(record)),
+        )  # fmt: skip
         self._on_round(record)
 
     def _write(self, *, finished: bool) -> None:
@@ -179,10 +201,32 @@ async def serve(run: Run, on_listening: Callable[[int], None]) -> None:
     network = run.settings.network
     access = access_of(network)
     server = service.grpc_server(run.admission, access.identify)
+    health = Health(server)
     port = await service.bind(server, network.host, network.port, access.credentials)
-    await server.start()
-    on_listening(port)
-    try:
-        await run.rounds(socket_counter(port))
-    finally:
-        await server.stop(GOODBYE_S)
+    with _metrics_exposed(run):
+        await health.start()
+        await server.start()
+        log.info(
+            "listening on %s:%d", network.host, port,
+            extra=event("listening", host=network.host, port=port),
+        )  # fmt: skip
+        on_listening(port)
+        try:
+            await run.rounds(socket_counter(port))
+        finally:
+            await health.stop()
+            await server.stop(GOODBYE_S)
+
+
+@contextmanager
+def _metrics_exposed(run: Run) -> Iterator[None]:
+    network = run.settings.network
+    if network.metrics_port is None:
+        yield
+        return
+    with exposed(run.metrics, network.metrics_host, network.metrics_port) as port:
+        log.info(
+            "metrics at http://%s:%d/metrics", network.metrics_host, port,
+            extra=event("metrics listening", host=network.metrics_host, port=port),
+        )  # fmt: skip
+        yield

@@ -1,14 +1,11 @@
 """A server process from its settings to its results."""
 
 import gc
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from rich.logging import RichHandler
 
 from fedaq import stopping
 from fedaq.errors import UserError
@@ -69,11 +66,6 @@ def show_run(
     """
     if find_spec("matplotlib") is None:  # now, and not when the rounds are over
         raise ModuleNotFoundError(name="matplotlib")
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False, show_level=False)],
-    )
     with opened as (settings, ledger):
         _carry_out(settings, ledger, federate)
         # The model is part of cycles, and matplotlib could use its memory.

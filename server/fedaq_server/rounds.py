@@ -14,7 +14,8 @@ from torch import nn
 
 from fedaq import chunks, payload
 from fedaq.energy import downlink_j_per_bit
-from fedaq.errors import ProtocolError
+from fedaq.errors import ProtocolError, reason_name
+from fedaq.logs import event
 from fedaq.model import ModelSpec
 from fedaq.payload import Payload
 from fedaq.quantizer import Floats, Spread, derive_seed
@@ -29,6 +30,7 @@ from fedaq_server.conduct import OF_VALUES, Conduct, blame, is_fault
 from fedaq_server.exchange import Differences, Report, RoundWork, exchange
 from fedaq_server.history import UP_TO_DATE, CatchUp, History
 from fedaq_server.ledger import ClientMemory, Committed, Ledger, Transfer
+from fedaq_server.metrics import Metrics
 from fedaq_server.record import Downlink, RoundRecord, catch_up_j, measure
 from fedaq_server.robust import Robust
 from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked
@@ -81,6 +83,7 @@ class Federation:
     evaluate: Callable[[], Evaluation]
     ledger: Ledger
     on_round: Callable[[RoundRecord], None]
+    metrics: Metrics
 
 
 async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecord | None) -> None:
@@ -108,6 +111,10 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             resumed = number == first and last is not None
             clients = await _participants(federation, number, resumed=resumed)
             started = time.monotonic()
+            log.info(
+                "round %d of %d: %d clients", number, settings.rounds, len(clients),
+                extra=event("round began", round=number, clients=len(clients)),
+            )  # fmt: skip
             catch_ups = _catch_ups(federation, clients, resumed=resumed)
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
             weights = _weights(federation, clients)
@@ -117,7 +124,9 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
                 break
             work = await _begin(federation, state, plan, weights, catch_ups, folder)
             try:
-                reports = _enough(await _exchange_all(clients, work, federation), work, settings)
+                with federation.metrics.phase("exchange"):
+                    reports = await _exchange_all(clients, work, federation)
+                reports = _enough(reports, work, settings)
             finally:
                 # Whoever reported, and also when the run is stopped: it does not outlive the round.
                 if work.differences is not None:
@@ -125,12 +134,14 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             frames = await work.broadcast.coded()
             if not reports:
                 await work.fold(work.aggregate.clear)
-            await asyncio.to_thread(_advance, federation, work, frames)
-            work.aggregate.close()
-            evaluation, _ = await asyncio.gather(
-                asyncio.to_thread(federation.evaluate),
-                asyncio.to_thread(_write_model, federation, number),
-            )
+            with federation.metrics.phase("aggregation"):
+                await asyncio.to_thread(_advance, federation, work, frames)
+                work.aggregate.close()
+            with federation.metrics.phase("evaluation"):
+                evaluation, _ = await asyncio.gather(
+                    asyncio.to_thread(federation.evaluate),
+                    asyncio.to_thread(_write_model, federation, number),
+                )
             downlink = await _downlink(work)
             last = measure(
                 state, downlink, reports, evaluation, wire.sample(),
@@ -260,6 +271,7 @@ async def _begin(
     folder: ThreadPoolExecutor,
 ) -> RoundWork:
     settings, history, ledger = federation.settings, federation.history, federation.ledger
+    started = time.monotonic()
     spreads = state.downlink_ranges
     grant = checked(plan.downlink, spreads, federation.spec)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
@@ -286,7 +298,10 @@ async def _begin(
     capture = Capture(ledger.folder / "payloads") if settings.capture else None
     aggregate = _aggregate(federation, weights)
     # Behind all coding of the broadcast, which reads the model, and before any update.
-    folder.submit(aggregate.clear)
+    cleared = folder.submit(aggregate.clear)
+    cleared.add_done_callback(
+        lambda _: federation.metrics.took("broadcast", time.monotonic() - started)
+    )
     return RoundWork(
         state=state,
         plan=plan,
@@ -356,15 +371,13 @@ async def _exchange_all(
         if isinstance(result, Report):
             reports.append(result)
         elif isinstance(result, ProtocolError | DisconnectedError):
-            log.warning("round %d: %s left out: %s", work.state.round, name, result)
+            _left_out(federation, work, name, result)
             if isinstance(result, ProtocolError):
                 refused.append((at_work[name], result))
         elif not isinstance(result, asyncio.CancelledError):
             raise result
     await _judge(federation, work, len(reports), refused)
-    await asyncio.gather(
-        *(_set_aside(at_work[tasks[task]], work, federation.roster) for task in late)
-    )
+    await asyncio.gather(*(_set_aside(at_work[tasks[task]], work, federation) for task in late))
     return reports
 
 
@@ -384,6 +397,21 @@ async def _judge(
             await blame(conduct, federation.roster, client, str(error))
 
 
+def _left_out(
+    federation: Federation,
+    work: RoundWork,
+    name: str,
+    error: ProtocolError | DisconnectedError,
+) -> None:
+    reason = reason_name(error.reason) if isinstance(error, ProtocolError) else "disconnected"
+    federation.metrics.left_out.labels(reason).inc()
+    log.warning(
+        "round %d: %s left out: %s", work.state.round, name, error,
+        extra=event("client left out", round=work.state.round, client=name, reason=reason,
+                    detail=str(error)),
+    )  # fmt: skip
+
+
 def _enough(reports: list[Report], work: RoundWork, settings: Settings) -> list[Report]:
     """Return the reports if they are as many as a round needs, else none."""
     if len(reports) >= settings.quorum:
@@ -391,6 +419,8 @@ def _enough(reports: list[Report], work: RoundWork, settings: Settings) -> list[
     log.warning(
         "round %d: %d updates arrived and %d are needed; the model stays as it is",
         work.state.round, len(reports), settings.quorum,
+        extra=event("quorum missed", round=work.state.round, updates=len(reports),
+                    quorum=settings.quorum),
     )  # fmt: skip
     return []
 
@@ -418,9 +448,9 @@ async def _exchange(
             return report
 
 
-async def _set_aside(client: Client, work: RoundWork, roster: Roster) -> None:
-    log.warning("round %d: %s left out: too late", work.state.round, client.name)
-    roster.set_aside(client)
+async def _set_aside(client: Client, work: RoundWork, federation: Federation) -> None:
+    _left_out(federation, work, client.name, _too_late(work))
+    federation.roster.set_aside(client)
     # It may have stopped reading, and then nothing can be written to it either.
     with suppress(DisconnectedError, TimeoutError):
         async with asyncio.timeout(NOTICE_S):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from fedaq import PROTOCOL_VERSION, model
 from fedaq.energy import RadioCost, checked_cost
 from fedaq.errors import UserError, printable
 from fedaq.link import METHOD, SERVER_OPTIONS, SERVICE
+from fedaq.logs import event
 from fedaq.model import ModelSpec
 from fedaq.settings import Settings
 from fedaq.tasks import Training
@@ -22,6 +24,8 @@ from fedaq_server import names
 from fedaq_server.bucket import Bucket, RefusedJoins
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 from fedaq_server.conduct import Conduct, blame, is_fault
+from fedaq_server.metrics import Metrics
+from fedaq_server.unknown_calls import robust_server
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class Admission:
     run_id: str
     roster: Roster
     conduct: Conduct
+    metrics: Metrics
 
     def admit(
         self, message: pb.ClientMessage | None, stream: Stream, identity: str | None = None
@@ -112,8 +117,9 @@ class Admission:
             )
         self._check_model(join.model)
         client = Client(
-            name, join.examples, self._radio(join), stream, join.holds, process=join.process
-        )
+            name, join.examples, self._radio(join), stream, join.holds, process=join.process,
+            on_refusal=self.metrics.on_refusal,
+        )  # fmt: skip
         present = self.roster.get(name)
         same = identity is not None or (
             present and join.process and join.process == present.process
@@ -189,7 +195,11 @@ async def serve_client(admission: Admission, stream: Stream, identity: str | Non
     try:
         await client.send(admission.welcome())
         await admission.roster.announce()
-        log.info("%s joined with %d examples", client.name, client.examples)
+        admission.metrics.joined.inc()
+        log.info(
+            "%s joined with %d examples", client.name, client.examples,
+            extra=event("client joined", client=client.name, examples=client.examples),
+        )  # fmt: skip
         await _listen(admission, client, patience_s)
     except JoinRefusedError as refusal:
         if refusal.code in FAULTS:
@@ -204,6 +214,7 @@ async def serve_client(admission: Admission, stream: Stream, identity: str | Non
         client.reader.uncancel()  # type: ignore[union-attr]
         raise _parted(client) from None
     finally:
+        log.info("%s left", client.name, extra=event("client left", client=client.name))
         await admission.roster.remove(client)
 
 
@@ -317,14 +328,20 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
             await serve_client(admission, _GrpcStream(context), identify(context))
         except JoinRefusedError as refusal:
             refused.count(address)
-            log.warning("refused %s: %s", context.peer(), refusal)
-            await context.abort(refusal.code, refusal.told)
+            code = refusal.code.name.lower()
+            admission.metrics.join_refused.labels(code).inc()
+            log.warning(
+                "refused %s: %s", context.peer(), refusal,
+                extra=event("stream refused", peer=context.peer(), reason=code,
+                            detail=str(refusal)),
+            )  # fmt: skip
+            with suppress(grpc.aio.InternalError):  # it has gone
+                await context.abort(refusal.code, refusal.told)
 
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    handler = grpc.stream_stream_rpc_method_handler(participate)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
-    )
+    server: grpc.aio.Server = robust_server(SERVER_OPTIONS)
+    methods = {METHOD: grpc.stream_stream_rpc_method_handler(participate)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    server.add_registered_method_handlers(SERVICE, methods)  # type: ignore[attr-defined]
     return server
 
 

@@ -31,6 +31,7 @@ from fedaq_server.clients import Client, Roster
 from fedaq_server.conduct import Conduct
 from fedaq_server.federation import Run
 from fedaq_server.ledger import Ledger
+from fedaq_server.metrics import Metrics
 from fedaq_server.record import RoundRecord
 from fedaq_server.service import Admission, JoinRefusedError
 
@@ -286,8 +287,9 @@ SPEC = model.ModelSpec((model.TensorSpec("w", (3,)),))
 def admitted(**stated: float) -> Client:
     settings = Settings()
     admission = Admission(
-        SPEC, settings, Training(1, 1, 0.1, 0.0), "run", Roster(), Conduct(settings.limits)
-    )
+        SPEC, settings, Training(1, 1, 0.1, 0.0), "run", Roster(), Conduct(settings.limits),
+        Metrics(None),
+    )  # fmt: skip
     join = pb.Join(
         protocol_version=PROTOCOL_VERSION,
         client="shed",

@@ -53,18 +53,18 @@ class RawClient:
             async with asyncio.timeout(PATIENCE_S):
                 await self._call.write(frame)
 
-    async def receive(self, kind: str) -> pb.ServerMessage:
-        """Skip to the next message of this kind."""
+    async def receive(self, *kinds: str) -> pb.ServerMessage:
+        """Skip to the next message of one of these kinds."""
         async with asyncio.timeout(PATIENCE_S):
             while (message := await self._next()) is not None:
                 got = message.WhichOneof("kind")
                 if got == "plan":
                     self._plan = message.plan
-                if got == kind:
+                if got in kinds:
                     return message
                 if got == "finish":
                     raise FinishedError(message.finish.reason)
-        raise EndedError(f"no {kind} came: {await self.status()}")
+        raise EndedError(f"no {' or '.join(kinds)} came: {await self.status()}")
 
     async def status(self) -> tuple[grpc.StatusCode, str]:
         """Skip to the end of the stream; return its code and sentence."""
@@ -79,6 +79,17 @@ class RawClient:
         except grpc.aio.AioRpcError:
             return None
         return None if frame is grpc.aio.EOF else pb.ServerMessage.FromString(frame)
+
+    @property
+    def plan(self) -> pb.RoundPlan:
+        """The last plan that was received."""
+        return self._plan
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has ended."""
+        done: bool = self._call.done()
+        return done
 
     def hang_up(self) -> None:
         """Break the stream off."""

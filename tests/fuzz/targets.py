@@ -1,0 +1,282 @@
+"""What decodes bytes from a peer or a file: each as a function of bytes that anyone may send.
+
+An input of `server` and `client` is several messages, each behind its length in two bytes.
+A target returns how many messages it decoded, and lets nothing out but what a peer is meant
+to be told; whatever else is raised is a finding.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from fedaq import chunks, entropy, model, payload
+from fedaq.errors import ProtocolError, UserError
+from fedaq.inspection import show
+from fedaq.model import ModelSpec, TensorSpec
+from fedaq.payload import Payload
+from fedaq.quantizer import Range
+from fedaq.terminal import console
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.aggregation import Aggregate, Contribution
+
+# Of every kind: a matrix, a tensor of less than a group, a scalar, an empty one.
+SPEC = ModelSpec(
+    (TensorSpec("a", (30, 41)), TensorSpec("b", (5,)), TensorSpec("c", ()), TensorSpec("d", (0, 3)))
+)
+CHUNK_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    """A decoder, valid inputs to begin with, and what they are made of.
+
+    Attributes
+    ----------
+    message : type, optional
+        Of the messages in an input.
+    framed : bool
+        Whether an input is several of them.
+    """
+
+    decode: Callable[[bytes], int]
+    seeds: Callable[[], list[bytes]]
+    message: type[Message] | None = None
+    framed: bool = False
+
+
+def framed(messages: list[bytes]) -> bytes:
+    """Put messages behind their lengths."""
+    return b"".join(len(m).to_bytes(2, "little") + m for m in messages if len(m) < 2**16)
+
+
+def unframed(data: bytes) -> Iterator[bytes]:
+    """Yield the messages of an input; the last may be cut off."""
+    at = 0
+    while at + 2 <= len(data):
+        end = at + 2 + int.from_bytes(data[at : at + 2], "little")
+        yield data[at + 2 : end]
+        at = end
+
+
+@cache
+def _spool() -> Path:
+    return Path(tempfile.mkdtemp(prefix="fedaq-fuzz-"))
+
+
+@cache
+def _total() -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    return np.zeros(SPEC.parameters, np.int64)
+
+
+def server(data: bytes) -> int:
+    """Take messages as the server does: reports, headers, and chunks into the sum.
+
+    Whatever comes, taking the update out again leaves the sum as it was.
+    """
+    aggregate = Aggregate(SPEC, 1000, _spool(), _total())
+    contribution, decoded = None, 0
+    try:
+        for frame in unframed(data):
+            message = pb.ClientMessage.FromString(frame)
+            decoded += 1
+            if message.HasField("join"):
+                with suppress(ValueError):
+                    SPEC.difference(model.from_message(message.join.model))
+            elif message.HasField("range_report"):
+                for tensor in message.range_report.ranges:
+                    payload.reported_spread("a", tensor).clipped(4)
+            elif message.HasField("update") and contribution is None:
+                header = payload.from_message(SPEC, message.update)
+                contribution = Contribution(aggregate, header, 10)
+            elif message.HasField("chunk") and contribution is not None and _fits(message.chunk):
+                contribution.add(message.chunk)
+    except (DecodeError, ProtocolError):
+        decoded += 1
+    finally:
+        if contribution is not None:
+            contribution.undo()
+    assert not _total().any(), "something of an undone update is left in the sum"
+    return decoded
+
+
+def _fits(chunk: pb.Chunk) -> bool:
+    return max(len(chunk.data), chunk.code_bytes) <= CHUNK_BYTES
+
+
+def client(data: bytes) -> int:
+    """Take messages as a client does: models and differences into the array it holds."""
+    held, header, decoded = np.zeros(SPEC.parameters, np.float32), None, 0
+    add = False
+    try:
+        for frame in unframed(data):
+            message = pb.ServerMessage.FromString(frame)
+            decoded += 1
+            if message.HasField("model"):
+                header, add = payload.from_message(SPEC, message.model), bool(message.model.base)
+                payload.write_zeros(header, held)
+            elif message.HasField("chunk") and header is not None:
+                codes = chunks.codes_of(header, message.chunk)
+                payload.decode_chunk(header, message.chunk.offset, codes, held, add=add)
+    except (DecodeError, ProtocolError):
+        decoded += 1
+    return decoded
+
+
+def coded_block(data: bytes) -> int:
+    """Expand an entropy-coded block whose length stands before it, in two bytes."""
+    length = int.from_bytes(data[:2], "little")
+    with suppress(ValueError):
+        assert entropy.expand(data[2:], length).size == length
+    return 1
+
+
+def captured(data: bytes) -> int:
+    """Show a payload file as `fedaq inspect` does."""
+    return _shown("x.payload", data)
+
+
+def recorded(data: bytes) -> int:
+    """Show the file of a run as `fedaq inspect` does."""
+    return _shown("x.json", data)
+
+
+def _shown(name: str, data: bytes) -> int:
+    console.file = io.StringIO()
+    path = _spool() / name
+    path.write_bytes(data)
+    with suppress(UserError):
+        show(path)
+    assert "\x1b" not in console.file.getvalue(), "a file steers the terminal"
+    return 1
+
+
+def signature(data: bytes) -> int:
+    """Read the signature of a model."""
+    with suppress(DecodeError, ValueError):
+        spec = model.from_message(pb.ModelSignature.FromString(data))
+        SPEC.difference(spec)
+        _ = spec.parameters, spec.slices
+    return 1
+
+
+# ---- Seeds ------------------------------------------------------------------
+
+_ROUND = 1
+
+
+def _payloads() -> Iterator[tuple[Payload, bool]]:
+    """Yield a payload of every codec and several widths, and whether it is squeezed."""
+    ranges = tuple(Range(-0.5, 0.5) for _ in SPEC.tensors)
+    for bits in (1, 3, 8, 11, 32):
+        widths = (bits,) * len(SPEC.tensors)
+        yield payload.plan_payload(SPEC, widths, ranges), bits % 2 == 1
+        if bits != 32:
+            steps = (2.0**-bits, 0.25, 0.25, 0.25)
+            yield payload.plan_payload(SPEC, widths, ranges, steps), True
+    yield payload.plan_payload(SPEC, (0, 4, 0, 0), ranges), True
+
+
+def _coded(header: Payload, *, squeeze: bool) -> list[pb.Chunk]:
+    # Of little entropy, so that it is squeezed indeed.
+    values = np.zeros(SPEC.parameters, np.float32)
+    values[::7] = 0.3
+    keys = payload.transfer_keys(SPEC, 1, "seed")
+    return [
+        chunks.to_chunk(
+            header, _ROUND, offset,
+            payload.encode_chunk(header, values.__getitem__, keys, offset, length),
+            squeeze=squeeze,
+        )
+        for offset, length in header.chunks(CHUNK_BYTES)
+    ]  # fmt: skip
+
+
+def server_seeds() -> list[bytes]:
+    """Return whole updates with their joins and reports."""
+    spread = pb.TensorRange(lo=-0.5, hi=0.5, deviation=0.3, magnitude=0.25)
+    before = [
+        pb.ClientMessage(join=pb.Join(client="c", examples=3, model=model.to_message(SPEC))),
+        pb.ClientMessage(range_report=pb.RangeReport(round=1, ranges=[spread] * 4)),
+    ]
+    return [
+        framed([
+            *(m.SerializeToString() for m in before),
+            pb.ClientMessage(update=payload.to_message(header, _ROUND)).SerializeToString(),
+            *(pb.ClientMessage(chunk=chunk).SerializeToString()
+              for chunk in _coded(header, squeeze=squeeze)),
+        ])
+        for header, squeeze in _payloads()
+    ]  # fmt: skip
+
+
+def client_seeds() -> list[bytes]:
+    """Return whole models and differences."""
+    return [
+        framed([
+            pb.ServerMessage(model=payload.to_message(header, _ROUND, base)).SerializeToString(),
+            *(pb.ServerMessage(chunk=chunk).SerializeToString()
+              for chunk in _coded(header, squeeze=squeeze)),
+        ])
+        for header, squeeze in _payloads()
+        for base in (b"", bytes(8))
+    ]  # fmt: skip
+
+
+def block_seeds() -> list[bytes]:
+    """Return blocks of every kind, splits within splits among them."""
+    random = np.random.default_rng(1)
+    blocks = [
+        (random.random(size) < share).astype(np.uint8) * values
+        for size in (9, 600, 5000)
+        for share in (0.002, 0.05, 0.4)
+        for values in (1, 200)
+    ]
+    blocks += [random.integers(0, 256, 64).astype(np.uint8), np.zeros(0, np.uint8)]
+    return [len(b).to_bytes(2, "little") + entropy.compress(b) for b in blocks]
+
+
+def captured_seeds() -> list[bytes]:
+    """Return payload files."""
+    return [
+        pb.CapturedPayload(
+            model=model.to_message(SPEC),
+            header=payload.to_message(header, _ROUND),
+            codes=b"".join(chunks.codes_of(header, c) for c in _coded(header, squeeze=False)),
+            sender="c",
+        ).SerializeToString()
+        for header, _ in _payloads()
+    ]
+
+
+def recorded_seeds() -> list[bytes]:
+    """Return the record of a run, short enough to be changed everywhere."""
+    entry = {"round": 1, "uplink_bits": 1.5, "downlink_bits": 2}
+    summary = {"final_accuracy": 0.5, "energy_j": 0.1, "uplink_payload_bytes": 7,
+               "downlink_payload_bytes": 8}  # fmt: skip
+    run = {"task": "t", "scheme": "s", "seed": 1, "clients": 2, "parameters": 3,
+           "summary": summary, "rounds": [entry]}  # fmt: skip
+    return [json.dumps(run).encode()]
+
+
+def signature_seeds() -> list[bytes]:
+    """Return signatures of models."""
+    many = ModelSpec(tuple(TensorSpec(f"t{n}", (n,) * (n % 5)) for n in range(20)))
+    return [model.to_message(spec).SerializeToString() for spec in (SPEC, many)]
+
+
+TARGETS = {
+    "server": Target(server, server_seeds, pb.ClientMessage, framed=True),
+    "client": Target(client, client_seeds, pb.ServerMessage, framed=True),
+    "entropy": Target(coded_block, block_seeds),
+    "inspect": Target(captured, captured_seeds, pb.CapturedPayload),
+    "run.json": Target(recorded, recorded_seeds),
+    "signature": Target(signature, signature_seeds, pb.ModelSignature),
+}
