@@ -83,10 +83,11 @@ def hosts() -> Iterator[list[str]]:
 
 def drop(namespace: str, what: str) -> None:
     """Let the firewall of a host drop packets: `what` is an nft expression, empty for all."""
-    rules = (
-        f"table ip bad {{ chain in {{ type filter hook input priority 0; {what} drop; }} "
-        f"chain out {{ type filter hook output priority 0; {what} drop; }} }}"
+    chains = "".join(
+        f"chain {hook} {{\n type filter hook {hook} priority 0;\n {what} drop\n }}\n"
+        for hook in ("input", "output")
     )
+    rules = f"table ip bad {{\n{chains}}}\n"
     subprocess.run(inside(namespace, "nft", "-f", "-"), input=rules.encode(), check=True)
 
 
