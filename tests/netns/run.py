@@ -35,7 +35,7 @@ SERVER = "10.77.0.10"
 PREFIX = f"fq{os.getpid() % 10000}"
 PATIENCE_S = 240.0
 BACK_S = 10.0
-RUN = ("--task", "digits", "--clients", str(CLIENTS), "--seed", "3")
+RUN = ("--task", "digits", "--clients", str(CLIENTS))
 DELAY_S = 0.2
 
 
@@ -175,6 +175,10 @@ def reference(folder: Path, rounds: int) -> bytes:
     return (out / "model.safetensors").read_bytes()
 
 
+def _likeness(model: bytes, expected: bytes) -> str:
+    return "byte for byte" if model == expected else "another one"
+
+
 def bad_links(names: list[str], folder: Path, rounds: int, expected: bytes) -> list[Check]:
     drop(names[1], "numgen random mod 100 < 5")
     subprocess.run(
@@ -200,7 +204,7 @@ def bad_links(names: list[str], folder: Path, rounds: int, expected: bytes) -> l
     return [
         Check("5 % loss, 1 Mbit/s, 200 ms: the run ends",
               f"server {code}, clients {ends}, {seconds:.0f} s", code == 0 and not any(ends)),
-        Check("and with the right model", "byte for byte", model == expected),
+        Check("and with the right model", _likeness(model, expected), model == expected),
     ]  # fmt: skip
 
 
@@ -260,7 +264,7 @@ def server_returns(names: list[str], folder: Path, rounds: int, expected: bytes)
     return [
         Check("server back: the next round is done, with all, within 10 s",
               f"{back_s:.1f} s", all_there and back_s <= BACK_S),
-        Check("the run ends with the same model", f"code {code}, byte for byte",
+        Check("the run ends with the same model", f"code {code}, {_likeness(model, expected)}",
               code == 0 and model == expected),
     ]  # fmt: skip
 
