@@ -213,6 +213,7 @@ class Roster:
         self.ranges: dict[str, tuple[Spread, ...]] = {}
         self._clients: dict[str, Client] = {}
         self._aside: set[str] = set()
+        self._lost: dict[str, float] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[int, int], None] = lambda count, wanted: None
         self._wanted = 0
@@ -242,6 +243,7 @@ class Roster:
             before.hang_up()
         self._clients[client.name] = client
         self._aside.discard(client.name)
+        self._lost.pop(client.name, None)
 
     async def announce(self) -> None:
         """Wake who waits for a change of the roster."""
@@ -256,6 +258,8 @@ class Roster:
             return  # it has come back on another stream, or was expelled
         del self._clients[client.name]
         self._aside.discard(client.name)
+        if not client.left:
+            self._lost[client.name] = time.monotonic()
         await self.announce()
 
     async def expel(self, client: Client, reason: str) -> None:
@@ -296,6 +300,16 @@ class Roster:
         await self._wait(
             lambda: names <= {client.name for client in self.ready()}, len(names), timeout_s
         )
+
+    async def wait_for_lost(self, wait_s: float) -> None:
+        """Wait for clients whose connection broke, until `wait_s` seconds after it did."""
+        now = time.monotonic()
+        left_s = {name: at + wait_s - now for name, at in self._lost.items() if now - at < wait_s}
+        self._lost.clear()  # no round waits for them again
+        if left_s:
+            names = left_s.keys()
+            wanted = len(self._clients) + len(left_s)
+            await self._wait(lambda: names <= self._clients.keys(), wanted, max(left_s.values()))
 
     async def wait_for_return(self, gone: Client, timeout_s: float) -> Client | None:
         """Return the client that is back on another stream, None if it is not in time."""

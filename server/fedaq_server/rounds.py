@@ -164,6 +164,7 @@ async def _participants(federation: Federation, number: int, *, resumed: bool) -
         known = federation.ledger.clients().items()
         names = {name for name, memory in known if memory.present}
         await roster.wait_for_all(names, settings.network.return_wait_s)
+    await roster.wait_for_lost(settings.network.return_wait_s)
     wanted = settings.clients if number == 1 else settings.quorum
     ready = await roster.wait_for(wanted, settings.network.join_timeout_s)
     return _drawn(ready, settings, number)
