@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow fuzz lint types protos clean
+.PHONY: demo bench test test-slow fuzz chaos hosts lint types protos clean
 
 demo: $(VENV)/installed
 	$(BIN)/fedaq run
@@ -19,6 +19,14 @@ FUZZ_ARGS ?= --messages 200000
 
 fuzz: $(VENV)/installed
 	$(BIN)/python tests/fuzz/run.py $(FUZZ_ARGS)
+
+# 20 clients, 40 rounds, three deaths of the server.
+chaos: $(VENV)/installed
+	$(BIN)/python tests/chaos/run.py
+
+# Network namespaces; as root.
+hosts: $(VENV)/installed
+	$(BIN)/python tests/netns/run.py
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/startup.py

@@ -34,6 +34,8 @@ from fedaq_server.wire import WireCounter, socket_counter
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
+# Steps up to which the median still protects (docs/hostile-clients.md).
+FINE_STEP = 0.01
 
 
 class Run:
@@ -63,6 +65,12 @@ class Run:
         self.task = load_task(settings.task, settings.data)
         self.training = training_of(self.task, settings)
         scheme = ledger.scheme(load_scheme(settings))
+        if settings.aggregation != "mean" and settings.entropy and not self._has_fine_steps():
+            log.warning(
+                "aggregation %s: the codes of this scheme are so coarse that their %s is mostly 0, "
+                "and protects little; take finer steps: --set fedaq.uplink_resolution=0.01",
+                settings.aggregation, settings.aggregation.replace("_", " "),
+            )  # fmt: skip
         torch.set_num_threads(1)
         module = initial_model(self.task, settings.seed)
         self.spec = spec_of(module)
@@ -134,6 +142,14 @@ class Run:
             if self.federation.history is not None:
                 self.federation.history.close()
             await self._say_goodbye(finish)
+
+    def _has_fine_steps(self) -> bool:
+        own = self.settings.fedaq
+        return self.settings.scheme != "fedaq" or (
+            self.settings.energy.budget_j is None
+            and own.uplink_resolution is not None
+            and own.uplink_resolution <= FINE_STEP
+        )
 
     def _history(self, held: Floats) -> History:
         path = self.ledger.differences_path
