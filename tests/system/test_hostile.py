@@ -72,7 +72,8 @@ def test_the_honest_clients_get_the_model_they_would_get_alone(commands: Command
     port = free_port()
     server = commands.start(
         "server", *common, "--clients", 2 + len(HOSTILE), "--port", port, "--out", "beset",
-        "--set", "network.round_deadline_s=8", "--set", "limits.examples_factor=1000",
+        "--set", "network.round_deadline_s=8", "--set", "network.return_wait_s=0.5",
+        "--set", "limits.examples_factor=1000",
     )  # fmt: skip
     clients = [
         commands.start("client", "--server", f"127.0.0.1:{port}", "--partition", part, "--seed", 3)

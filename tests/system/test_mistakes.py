@@ -218,12 +218,12 @@ def test_two_servers_do_not_share_a_port(commands: Commands) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nowhere.invalid:1", "no address"])
 def test_where_no_server_is(address: str, commands: Commands) -> None:
     address = address.format(port=free_port())
-    ended = commands.run("client", "--server", address, "--give-up-after", 0.2)
+    ended = commands.run("client", "--server", address, "--give-up-after", 0.2, "--insecure")
     assert f"no server at {address}; is it running" in said(ended, 1)
 
 
 def test_an_address_of_another_machine(commands: Commands) -> None:
-    ended = commands.run("server", "--host", "192.0.2.1", "--port", 0)
+    ended = commands.run("server", "--host", "192.0.2.1", "--port", 0, "--insecure")
     assert "cannot listen on 192.0.2.1:0" in said(ended, 2)
 
 
