@@ -16,7 +16,7 @@ from fedaq.model import ModelSpec, TensorSpec
 from fedaq.quantizer import Range
 from fedaq.settings import NetworkSettings
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server import aggregation, service
+from fedaq_server import aggregation, names, service
 from fedaq_server.capture import Capture
 from wire import oracle, seeded_vectors
 
@@ -132,7 +132,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert limits["dimensions of a tensor"] == str(model.MAX_DIMENSIONS)
     assert limits["values in a tensor"] == "2^32 - 1"
     assert model.MAX_ELEMENTS == 2**32 - 1
-    assert limits["client name"].startswith(f"1 to {service.MAX_NAME_BYTES} bytes")
+    assert limits["client name"].startswith(f"1 to {names.MAX_NAME_BYTES} bytes")
     assert limits["training examples of a client"] == "1 to 2^40"
     assert service.MAX_EXAMPLES == 2**40
     assert f"protocol version {PROTOCOL_VERSION}\n" in PAGE
