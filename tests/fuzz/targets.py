@@ -5,7 +5,6 @@ A target returns how many messages it decoded, and lets nothing out but what a p
 to be told; whatever else is raised is a finding.
 """
 
-import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -149,12 +148,11 @@ def recorded(data: bytes) -> int:
 
 
 def _shown(name: str, data: bytes) -> int:
-    console.file = io.StringIO()
     path = _spool() / name
     path.write_bytes(data)
-    with suppress(UserError):
+    with console.capture() as shown, suppress(UserError):
         show(path)
-    assert "\x1b" not in console.file.getvalue(), "a file steers the terminal"
+    assert "\x1b" not in shown.get(), "a file steers the terminal"
     return 1
 
 
