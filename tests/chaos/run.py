@@ -121,7 +121,7 @@ class Federation:
     def sample(self, number: int) -> None:
         assert self.server is not None
         for pid in (self.server.pid, *(client.pid for client in self.clients)):
-            with suppress(OSError):
+            with suppress(OSError, IndexError):  # it has ended
                 status = Path(f"/proc/{pid}/status").read_text()
                 rss_kb = int(status.partition("VmRSS:")[2].split()[0])
                 fds = len(list(Path(f"/proc/{pid}/fd").iterdir()))
