@@ -328,4 +328,5 @@ class Roster:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(condition)
+        self._wanted = 0
         return condition()

@@ -14,7 +14,6 @@ from fedaq import __version__
 from fedaq.logs import event
 from fedaq.model import bind, spec_of
 from fedaq.payload import tensor_spreads
-from fedaq.quantizer import Floats
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import Task, Training, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
@@ -88,7 +87,11 @@ class Run:
             name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
         }
         first_ranges = tensor_spreads(self.spec, model.__getitem__)
-        history = self._history(model.copy()) if settings.differences else None
+        history = None
+        if settings.differences:
+            history = History(
+                self.spec, model.copy(), ledger.differences_path, differences=ledger.differences()
+            )
         if self.records:
             ledger.read_model(self.records[-1].round, self.spec, model)
         spent_j = sum(record.energy_j for record in self.records)
@@ -150,12 +153,6 @@ class Run:
             and own.uplink_resolution is not None
             and own.uplink_resolution <= FINE_STEP
         )
-
-    def _history(self, held: Floats) -> History:
-        path = self.ledger.differences_path
-        if not self.records:
-            return History(self.spec, held, path)
-        return History.resumed(self.spec, held, path, self.ledger.differences())
 
     def _finish(self) -> None:
         with replacing(self.folder / "model.safetensors", flush=True) as partial:

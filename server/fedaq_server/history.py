@@ -82,7 +82,13 @@ class History:
     path : Path
         The file that holds the messages.
     differences : list of Difference
-        Those that were sent.
+        Those that were sent. Of a run that goes on, they lie in the file already, and are added
+        to `held`, which then is what clients build from the seed.
+
+    Raises
+    ------
+    UserError
+        If the file is not that of the differences.
     """
 
     spec: ModelSpec
@@ -92,39 +98,17 @@ class History:
     differences: list[Difference] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.digest = model.digest(self.held)
-        self.path.touch()
-        self._file = self.path.open("r+b")
-        self._file.truncate(0)
-
-    @classmethod
-    def resumed(
-        cls, spec: ModelSpec, held: Floats, path: Path, differences: list[Difference]
-    ) -> "History":
-        """Return the history after differences that lie in the file already.
-
-        `held` is what clients build from the seed; the differences are added to it.
-
-        Raises
-        ------
-        UserError
-            If the file is not that of these differences.
-        """
-        history = cls.__new__(cls)
-        history.spec, history.held, history.path = spec, held, path
-        history.digest, history.differences = b"", differences
         try:
-            history._file = path.open("r+b")
+            self._file = self.path.open("r+b" if self.differences else "w+b")
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        for difference in differences:
-            if difference is differences[-1] and model.digest(held) != difference.base:
-                raise UserError(f"{path}: holds other differences than the ledger beside it")
-            history._add(history._messages(difference))
+            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
+        for difference in self.differences:
+            if difference is self.differences[-1] and model.digest(self.held) != difference.base:
+                raise UserError(f"{self.path}: holds other differences than the ledger beside it")
+            self._add(self._messages(difference))
         # What a round had begun to send before the server was stopped is made anew.
-        history._file.truncate(history._end)
-        history.digest = model.digest(held)
-        return history
+        self._file.truncate(self._end)
+        self.digest = model.digest(self.held)
 
     @property
     def whole_bytes(self) -> int:

@@ -221,7 +221,8 @@ def test_what_is_ahead_of_the_held_model_is_given_by_slices(server: Server) -> N
 def again(server: Server, folder: Path) -> History:
     server.history.flush()
     first = server.models[0].copy()
-    return History.resumed(SPEC, first, folder / "differences.bin", server.history.differences[:2])
+    sent = server.history.differences[:2]
+    return History(SPEC, first, folder / "differences.bin", differences=sent)
 
 
 def test_it_goes_on_where_it_was_committed(tmp_path: Path) -> None:
