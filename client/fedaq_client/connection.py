@@ -94,7 +94,7 @@ async def connect(
     FedaqError
         If there is no server within `timeout_s` seconds.
     """
-    async with _channel(address, access) as channel:
+    async with channel_to(address, access) as channel:
         try:
             async with asyncio.timeout(timeout_s):
                 await _be_ready(channel, address, access)
@@ -108,20 +108,24 @@ async def connect(
             request_serializer=pb.ClientMessage.SerializeToString,
             response_deserializer=pb.ServerMessage.FromString,
         )
-        call = method(
-            metadata=[("authorization", f"Bearer {access.token}")] if access.token else None
-        )
+        call = method(metadata=metadata_of(access))
         try:
             yield GrpcLink(call)
         finally:
             call.cancel()
 
 
-def _channel(address: str, access: Access) -> grpc.aio.Channel:
+def channel_to(address: str, access: Access) -> grpc.aio.Channel:
+    """Return a channel on which nothing is sent yet."""
     own = access.certificates
     if own is None:
         return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
     return grpc.aio.secure_channel(address, credentials_of(own), options=CLIENT_OPTIONS)
+
+
+def metadata_of(access: Access) -> list[tuple[str, str]] | None:
+    """Return what shows the server a token, if there is one."""
+    return [("authorization", f"Bearer {access.token}")] if access.token else None
 
 
 def credentials_of(own: Certificates) -> grpc.ChannelCredentials:

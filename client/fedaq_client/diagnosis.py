@@ -7,13 +7,18 @@ import asyncio
 import ssl
 from pathlib import Path
 
-from fedaq.credentials import Certificates, client_context
+from fedaq.credentials import (
+    EXPIRED,
+    NOT_YET_VALID,
+    Certificates,
+    client_context,
+    doubted_clock,
+)
 from fedaq_client.access import host_and_port
 
 PATIENCE_S = 5.0
 AGAIN_S = 0.5
 _OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-_EXPIRED = 10
 
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
 
@@ -73,8 +78,10 @@ def _distrusted(error: ssl.SSLCertVerificationError, address: str, folder: Path)
             f"the server at {address} has a certificate for other names: reach it by one of "
             f"them, or add this one with fedaq certs DIR --host {host_and_port(address)[0]}"
         )
-    if error.verify_code == _EXPIRED:
+    if error.verify_code == EXPIRED:
         return f"the certificate of the server at {address} has expired"
+    if error.verify_code == NOT_YET_VALID:
+        return f"the certificate of the server at {address} is not valid yet; {doubted_clock()}"
     return (
         f"the certificate of the server at {address} is not signed by {folder}/ca.crt: "
         f"{error.verify_message}"

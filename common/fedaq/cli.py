@@ -15,7 +15,8 @@ from fedaq.errors import FedaqError, UserError, printable
 log = logging.getLogger("fedaq")
 
 COMMANDS = (
-    "run", "compare", "server", "client", "health", "inspect", "radio", "certs", "tokens",
+    "run", "compare", "server", "client", "doctor", "health", "inspect", "radio", "certs",
+    "tokens",
 )  # fmt: skip
 
 EXTRAS = {
@@ -38,7 +39,11 @@ def _app() -> typer.Typer:
     found = {entry.name: entry for entry in entry_points(group="fedaq.commands")}
     known = [name for name in COMMANDS if name in found]
     for name in [*known, *sorted(found.keys() - set(COMMANDS))]:
-        app.command(name)(found[name].load())
+        command = found[name].load()
+        if name == "doctor":  # it has commands of its own
+            app.add_typer(command(), name=name)
+        else:
+            app.command(name)(command)
 
     @app.callback(invoke_without_command=True)
     def _without_command(

@@ -3,12 +3,15 @@
 import ipaddress
 import ssl
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from fedaq.errors import UserError
 
-_EXPIRED = 10  # X509_V_ERR_...
+# X509_V_ERR_...
+NOT_YET_VALID, EXPIRED = 9, 10
 _WRONG_PURPOSE = 26
 # A handshake in memory takes three flights; more turns would find nothing new.
 _TURNS = 8
@@ -28,6 +31,8 @@ class Certificates:
         This host's own; empty for a client that has none.
     name : str
         Whom the certificate is for; empty without one.
+    expires_s : float
+        When its validity ends, in seconds since 1970.
     """
 
     folder: Path
@@ -35,6 +40,7 @@ class Certificates:
     certificate: bytes = b""
     key: bytes = field(default=b"", repr=False)
     name: str = ""
+    expires_s: float = inf
 
 
 def server_certificates(folder: Path) -> Certificates:
@@ -95,11 +101,11 @@ def _read(folder: Path, role: str) -> Certificates:
         _bytes_of(folder / name) for name in ("ca.crt", f"{role}.crt", f"{role}.key")
     )
     client_context(folder, with_certificate=False)
-    return Certificates(folder, ca, certificate, key, _name(folder, role))
+    return Certificates(folder, ca, certificate, key, *_name_and_end(folder, role))
 
 
-def _name(folder: Path, role: str) -> str:
-    """Return the name in a certificate, if its dates and purpose are right.
+def _name_and_end(folder: Path, role: str) -> tuple[str, float]:
+    """Return the name in a certificate, and its last second, if its dates and purpose are right.
 
     A client and a server meet in memory, so that the library that judges certificates on the
     wire judges this one. Who signed it is for the other side to judge.
@@ -123,11 +129,12 @@ def _name(folder: Path, role: str) -> str:
     except ssl.SSLError as error:
         raise UserError(f"{path}: TLS cannot use it: {error.reason}") from None
     judge = ends[0] if role == "server" else ends[1]
-    subject: Any = (judge.getpeercert() or {}).get("subject", ())
+    seen: Any = judge.getpeercert() or {}
+    subject = seen.get("subject", ())
     names = [value for part in subject for kind, value in part if kind == "commonName"]
     if len(names) != 1:
         raise UserError(f"{path}: its subject has {len(names)} common names; it needs one")
-    return str(names[0])
+    return str(names[0]), float(ssl.cert_time_to_seconds(seen["notAfter"]))
 
 
 def _shake_hands(*ends: ssl.SSLObject) -> None:
@@ -142,11 +149,19 @@ def _shake_hands(*ends: ssl.SSLObject) -> None:
 
 
 def _unfit(error: ssl.SSLCertVerificationError, role: str) -> str:
-    if error.verify_code == _EXPIRED:
+    if error.verify_code == EXPIRED:
         return "the certificate has expired; make a new one with fedaq certs"
+    if error.verify_code == NOT_YET_VALID:
+        return f"the certificate is not valid yet; {doubted_clock()}"
     if error.verify_code == _WRONG_PURPOSE:
         return f"the certificate is not a {role}'s"
     return error.verify_message
+
+
+def doubted_clock() -> str:
+    """Return the words for whoever meets a certificate from the future."""
+    now = datetime.now(UTC)
+    return f"is this machine's clock right? It says {now:%Y-%m-%d %H:%M} UTC"
 
 
 def _trust(context: ssl.SSLContext, folder: Path) -> None:

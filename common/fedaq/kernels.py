@@ -253,6 +253,12 @@ def merge_mode(flags: Array, mode: int, others: Array, out: Array) -> None:
     _loops()["merge_mode"](flags, mode, others, out, out.size)
 
 
+def kept_in() -> Path | None:
+    """Return the folder that holds the machine code for this processor; None if none does."""
+    name = _file_name()
+    return next((folder for folder in _cache_folders() if (folder / name).exists()), None)
+
+
 @cache
 def _loops() -> dict[str, Callable[..., None]]:
     """Return the loops, ready to be called."""
@@ -270,11 +276,15 @@ def _loops() -> dict[str, Callable[..., None]]:
 
 def _image() -> bytes:
     """Return the loops' machine code, from disk or fresh from the compiler."""
-    name = f"loops-{_fingerprint()}.bin"
+    name = _file_name()
     for folder in _cache_folders():
         with suppress(OSError):
             return _kept(folder / name)
     return _compile()
+
+
+def _file_name() -> str:
+    return f"loops-{_fingerprint()}.bin"
 
 
 def _kept(place: Path) -> bytes:

@@ -1,8 +1,8 @@
 """What both ends of a stream agree on besides the messages themselves."""
 
-METHOD = "Participate"
 SERVICE = "fedaq.v1.Federation"
-PATH = f"/{SERVICE}/{METHOD}"
+PATH = f"/{SERVICE}/Participate"
+DESCRIBE_PATH = f"/{SERVICE}/Describe"
 
 # Chunks are at most 2 MiB; a header of 100,000 tensors fits too.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024

@@ -9,7 +9,6 @@ import difflib
 from dataclasses import dataclass
 
 from fedaq.energy import RadioCost
-from fedaq.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -60,19 +59,6 @@ class Radio:
     def cost(self) -> RadioCost:
         """Return the joules per bit of this link."""
         return RadioCost(self.uplink.j_per_bit, self.downlink.j_per_bit, self.receive.j_per_bit)
-
-
-def preset(name: str) -> Radio:
-    """Return the preset of this name.
-
-    Raises
-    ------
-    UserError
-        If there is none.
-    """
-    if name not in PRESETS:
-        raise UserError(f"radio {name!r} is unknown; {suggest(name, list(PRESETS))}")
-    return PRESETS[name]
 
 
 def suggest(name: str, known: list[str]) -> str:

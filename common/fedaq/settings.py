@@ -42,6 +42,8 @@ MAX_DISTANCE_M = 1e6
 # A client's token, from where `ps` does not show it.
 TOKEN_VARIABLE = "FEDAQ_TOKEN"
 NOT_SETTINGS = frozenset({"FEDAQ_TRACEBACK", TOKEN_VARIABLE})
+# Sections that may be another's when a run goes on.
+NOT_OF_A_RUN = frozenset({"network", "client"})
 # Settings in the section `network` that do not change what a run computes.
 HOW_REACHED = {
     "host", "port", "tls", "tokens", "token_file", "insecure", "metrics_host", "metrics_port",
@@ -299,6 +301,35 @@ class NetworkSettings(_Section):
     )
 
 
+class ClientSettings(_Section):
+    """Who a client is, and which server it looks for; a run itself has none of this."""
+
+    server: str = Field("127.0.0.1:50051", description="host:port")
+    name: str | None = Field(
+        None, description="[its certificate's or token's, its part, or the host name]"
+    )
+    partition: str | None = Field(None, description="part 2 of 5 of the data: 2/5 [all of it]")
+    radio: str | None = Field(None, description="its own, a preset [what the server assumes]")
+    give_up_after_s: float | None = Field(
+        None, gt=0, description="without a server [tries without end]"
+    )
+
+    @field_validator("radio")
+    @classmethod
+    def _known(cls, radio: str | None) -> str | None:
+        if radio is not None and radio not in PRESETS:
+            raise ValueError(suggest(radio, list(PRESETS)))
+        return radio
+
+    @field_validator("server")
+    @classmethod
+    def _has_a_port(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError("it is host:port, for example 192.168.1.10:50051")
+        return address
+
+
 class LimitsSettings(_Section):
     """What the server takes from one client (docs/hostile-clients.md)."""
 
@@ -354,6 +385,7 @@ class Settings(_Section):
     coding: CodingSettings = CodingSettings()
     partition: PartitionSettings = PartitionSettings()
     network: NetworkSettings = NetworkSettings()
+    client: ClientSettings = ClientSettings()
     limits: LimitsSettings = LimitsSettings()
 
     @field_validator("min_clients", "clients_per_round")
@@ -435,8 +467,8 @@ def load_settings(
     assignments : iterable of str
         ``key=value`` as given to ``--set``.
     begun : mapping, optional
-        The settings with which a run has begun: they come first, and only those of the section
-        ``network`` may change.
+        The settings with which a run has begun: they come first, and only those of the sections
+        ``network`` and ``client`` may change.
 
     Raises
     ------
@@ -455,7 +487,7 @@ def load_settings(
             _merge(merged, _nested(key, _value(text)), sources, f"environment {name}")
     for key, value in (flags or {}).items():
         if value is not None:
-            flag = "--" + key.rpartition(".")[2].replace("_", "-")
+            flag = "--" + key.rpartition(".")[2].removesuffix("_s").replace("_", "-")
             _merge(merged, _nested(key, value), sources, flag)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -476,7 +508,8 @@ def _refuse_changes(
 ) -> None:
     for key, value in now.items():
         dotted = f"{at}{key}"
-        if dotted == "network" or value == begun[key]:
+        # What an older version had no setting for, it did as the default says.
+        if dotted in NOT_OF_A_RUN or value == begun.get(key, value):
             continue
         if isinstance(value, dict):
             _refuse_changes(value, begun[key], sources, f"{dotted}.")

@@ -20,6 +20,23 @@ from fedaq.options import (
     Task,
 )
 
+Host = Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on [50051]")]
+Tls = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with server.crt, server.key and ca.crt, which fedaq certs makes: "
+        "encrypts, and lets in whoever has a client's certificate."
+    ),
+]
+Tokens = Annotated[
+    Path | None,
+    typer.Option(
+        help="File that fedaq tokens makes: lets in whoever has a client's token, in "
+        "place of certificates."
+    ),
+]
+
 
 def server(
     task: Task = None,
@@ -37,22 +54,10 @@ def server(
             "begin one there if there is none."
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on [50051]")] = None,
-    tls: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with server.crt, server.key and ca.crt, which fedaq certs makes: "
-            "encrypts, and lets in whoever has a client's certificate."
-        ),
-    ] = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(
-            help="File that fedaq tokens makes: lets in whoever has a client's token, in "
-            "place of certificates."
-        ),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    tls: Tls = None,
+    tokens: Tokens = None,
     insecure: Annotated[
         bool | None,
         typer.Option("--insecure", help="Listen beyond this machine without encryption."),

@@ -121,6 +121,7 @@ class Run:
             self.roster,
             self.conduct,
             self.metrics,
+            rounds_done=lambda: len(self.records),
         )
 
     async def rounds(self, wire: WireCounter) -> None:
@@ -184,7 +185,9 @@ class Run:
             "parameters": self.spec.parameters,
             "shut_out": [asdict(entry) for entry in self.conduct.shut_out.values()],
             # How it was reached is nobody's concern later, and differs between equal runs.
-            "settings": self.settings.model_dump(mode="json", exclude={"network": HOW_REACHED}),
+            "settings": self.settings.model_dump(
+                mode="json", exclude={"network": HOW_REACHED, "client": True}
+            ),
         }
 
     async def _say_goodbye(self, finish: pb.Finish) -> None:

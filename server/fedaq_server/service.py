@@ -6,15 +6,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from fedaq import PROTOCOL_VERSION, model
+from fedaq import PROTOCOL_VERSION, __version__, model
 from fedaq.energy import RadioCost, checked_cost
 from fedaq.errors import UserError, printable
-from fedaq.link import METHOD, SERVER_OPTIONS, SERVICE
+from fedaq.link import DESCRIBE_PATH, PATH, SERVER_OPTIONS, SERVICE
 from fedaq.logs import event
 from fedaq.model import ModelSpec
 from fedaq.settings import Settings
@@ -28,6 +29,8 @@ from fedaq_server.metrics import Metrics
 from fedaq_server.unknown_calls import robust_server
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_EXAMPLES = 2**40
 MISSED_HEARTBEATS = 3
@@ -63,6 +66,7 @@ class Admission:
     roster: Roster
     conduct: Conduct
     metrics: Metrics
+    rounds_done: Callable[[], int] = lambda: 0
 
     def admit(
         self, message: pb.ClientMessage | None, stream: Stream, identity: str | None = None
@@ -147,6 +151,22 @@ class Admission:
                 ),
                 heartbeat_interval_s=network.heartbeat_interval_s,
             )
+        )
+
+    def description(self) -> bytes:
+        """Return what does not change of the answer to Describe, serialized."""
+        return pb.Description(
+            protocol_version=PROTOCOL_VERSION,
+            software=f"fedaq {__version__}",
+            task=self.settings.task,
+            model=model.to_message(self.spec),
+            rounds=self.settings.rounds,
+        ).SerializeToString()
+
+    def state(self) -> pb.Description:
+        """Return the rest of it."""
+        return pb.Description(
+            unix_time_s=time.time(), round=self.rounds_done(), clients=len(self.roster)
         )
 
     def _check_model(self, signature: pb.ModelSignature) -> None:
@@ -316,8 +336,9 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
     """
 
     refused = RefusedJoins()
+    description = admission.description()
 
-    async def participate(requests: AsyncIterator[bytes], context: Any) -> None:
+    async def guarded(context: Any, answer: Callable[[str | None], Awaitable[T]]) -> T | None:
         address = context.peer().rpartition(":")[0]
         if refused.are_too_many(address):
             await context.abort(
@@ -325,7 +346,7 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
                 "too many streams of your address were refused; try again in a minute",
             )
         try:
-            await serve_client(admission, _GrpcStream(context), identify(context))
+            return await answer(identify(context))
         except JoinRefusedError as refusal:
             refused.count(address)
             code = refusal.code.name.lower()
@@ -337,9 +358,23 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
             )  # fmt: skip
             with suppress(grpc.aio.InternalError):  # it has gone
                 await context.abort(refusal.code, refusal.told)
+        return None
+
+    async def participate(requests: AsyncIterator[bytes], context: Any) -> None:
+        await guarded(context, partial(serve_client, admission, _GrpcStream(context)))
+
+    async def describe(request: bytes, context: Any) -> bytes | None:
+        async def answer(identity: str | None) -> bytes:
+            # Messages that stand one after another are read as one.
+            return description + admission.state().SerializeToString()
+
+        return await guarded(context, answer)
 
     server: grpc.aio.Server = robust_server(SERVER_OPTIONS)
-    methods = {METHOD: grpc.stream_stream_rpc_method_handler(participate)}
+    methods = {
+        PATH.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(participate),
+        DESCRIBE_PATH.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(describe),
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     server.add_registered_method_handlers(SERVICE, methods)  # type: ignore[attr-defined]
     return server

@@ -3,12 +3,14 @@
 import shutil
 import stat
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedaq.credentials import client_certificates, is_loopback, server_certificates
@@ -121,6 +123,20 @@ def expire(folder: Path) -> None:
     issue(folder.parents[1], clients=["kitchen"], days=0)
 
 
+def date_later(folder: Path) -> None:
+    """Sign as an authority whose clock is two days ahead."""
+    authority = folder.parents[1]
+    key = load_pem_private_key((authority / "ca.key").read_bytes(), None)
+    before = load(folder / "client.crt")
+    builder = x509.CertificateBuilder(
+        before.issuer, before.subject, before.public_key(), before.serial_number,
+        datetime.now(UTC) + timedelta(days=2), before.not_valid_after_utc, list(before.extensions),
+    )  # fmt: skip
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    (folder / "client.crt").write_bytes(pem)
+
+
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "another's key": (swap_key, "client.key: not the key of client.crt beside it"),
     "a key with a password": (encrypt_key, "without a password"),
@@ -130,6 +146,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "nonsense": (lambda f: (f / "client.crt").write_text("x"), "client.crt, client.key: not a"),
     "nonsense for a CA": (lambda f: (f / "ca.crt").write_text("x"), "ca.crt: not a certificate"),
     "a server's": (use_server, "client.crt: the certificate is not a client's"),
+    "of a clock ahead": (date_later, "is not valid yet; is this machine's clock right? It says 2"),
     "expired": (expire, "client.crt: the certificate has expired"),
 }
 

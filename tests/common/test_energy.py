@@ -22,7 +22,7 @@ from fedaq.energy import (
     shannon_rate_bps,
 )
 from fedaq.errors import UserError
-from fedaq.radios import PRESETS, preset
+from fedaq.radios import PRESETS
 from fedaq.settings import EnergySettings, Settings, ShannonSettings, load_settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
@@ -272,11 +272,6 @@ def test_every_figure_of_a_preset_has_its_source(radio) -> None:
     checked_cost(radio.cost())
     for activity in (radio.uplink, radio.receive, radio.downlink):
         assert len(activity.source) > 20
-
-
-def test_unknown_preset_is_one_line() -> None:
-    with pytest.raises(UserError, match="did you mean lora"):
-        preset("loras")
 
 
 # ---- What the server makes of it --------------------------------------------

@@ -32,5 +32,8 @@ def test_the_generated_stubs_match_the_contract(tmp_path: Path) -> None:
 
 
 def test_the_path_that_both_ends_use_is_that_of_the_contract() -> None:
-    [method] = pb.DESCRIPTOR.services_by_name["Federation"].methods
-    assert f"/{method.containing_service.full_name}/{method.name}" == link.PATH
+    paths = {
+        f"/{method.containing_service.full_name}/{method.name}"
+        for method in pb.DESCRIPTOR.services_by_name["Federation"].methods
+    }
+    assert paths == {link.PATH, link.DESCRIBE_PATH}

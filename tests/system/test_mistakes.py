@@ -102,6 +102,11 @@ AT_ONCE = {
     "no bits": ("run --set fixed.downlink_bits=0", "1 to 16", "0"),
     "bits in disorder": ("run --set fedaq.min_bits=9 --set fedaq.max_bits=3", "9", "3"),
     "a toml typo": ("run --config typo.toml", "typo.toml: rouns", "did you mean rounds?"),
+    "no port": ("client --server 192.0.2.1", "--server: client.server: it is host:port"),
+    "no port to examine": ("doctor client --server kitchen", "--server: client.server: it is host"),
+    "no side to examine": ("doctor", "Missing command"),
+    "an unknown radio": ("client --radio loras", "--radio: client.radio: did you mean lora"),
+    "no patience": ("client --give-up-after 0", "--give-up-after: client.give_up_after_s"),
     "an unknown section": ("run --config section.toml", "section.toml: fixd", "mean fixed?"),
     "malformed toml": ("run --config malformed.toml", "malformed.toml: not valid TOML", "line 1"),
     "binary toml": ("run --config binary.toml", "binary.toml: not valid TOML"),
@@ -215,7 +220,7 @@ def test_two_servers_do_not_share_a_port(commands: Commands) -> None:
     assert first.process.poll() is None
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nowhere.invalid:1", "no address"])
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nowhere.invalid:1"])
 def test_where_no_server_is(address: str, commands: Commands) -> None:
     address = address.format(port=free_port())
     ended = commands.run("client", "--server", address, "--give-up-after", 0.2, "--insecure")

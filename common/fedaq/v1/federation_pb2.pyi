@@ -54,6 +54,30 @@ REFUSAL_REASON_BROKEN_CODE: RefusalReason
 REFUSAL_REASON_OTHER_MODEL: RefusalReason
 REFUSAL_REASON_NORM: RefusalReason
 
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Description(_message.Message):
+    __slots__ = ("protocol_version", "software", "task", "model", "unix_time_s", "round", "rounds", "clients")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    UNIX_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    software: str
+    task: str
+    model: ModelSignature
+    unix_time_s: float
+    round: int
+    rounds: int
+    clients: int
+    def __init__(self, protocol_version: _Optional[int] = ..., software: _Optional[str] = ..., task: _Optional[str] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., unix_time_s: _Optional[float] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., clients: _Optional[int] = ...) -> None: ...
+
 class ClientMessage(_message.Message):
     __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave")
     JOIN_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,260 @@
+"""What the doctor says to healthy and to ailing machines."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedaq import checkup
+from fedaq.checkup import Finding
+from fedaq.settings import Settings, load_settings
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.checkup import Described, client_findings, clocks
+from fedaq_server.certificates import issue
+from fedaq_server.checkup import open_files, server_findings
+from fedaq_server.tokens import make_tokens
+from system.commands import Commands, free_port
+
+PORT = free_port()
+ADDRESS = f"localhost:{PORT}"
+OTHER_TASK = """
+from dataclasses import replace
+from torch import nn
+from fedaq.tasks.digits import task as digits
+task = replace(digits, model=lambda: nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(lasting_commands: Commands) -> Iterator[Path]:
+    """Certificates and tokens, and a server that wants both."""
+    folder = lasting_commands.folder
+    issue(folder / "certs", hosts=["localhost"], clients=["kitchen"])
+    issue(folder / "others", hosts=["localhost"], clients=["kitchen"])
+    make_tokens(folder / "tokens", ["kitchen"])
+    (folder / "stranger.token").write_text("kitchen:wrong")
+    server = lasting_commands.start(
+        "server", "--clients", 2, "--rounds", 9, "--port", PORT, "--out", "run",
+        "--tls", folder / "certs" / "server", "--tokens", folder / "tokens",
+    )  # fmt: skip
+    server.wait_for("listening on")
+    yield folder
+
+
+def settings_of(**flags: Any) -> Settings:
+    return load_settings(
+        environment={}, flags={name.replace("__", "."): value for name, value in flags.items()}
+    )
+
+
+def client(folder: Path, **flags: Any) -> dict[str, Finding]:
+    known = {
+        "client__server": ADDRESS,
+        "network__tls": folder / "certs" / "clients" / "kitchen",
+        "network__token_file": folder / "kitchen.token",
+    }
+    found = client_findings(settings_of(**{**known, **flags}))
+    return {finding.subject: finding for finding in found}
+
+
+def test_a_client_in_order(folder: Path) -> None:
+    found = client(folder)
+    assert not [finding for finding in found.values() if finding.verdict == "wrong"]
+    assert [*found] == [
+        "versions", "clock", "cores", "threads", "codec", "identity", "certificates", "reach",
+        "server", "both clocks", "task", "data", "memory",
+    ]  # fmt: skip
+    assert found["identity"].says == "kitchen, proved by a token"
+    assert "kitchen, valid for 364 days" in found["certificates"].says
+    assert "task digits, round 0 of 9 is over, 0 clients are there" in found["server"].says
+    assert found["task"].says == "digits, the model is the server's"
+    assert found["data"].says == "1,437 examples are this client's, of 1,437 here"
+
+
+AILING: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str, str]] = {
+    "a wrong token": (
+        lambda f: {"network__token_file": f / "stranger.token"},
+        "server", "the server does not know this client: not authenticated", "",
+    ),
+    "another authority": (
+        lambda f: {"network__tls": f / "others/clients/kitchen"},
+        "server", "is not signed by", "",
+    ),
+    "no TLS": (
+        lambda f: {"network__tls": None},
+        "server", "speaks TLS: give this client certificates with --tls FOLDER", "",
+    ),
+    "no server": (
+        lambda f: {"client__server": f"localhost:{free_port()}"},
+        "reach", "is there, and nobody listens on port", "start fedaq server, with --host 0.0.0.0",
+    ),
+    "no such name": (
+        lambda f: {"client__server": "nowhere.invalid:50051"},
+        "reach", "there is no address for the name nowhere.invalid", "is it spelled right?",
+    ),
+    "another name": (
+        lambda f: {"client__name": "garden"},
+        "identity", "the certificate or token is for kitchen", "",
+    ),
+    "another model": (
+        lambda f: {"task": "doctors_other:task"},
+        "task", "the model is not the server's: tensor 1 is weight 10x64", "the server's task, ",
+    ),
+    "no such task": (
+        lambda f: {"task": "digit"},
+        "task", "task 'digit' is unknown", "fedaq check-task digit says more",
+    ),
+    "no data": (
+        lambda f: {"client__partition": "1/9999"},
+        "data", "1437", "fedaq check-task digits says more",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AILING)
+def test_a_client_that_could_not_take_part(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, subject, says, remedy = AILING[name]
+    (tmp_path / "doctors_other.py").write_text(OTHER_TASK)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = client(folder, **change(folder))
+    assert [f.subject for f in found.values() if f.verdict == "wrong"] == [subject]
+    assert says in found[subject].says
+    assert remedy in found[subject].remedy
+
+
+def test_a_port_that_does_not_speak_grpc(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedaq_client.diagnosis.PATIENCE_S", 0.2)
+    monkeypatch.setattr("fedaq_client.checkup.PATIENCE_S", 0.2)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        found = client(folder, client__server=f"127.0.0.1:{mute.getsockname()[1]}")
+    assert found["server"].verdict == "wrong"
+
+
+@pytest.mark.parametrize(("ahead_s", "verdict"), [(-3600, "look"), (0.5, "ok"), (90, "look")])
+def test_clocks_that_differ(ahead_s: float, verdict: str) -> None:
+    described = Described(pb.Description(unix_time_s=1000), 999 + ahead_s, 1001 + ahead_s)
+    found = clocks(described)
+    assert found.verdict == verdict
+    assert ("ahead of" if ahead_s > 0 else "behind") in found.says
+
+
+def server(**flags: Any) -> dict[str, Finding]:
+    found = server_findings(settings_of(**flags), None)
+    return {finding.subject: finding for finding in found}
+
+
+def test_a_server_in_order(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = server(
+        network__host="0.0.0.0", network__port=free_port(),
+        network__tls=folder / "certs" / "server",
+    )  # fmt: skip
+    assert {finding.verdict for finding in found.values() if finding.subject != "cores"} == {"ok"}
+    assert found["clients"].says == "each proves who it is by a certificate"
+
+
+def test_a_server_whose_port_is_taken_and_whose_folder_is_a_file(folder: Path) -> None:
+    taken = server(network__port=PORT)["port"]
+    assert (taken.verdict, taken.says) == ("wrong", f"127.0.0.1:{PORT}: Address already in use")
+    file = folder / "stranger.token"
+    assert checkup.disk(file / "runs", 1, "a run").verdict == "wrong"
+    assert checkup.disk(folder / "new" / "runs", 2**60, "a run").verdict == "wrong"
+    assert checkup.disk(folder / "new" / "runs", 1, "a run").verdict == "ok"
+
+
+def test_limits_of_the_machine() -> None:
+    assert open_files(1000, 1024).verdict == "wrong"
+    assert open_files(900, 1024).verdict == "ok"
+    assert checkup.clock(0.0).verdict == "wrong"
+    assert checkup.clock(time.time()).verdict == "ok"
+    assert checkup.cores(2, 9.0).verdict == "look"
+    assert checkup.cores(2, 0.5).verdict == "ok"
+    free = checkup.free_memory()
+    assert checkup.memory(free).verdict == "wrong"
+    assert checkup.memory(int(0.9 * free / 4 / checkup.MODELS_BESIDE)).verdict == "look"
+    assert checkup.memory(1000).verdict == "ok"
+
+
+def test_a_machine_without_room_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from threading import Thread
+
+    started = iter(range(5))
+
+    def start(self: Thread) -> None:
+        if next(started, None) is None:
+            raise RuntimeError("can't start new thread")
+        self._started.set()  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Thread, "start", start)
+    monkeypatch.setattr(Thread, "join", lambda self: None)
+    found = checkup.threads()
+    assert (found.verdict, found.says) == ("wrong", "no more than 5 of 24 could be started")
+
+
+def test_compiled_code_that_can_be_kept_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedaq import kernels
+
+    monkeypatch.setattr(kernels, "_cache_folders", lambda: iter(()))
+    assert checkup.codec().verdict == "look"
+
+
+def test_memory_and_cores_within_a_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "_cgroup", {
+        "memory.max": "1000", "memory.current": "400", "cpu.max": "50000 100000",
+    }.__getitem__)  # fmt: skip
+    assert checkup.free_memory() == 600
+    assert checkup.usable_cores() == 0.5
+    monkeypatch.setattr(checkup, "_cgroup", lambda name: "max")
+    assert checkup.free_memory() > 1e8
+    assert checkup.usable_cores() == len(os.sched_getaffinity(0))
+
+
+def test_the_commands_end_with_what_they_found(folder: Path, commands: Commands) -> None:
+    healthy = commands.run(
+        "doctor", "client", "--server", ADDRESS, "--token-file", folder / "kitchen.token",
+        "--tls", folder / "certs/clients/kitchen",
+    )  # fmt: skip
+    assert (healthy.code, healthy.err) == (0, "")
+    assert healthy.out.splitlines()[-1] == "nothing is in the way"
+    ailing = commands.run("doctor", "server", "--port", PORT)
+    assert (ailing.code, ailing.err) == (1, "")
+    assert "✗ port" in ailing.out
+    assert ailing.out.splitlines()[-1] == "1 must be put right before this can work"
+
+
+def test_a_service_manager_hears_of_a_client(commands: Commands) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(commands.folder / "notify"))
+        manager.settimeout(60)
+        commands.start("server", "--clients", 1, "--rounds", 2, "--port", port)
+        client = commands.start(
+            "client", "--server", f"127.0.0.1:{port}",
+            env={"NOTIFY_SOCKET": str(commands.folder / "notify")},
+        )  # fmt: skip
+        assert client.wait().code == 0
+        states = [manager.recv(100).decode() for _ in range(4)]
+    assert states == [
+        "READY=1", "STATUS=round 1 of 2 is done", "STATUS=round 2 of 2 is done", "STOPPING=1"
+    ]  # fmt: skip
+
+
+def test_a_describing_server_is_asked_by_nobody_unknown(folder: Path) -> None:
+    """The description names the task and the model: as secret as the run itself."""
+    from fedaq_client.access import access_of
+    from fedaq_client.checkup import describe
+
+    settings = settings_of(network__tls=folder / "certs" / "clients" / "kitchen")
+    with pytest.raises(Exception, match="does not know this client"):
+        asyncio.run(describe(ADDRESS, access_of(settings.network, ADDRESS, {})))
