@@ -74,10 +74,12 @@ def client(
 
     Example: fedaq client --server 192.168.1.10:50051 --tls kitchen --task digits --partition 1/3
     """
-    from fedaq import logs
-    from fedaq_client.main import run_client
+    from fedaq import kernels, logs
 
     logs.begin(as_json=json_logs, quiet=quiet)
+    kernels.get_ready()
+    from fedaq_client.main import run_client  # torch takes seconds
+
     run_client(
         config=config,
         flags={

@@ -17,6 +17,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ctypes import c_double, c_float, c_int64, c_uint32
@@ -39,6 +40,8 @@ PACK_BLOCK = 1024
 UNPACK_BLOCK = 4096
 
 Array = NDArray[Any]
+
+_getting_ready = threading.Lock()
 
 
 def _read(kind: type[np.generic]) -> Any:
@@ -259,9 +262,19 @@ def kept_in() -> Path | None:
     return next((folder for folder in _cache_folders() if (folder / name).exists()), None)
 
 
-@cache
+def get_ready() -> None:
+    """Have the loops compiled, if they are not yet, while this process does something else."""
+    threading.Thread(target=_loops, daemon=True).start()
+
+
 def _loops() -> dict[str, Callable[..., None]]:
     """Return the loops, ready to be called."""
+    with _getting_ready:
+        return _loaded()
+
+
+@cache
+def _loaded() -> dict[str, Callable[..., None]]:
     try:
         addresses = machine_code.load(_image())
     except machine_code.UnavailableError:

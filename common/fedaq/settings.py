@@ -291,7 +291,7 @@ class NetworkSettings(_Section):
         256 * 1024,
         ge=1024,
         le=2 * 1024 * 1024,
-        description="the largest; with more than 25 clients less, to keep the server's memory",
+        description="the largest; with more than 18 clients less, to keep the server's memory",
     )
     heartbeat_interval_s: float = Field(5.0, gt=0)
     join_timeout_s: float = Field(300.0, gt=0, description="waiting for the clients")

@@ -15,7 +15,6 @@ from fedaq_server.display import Display
 from fedaq_server.federation import Run, serve
 from fedaq_server.folder import new_run, resumed_run
 from fedaq_server.ledger import Ledger
-from fedaq_server.memory import share_one_arena
 
 
 def run_server(
@@ -35,7 +34,6 @@ def run_server(
     FedaqError
         If too few clients connect in time.
     """
-    share_one_arena()
     if resume is None:
         settings = load_settings(config=config, flags=flags, assignments=assignments)
         run = new_run(out, settings)

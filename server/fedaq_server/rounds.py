@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 NOTICE_S = 1.0
 # For the chunks of all clients together; each has a few on their way at any time.
-CHUNK_MEMORY_BYTES, LEAST_CHUNK_BYTES = 50 * 128 * 1024, 64 * 1024
+CHUNK_MEMORY_BYTES, LEAST_CHUNK_BYTES = 50 * 96 * 1024, 64 * 1024
 # Values that show a scheme how long codes will be, of all tensors and of each at least.
 SAMPLE, LEAST_SAMPLE = 2**17, 2**8
 
