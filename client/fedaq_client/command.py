@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fedaq import completion
 from fedaq.options import Data, JsonLogs, Quiet, Set, Task
 
 Server = Annotated[
@@ -25,7 +26,8 @@ Radio = Annotated[
     str | None,
     typer.Option(
         help="State this client's own radio, a preset of fedaq radio, for example "
-        "lte-m. Default: what the server's settings say."
+        "lte-m. Default: what the server's settings say.",
+        autocompletion=completion.radio,
     ),
 ]
 Tls = Annotated[
@@ -74,11 +76,12 @@ def client(
 
     Example: fedaq client --server 192.168.1.10:50051 --tls kitchen --task digits --partition 1/3
     """
-    from fedaq import kernels, logs
+    from fedaq import kernels, logs, terminal
 
     logs.begin(as_json=json_logs, quiet=quiet)
-    kernels.get_ready()
-    from fedaq_client.main import run_client  # torch takes seconds
+    with terminal.starting():
+        kernels.get_ready()
+        from fedaq_client.main import run_client
 
     run_client(
         config=config,

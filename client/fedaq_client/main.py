@@ -19,6 +19,7 @@ from fedaq.tasks import load_task
 from fedaq.terminal import console, foreign
 from fedaq_client.access import Access, access_of
 from fedaq_client.connection import connect
+from fedaq_client.display import Display
 from fedaq_client.returning import take_part
 from fedaq_client.session import Progress
 from fedaq_client.training import Learner, local_data
@@ -53,18 +54,25 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
         "%s has %d examples", name, learner.examples,
         extra=event("started", client=name, examples=learner.examples, server=own.server),
     )  # fmt: skip
-    reason = stopping.run(
-        watched(
-            take_part(
-                lambda: connect(own.server, CONNECT_S, access),
-                name,
-                learner,
-                None if own.radio is None else PRESETS[own.radio].cost(),
-                _show,
-                own.give_up_after_s,
+    with Display() as display:
+
+        def on_round(done: Progress) -> None:
+            display.on_round(done)
+            _tell(done)
+
+        cost = None if own.radio is None else PRESETS[own.radio].cost()
+        reason = stopping.run(
+            watched(
+                take_part(
+                    lambda: connect(own.server, CONNECT_S, access),
+                    name,
+                    learner,
+                    cost,
+                    on_round,
+                    own.give_up_after_s,
+                )
             )
         )
-    )
     console.print(f"{foreign(name)}: {foreign(reason)}")
     log.info("%s: %s", name, reason, extra=event("run over", client=name, reason=reason))
 
@@ -97,13 +105,7 @@ def name_of(own: ClientSettings, part: Partition, access: Access) -> str:
     return name
 
 
-def _show(progress: Progress) -> None:
-    notify(f"STATUS=round {progress.round} of {progress.rounds} is done")
-    console.print(
-        f"round {progress.round}/{progress.rounds}: train loss {progress.train_loss:.4f}, "
-        f"{progress.downlink_bits:.2f} bits down, {progress.uplink_bits:.2f} up"
-    )
-    log.info(
-        "round %d: the update counted", progress.round,
-        extra=event("round done", **asdict(progress)),
-    )  # fmt: skip
+def _tell(done: Progress) -> None:
+    """Tell the service manager and the log of a finished round."""
+    notify(f"STATUS=round {done.round} of {done.rounds} is done")
+    log.info("round %d: the update counted", done.round, extra=event("round done", **asdict(done)))

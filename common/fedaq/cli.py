@@ -15,8 +15,8 @@ from fedaq.errors import FedaqError, UserError, printable
 log = logging.getLogger("fedaq")
 
 COMMANDS = (
-    "run", "compare", "server", "client", "doctor", "health", "inspect", "radio", "certs",
-    "tokens",
+    "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
+    "certs", "tokens",
 )  # fmt: skip
 
 EXTRAS = {

@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
+from fedaq import completion
+
 Task = Annotated[
     str | None,
-    typer.Option(help="What is learned: a built-in task or package.module:attribute [digits]"),
+    typer.Option(
+        help="What is learned: a built-in task or package.module:attribute [digits]",
+        autocompletion=completion.task,
+    ),
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the task's data, if it needs one.")]
 Out = Annotated[
@@ -20,18 +25,25 @@ Scheme = Annotated[
     str | None,
     typer.Option(
         help="Who chooses the bits: fp32, fixed, adaquantfl, dadaquant, feddq, fedaq, "
-        "or package.module:attribute"
+        "or package.module:attribute",
+        autocompletion=completion.scheme,
     ),
 ]
 Aggregation = Annotated[
     str | None,
-    typer.Option(help="How updates become one: mean, median or trimmed_mean [mean]"),
+    typer.Option(
+        help="How updates become one: mean, median or trimmed_mean [mean]",
+        autocompletion=completion.aggregation,
+    ),
 ]
 Config = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any other setting, for example fixed.uplink_bits=4."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other setting, for example fixed.uplink_bits=4; fedaq settings lists them.",
+        autocompletion=completion.assignment,
     ),
 ]
 JsonLogs = Annotated[

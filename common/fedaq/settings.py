@@ -122,8 +122,8 @@ class FedaqSettings(_Section):
         None, gt=0, description="[0.03 where differences go down, else 0.16]"
     )
     clip: bool = Field(True, description="code what lies within b + 2 standard deviations")
-    min_bits: int = Field(1, ge=1, le=16)
-    max_bits: int = Field(16, ge=1, le=16)
+    min_bits: int = Field(1, ge=1, le=16, description="per value, at least")
+    max_bits: int = Field(16, ge=1, le=16, description="per value, at most")
 
     @model_validator(mode="after")
     def _order(self) -> "FedaqSettings":
@@ -197,7 +197,9 @@ def _per_bit(power_w: float, rate_bps: float) -> float:
 class LinkSettings(_Section):
     """Joules per bit that replace the figure of the radio."""
 
-    j_per_bit: float | None = Field(None, ge=0, lt=MAX_J_PER_BIT)
+    j_per_bit: float | None = Field(
+        None, ge=0, lt=MAX_J_PER_BIT, description="[what the radio takes]"
+    )
 
 
 class EnergySettings(_Section):
@@ -267,7 +269,9 @@ class CodingSettings(_Section):
 class PartitionSettings(_Section):
     """How clients that are told ``--partition 2/5`` share the data of one machine."""
 
-    kind: Literal["iid", "shards", "dirichlet"] = "iid"
+    kind: Literal["iid", "shards", "dirichlet"] = Field(
+        "iid", description="iid, shards or dirichlet"
+    )
     alpha: float = Field(0.5, ge=1e-3, le=1e6, description="dirichlet: smaller is less alike")
     shards_per_client: int = Field(2, ge=1, le=1_000_000, description="shards")
 
@@ -275,7 +279,7 @@ class PartitionSettings(_Section):
 class NetworkSettings(_Section):
     """Where the server listens and how long it is patient."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="0: any free port")
     tls: Path | None = Field(None, description="folder of certificates: TLS")
     tokens: Path | None = Field(
@@ -283,7 +287,7 @@ class NetworkSettings(_Section):
     )
     token_file: Path | None = Field(None, description="client: file with its token")
     insecure: bool = Field(False, description="do without TLS beyond this machine")
-    metrics_host: str = "127.0.0.1"
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
     )
@@ -293,9 +297,11 @@ class NetworkSettings(_Section):
         le=2 * 1024 * 1024,
         description="the largest; with more than 18 clients less, to keep the server's memory",
     )
-    heartbeat_interval_s: float = Field(5.0, gt=0)
+    heartbeat_interval_s: float = Field(
+        5.0, gt=0, description="a client is dropped after three that are missing"
+    )
     join_timeout_s: float = Field(300.0, gt=0, description="waiting for the clients")
-    round_deadline_s: float = Field(600.0, gt=0)
+    round_deadline_s: float = Field(600.0, gt=0, description="a round goes on without the late")
     return_wait_s: float = Field(
         10.0, ge=0, description="a round waits so long for a client that lost its connection"
     )
@@ -348,9 +354,9 @@ class LimitsSettings(_Section):
 class Settings(_Section):
     """Everything that decides what a run does."""
 
-    task: str = "digits"
-    data: Path | None = None
-    clients: int = Field(5, ge=1, le=100_000)
+    task: str = Field("digits", description="what is learned")
+    data: Path | None = Field(None, description="folder of the task's data, if it needs one")
+    clients: int = Field(5, ge=1, le=100_000, description="that the first round waits for")
     min_clients: float = Field(
         1, gt=0, description="a round needs so many clients, below 1: such a share of `clients`"
     )
@@ -358,8 +364,8 @@ class Settings(_Section):
         None, gt=0, description="a round is drawn from those there, below 1: a share [all]"
     )
     rounds: int = Field(30, ge=1, le=1_000_000)
-    scheme: str = "fedaq"
-    seed: int = Field(1, ge=0, lt=2**63)
+    scheme: str = Field("fedaq", description="who chooses the bits")
+    seed: int = Field(1, ge=0, lt=2**63, description="makes the run reproducible")
     base: Literal["broadcast", "exact"] | None = Field(
         None,
         description="updates are added to the broadcast model, or to the exact one "

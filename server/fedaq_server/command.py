@@ -76,15 +76,16 @@ def server(
 
     After it was stopped: fedaq server --resume runs/first
     """
-    from fedaq import kernels, logs
+    from fedaq import kernels, logs, terminal
     from fedaq_server.handshakes import reported
     from fedaq_server.memory import share_one_arena
 
     logs.begin(as_json=json_logs, quiet=quiet)
     share_one_arena()
-    kernels.get_ready()
     with reported():
-        from fedaq_server.main import run_server  # torch takes seconds
+        with terminal.starting():
+            kernels.get_ready()
+            from fedaq_server.main import run_server
 
         run_server(
             config=config,
