@@ -35,6 +35,11 @@ def health(
         ) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
     except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            raise FedaqError(
+                f"{server}: no server answers there; fedaq doctor client --server {server} finds "
+                "out why"
+            ) from None
         raise FedaqError(f"{server}: {error.details() or error.code().name}") from None
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
