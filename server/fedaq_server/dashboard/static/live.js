@@ -178,7 +178,7 @@ function Clients({ state, first, setFirst }) {
   const names = Object.keys(state.clients).sort(order);
   const counts = state.counts ?? names.reduce((sums, name) => ({ ...sums, [state.clients[name].state]: (sums[state.clients[name].state] ?? 0) + 1 }), {});
   const total = Object.values(counts).reduce((sum, value) => sum + value, 0);
-  return html`<section class="card clients" aria-labelledby="clients">
+  return html`<section class="card clients">
     <header><h2 id="clients">Clients</h2><ul class="counts">${Object.entries(counts).map(([name, value]) => html`<li key=${name}><span class=${`dot ${name.replace(" ", "-")}`}></span>${value} ${name}</li>`)}</ul></header>
     ${names.length === 0 ? html`<p class="nobody">Nobody has joined yet. On each client:<br/><code>fedaq client --server HOST:PORT --task ${state.run.task}</code></p>` : html`<div class="scroll" tabindex="0" role="region" aria-labelledby="clients"><table>
       <thead><tr>${["Name", "State", "Radio", "Uplink bits/value", "Sent", "Received", "Last seen", "Refusals"].map((name) => html`<th scope="col" key=${name} class=${["Name", "State", "Radio", "Refusals"].includes(name) ? "" : "number"}>${name}</th>`)}</tr></thead>

@@ -78,7 +78,7 @@ const spread = (low, high) => {
 function Differences({ runs }) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))];
   const differing = names.filter((name) => new Set(runs.map((run) => run.settings[name])).size > 1);
-  return html`<section class="card" aria-labelledby="differences"><h2 id="differences">Where their settings differ</h2>
+  return html`<section class="card"><h2 id="differences">Where their settings differ</h2>
     ${differing.length === 0 ? html`<p class="nobody">Nowhere.</p>` : html`<div class="scroll" tabindex="0" role="region" aria-labelledby="differences"><table class="plain">
       <thead><tr><th scope="col">Setting</th>${runs.map((run) => html`<th scope="col" key=${run.id}>${run.id}</th>`)}</tr></thead>
       <tbody>${differing.map((name) => html`<tr key=${name}><th scope="row">${name}</th>${runs.map((run) => html`<td key=${run.id}>${run.settings[name] ?? "–"}</td>`)}</tr>`)}</tbody>
@@ -124,7 +124,7 @@ export function Runs({ chosen, choose }) {
       <p class="pace">${runs.length ? `${runs.length} of at most ${MOST} laid over one another` : "Choose some to lay them over one another."}</p></section>
     ${runs.length > 0 && html`<${Curves} runs=${runs} places=${places}/>`}
     ${runs.length > 1 && html`<${Differences} runs=${runs}/>`}
-    <section class="card" aria-labelledby="list"><header><h2 id="list">All runs</h2>
+    <section class="card"><header><h2 id="list">All runs</h2>
       <input type="search" aria-label="Find runs" placeholder="Find by name, task or scheme" value=${wanted} onInput=${(event) => setWanted(event.target.value)}/></header>
       <div class="scroll" tabindex="0" role="region" aria-labelledby="list"><table>
         <thead><tr><th scope="col">Run</th><th scope="col">Task</th><th scope="col">Scheme</th>${["Seed", "Clients", "Rounds", "Accuracy", "Energy", "Written"].map((name) => html`<th scope="col" class="number" key=${name}>${name}</th>`)}</tr></thead>
