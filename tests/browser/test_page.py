@@ -17,6 +17,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from fedaq.settings import HOW_REACHED, Settings
 from fedaq_server.display import si
 from system.commands import Commands, Running, free_port
 
@@ -105,7 +106,9 @@ def past_run(folder: Path, scheme: str, rounds: int, energy_j: float) -> None:
     folder.mkdir(parents=True)
     document = {
         "finished": True, "task": "digits", "scheme": scheme, "seed": 1, "clients": 5,
-        "settings": {"scheme": scheme, "rounds": rounds, "energy": {"budget_j": None}},
+        "settings": Settings(scheme=scheme, rounds=rounds).model_dump(
+            mode="json", exclude={"network": HOW_REACHED}
+        ),
         "rounds": records,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(document))

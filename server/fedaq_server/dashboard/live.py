@@ -185,6 +185,8 @@ def flat(settings: Mapping[str, Any], at: str = "") -> dict[str, str]:
             words |= flat(value, f"{at}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value)
+            if value is None:
+                text = "not set"
             words[f"{at}{key}"[:LONGEST]] = text[:LONGEST]
     return words
 

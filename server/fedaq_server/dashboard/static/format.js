@@ -14,6 +14,14 @@ export const missing = (value) => value === null || value === undefined;
 
 export const percent = (share) => (missing(share) ? "–" : `${(100 * share).toFixed(2)} %`);
 
+// As short as a tick of an axis should be.
+export const percentTick = (share) => `${Number((100 * share).toFixed(2))} %`;
+export const numberTick = (value) => String(Number(value.toPrecision(4)));
+export const siTick = (unit) => (value) => {
+  const [number, name] = si(value, unit).split(" ");
+  return `${Number(number)} ${name}`;
+};
+
 export const fixed = (digits) => (value) => (missing(value) ? "–" : value.toFixed(digits));
 
 export function duration(seconds) {

@@ -1,6 +1,6 @@
 // The run that goes on: its state as the server's events build it up, and its view.
 
-import { ago, count, duration, fixed, missing, percent, si } from "./format.js";
+import { ago, count, duration, fixed, missing, numberTick, percent, percentTick, si, siTick } from "./format.js";
 import { AT, Chart, Settings, column, html, useEffect, useState } from "./ui.js";
 
 const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}, counts: null, skew: 0 };
@@ -79,8 +79,8 @@ function Hero({ state }) {
     <h1 class=${status.phase}>${headline(state)}</h1>
     <p class="pace">${going
       ? `${duration(mean)} a round, about ${duration(mean * left)} left`
-      : status.phase === "waiting" ? `${status.ready} ${status.ready === 1 ? "is" : "are"} there; round ${status.round} of ${run.rounds} begins when the others have joined`
-      : done ? `${run.id}` : "the first round is going on"}</p>
+      : status.phase === "waiting" ? `${status.ready ? `${count(status.ready, "client")} joined so far` : "Nobody has joined so far"}; round ${status.round} of ${run.rounds} begins once all are there`
+      : done ? `its results are in ${run.id}` : "the first round is going on"}</p>
     <progress max=${run.rounds} value=${status.phase === "over" ? run.rounds : done} aria-label="Rounds that are done"></progress>
   </section>`;
 }
@@ -91,9 +91,6 @@ function Tile({ name, value, unit, children }) {
 
 function Tiles({ state }) {
   const { points, run, forecast } = state;
-  if (!points.length) {
-    return html`<div class="tiles">${["Test accuracy", "Energy", "Uplink", "Downlink"].map((name) => html`<${Tile} key=${name} name=${name} value="–">after the first round<//>`)}</div>`;
-  }
   const point = points.at(-1);
   const best = points.reduce((found, each) => (each[AT.accuracy] > found[AT.accuracy] ? each : found));
   const spent = point[AT.energy_j];
@@ -110,13 +107,17 @@ function EnergyWords({ spent, budget, forecast, over }) {
     return over || !forecast ? "no budget was set" : html`about ${si(forecast.energy_j, "J")} at the end, if it goes on like the last rounds`;
   }
   return html`${(100 * spent / budget).toFixed(1)} % of ${si(budget, "J")}${!over && forecast && html`, ${forecast.by === "scheme" ? "planned" : "about"} ${si(forecast.energy_j, "J")} at the end`}
-    <meter min="0" max=${budget} value=${spent} aria-label="Energy spent of the budget"></meter>`;
+    <progress class="energy" max=${budget} value=${spent} aria-label="Energy spent of the budget"></progress>`;
 }
 
 const near = (low, high) => {
   const pad = Math.max((high - low) * 0.1, 0.002);
   return [Math.max(0, low - pad), Math.min(1, high + pad)];
 };
+// How far the axis goes while a run is young: its curves would be slivers at one end.
+const STEPS = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
+const reach = (done, rounds) => Math.min(rounds, STEPS.find((step) => step >= 1.1 * done) ?? rounds);
+
 const fromZero = (low, high) => [0, (high || 1) * 1.1];
 
 function Curves({ state }) {
@@ -125,7 +126,8 @@ function Curves({ state }) {
   const xs = column(points, "round");
   const done = xs.at(-1) ?? 0;
   const end = over ? Math.max(done, 2) : Math.max(run.rounds, 2);
-  const whole = { xs, sync: "run", whole: true, formatX: String, xName: "round", range: () => [1, end], version: `${points.length} ${forecast?.energy_j} ${over} ${xs[0]}` };
+  const soon = over ? end : Math.max(reach(done, run.rounds), 2);
+  const whole = { xs, sync: "run", whole: true, formatX: String, tickX: String, xName: "round", range: () => [1, soon], version: `${points.length} ${forecast?.energy_j} ${over} ${xs[0]}` };
   const values = (name) => column(points, name);
   const spent = values("energy_j");
   const ahead = !over && forecast && done < run.rounds;
@@ -140,14 +142,14 @@ function Curves({ state }) {
     lines.push({ label: "budget", color: "--bad", dash: [8, 4], width: 1.5, values: flat, last: budget });
   }
   return html`<div class="charts">
-    <${Chart} ...${whole} title="Test accuracy" format=${percent} yWidth=${66} yRange=${near} series=${[{ label: "accuracy", color: "--accuracy", values: values("accuracy") }]}/>
-    <${Chart} ...${whole} title="Loss" format=${fixed(3)} yRange=${fromZero} series=${[
+    <${Chart} ...${whole} title="Test accuracy" format=${percent} tick=${percentTick} yRange=${near} series=${[{ label: "accuracy", color: "--accuracy", values: values("accuracy") }]}/>
+    <${Chart} ...${whole} title="Loss" format=${fixed(3)} tick=${numberTick} yRange=${fromZero} series=${[
       { label: "test", color: "--loss", values: values("loss") },
       { label: "training", color: "--train", values: values("train_loss") }]}/>
-    <${Chart} ...${whole} title="Bits per value" format=${fixed(2)} yRange=${fromZero} series=${[
+    <${Chart} ...${whole} title="Bits per value" format=${fixed(2)} tick=${numberTick} yRange=${fromZero} series=${[
       { label: "downlink", color: "--down", values: values("downlink_bits") },
       { label: "uplink", color: "--up", values: values("uplink_bits") }]}/>
-    <${Chart} ...${whole} xs=${ahead ? [...xs, run.rounds] : xs} title="Energy" format=${(value) => si(value, "J")} yWidth=${66} yRange=${fromZero} series=${lines}
+    <${Chart} ...${whole} xs=${ahead ? [...xs, run.rounds] : xs} title="Energy" range=${() => [1, end]} format=${(value) => si(value, "J")} tick=${siTick("J")} yRange=${fromZero} series=${lines}
       note=${!over && forecast ? (forecast.by === "scheme" ? "forecast: the scheme's plan" : "forecast: the last rounds, continued") : ""}/>
   </div>`;
 }
@@ -165,7 +167,7 @@ function Client({ name, client, now }) {
     ${cell("Sent", si(client.uplink_bytes, "B"), "number")}
     ${cell("Received", si(client.downlink_bytes, "B"), "number")}
     ${cell("Last seen", heard, "number")}
-    ${cell("Refusals", html`<span class=${client.refusals ? "refused" : ""}>${client.refusals}</span>${client.reason && html`<span class="reason">${client.reason}</span>`}`, "refusals")}
+    ${cell(client.refusals || client.reason ? "Refusals" : null, html`<span class=${client.refusals ? "refused" : ""}>${client.refusals}</span>${client.reason && html`<span class="reason">${client.reason}</span>`}`, "refusals")}
   </tr>`;
 }
 
@@ -181,7 +183,7 @@ function Clients({ state, first, setFirst }) {
   return html`<section class="card clients">
     <header><h2 id="clients">Clients</h2><ul class="counts">${Object.entries(counts).map(([name, value]) => html`<li key=${name}><span class=${`dot ${name.replace(" ", "-")}`}></span>${value} ${name}</li>`)}</ul></header>
     ${names.length === 0 ? html`<p class="nobody">Nobody has joined yet. On each client:<br/><code>fedaq client --server HOST:PORT --task ${state.run.task}</code></p>` : html`<div class="scroll" tabindex="0" role="region" aria-labelledby="clients"><table>
-      <thead><tr>${["Name", "State", "Radio", "Uplink bits/value", "Sent", "Received", "Last seen", "Refusals"].map((name) => html`<th scope="col" key=${name} class=${["Name", "State", "Radio", "Refusals"].includes(name) ? "" : "number"}>${name}</th>`)}</tr></thead>
+      <thead><tr>${["Name", "State", "Radio", "Uplink bits/value", "Sent", "Received", "Last seen", "Refusals"].map((name) => html`<th scope="col" key=${name} class=${{ Name: "", State: "", Radio: "", Refusals: "refusals" }[name] ?? "number"}>${name}</th>`)}</tr></thead>
       <tbody>${names.map((name) => html`<${Client} key=${name} name=${name} client=${state.clients[name]} now=${now - state.skew}/>`)}</tbody>
     </table></div>`}
     ${total > PAGE && html`<nav class="pages" aria-label="Clients">
@@ -195,8 +197,7 @@ export function Live({ state, first, setFirst }) {
   if (!state.run) return html`<main class="empty"><h1>One moment</h1><p>The server is asked for its run.</p></main>`;
   return html`<main>
     <${Hero} state=${state}/>
-    <${Tiles} state=${state}/>
-    <${Curves} state=${state}/>
+    ${state.points.length > 0 && html`<${Tiles} state=${state}/><${Curves} state=${state}/>`}
     <${Clients} state=${state} first=${first} setFirst=${setFirst}/>
     <${Settings} title="Settings of this run" settings=${state.run.settings}/>
   </main>`;

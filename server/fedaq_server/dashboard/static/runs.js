@@ -1,6 +1,6 @@
 // Past runs: a list, and those that are chosen laid over one another.
 
-import { date, missing, percent, si } from "./format.js";
+import { date, missing, percent, percentTick, si, siTick } from "./format.js";
 import { AT, Chart, Settings, column, html, useEffect, useMemo, useState } from "./ui.js";
 
 const MOST = 8;
@@ -60,12 +60,12 @@ function Curves({ runs, places }) {
   const lasts = runs.map((run) => run.points.at(-1)?.[AT.accuracy]);
   const ends = runs.map((run) => run.energy_j).filter((value) => value > 0);
   const log = Math.max(...ends) / Math.min(...ends) > 5;
-  const common = { version, height: 300, format: percent, yWidth: 66, yRange: spread };
+  const common = { version, height: 300, format: percent, tick: percentTick, yRange: spread };
   const series = (table) => runs.map((run, place) => ({ ...curve(run), values: table[place + 1] ?? [], last: lasts[place] }));
-  const range = (table) => () => [table[0][0] ?? 0, Math.max(table[0].at(-1) ?? 1, (table[0][0] ?? 0) * 1.0001)];
+  const range = ([xs], pad) => () => [(xs[0] ?? 0) / pad, Math.max((xs.at(-1) ?? 1) * pad, (xs[0] ?? 0) * 1.001)];
   return html`<div class="charts wide">
-    <${Chart} ...${common} title="Accuracy over rounds" xs=${byRound[0]} whole=${true} formatX=${String} xName="round" range=${range(byRound)} series=${series(byRound)}/>
-    <${Chart} ...${common} title="Accuracy over joules" note=${log ? "logarithmic" : ""} xs=${byEnergy[0]} log=${log} formatX=${(value) => si(value, "J")} xName="at" range=${range(byEnergy)} series=${series(byEnergy)}/>
+    <${Chart} ...${common} title="Accuracy over rounds" xs=${byRound[0]} whole=${true} formatX=${String} tickX=${String} xName="round" range=${range(byRound, 1)} series=${series(byRound)}/>
+    <${Chart} ...${common} title="Accuracy over joules" note=${log ? "logarithmic" : ""} xs=${byEnergy[0]} log=${log} formatX=${(value) => si(value, "J")} tickX=${siTick("J")} xName="at" range=${range(byEnergy, log ? 1.15 : 1)} series=${series(byEnergy)}/>
   </div>`;
 }
 

@@ -45,7 +45,7 @@ function options(node, props, width, onIndex) {
   return {
     width,
     height: props.height ?? 220,
-    padding: [12, 12, 0, 0],
+    padding: [12, 16, 0, 0],
     legend: { show: false },
     cursor: {
       sync: props.sync ? { key: props.sync } : undefined,
@@ -53,19 +53,19 @@ function options(node, props, width, onIndex) {
       drag: { x: false, y: false },
     },
     scales: {
-      x: { time: false, distr: props.log ? 3 : 1, range: props.log ? undefined : props.range },
+      x: { time: false, distr: props.log ? 3 : 1, range: () => props.range() },
       y: { range: (plot, low, high) => props.yRange(low, high) },
     },
     axes: [
-      { ...axis, size: 34, values: (plot, ticks) => ticks.map((tick) => (tick === null ? "" : props.formatX(tick))), incrs: props.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000, 100000] : undefined },
-      { ...axis, size: props.yWidth ?? 56, values: (plot, ticks) => ticks.map((tick) => props.format(tick)) },
+      { ...axis, size: 24, gap: 6, values: (plot, ticks) => ticks.map((tick) => (tick === null ? "" : props.tickX(tick))), incrs: props.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000, 100000] : undefined },
+      { ...axis, size: 58, values: (plot, ticks) => ticks.map((tick) => props.tick(tick)) },
     ],
     series: [{}, ...props.series.map((each) => ({
       stroke: color(each.color),
       width: each.width ?? 2,
       dash: each.dash,
       fill: each.fill ? `${color(each.color)}1f` : undefined,
-      points: each.dash ? { show: false } : { ...points, fill: color("--card") },
+      points: each.dash || each.fill ? { show: false } : { ...points, fill: color("--card") },
       spanGaps: true,
     }))],
     hooks: { setCursor: [(plot) => onIndex(plot.cursor.idx ?? null)] },
