@@ -14,7 +14,7 @@ from typing import Any
 # Rows of clients that one viewer is kept up to date on.
 CLIENTS_SHOWN = 100
 # Rounds that a curve needs; of more, every second, third, ... is sent to who begins to watch.
-POINTS = 300
+POINTS = 250
 # Characters of a setting or a name that are shown.
 LONGEST = 100
 # Rounds that tell how a run without a budget goes on.
