@@ -30,6 +30,15 @@ class Bucket:
         return max(self._spent - (now_s - self._at_s) * self.per_s, 0.0)
 
 
+@dataclass(frozen=True)
+class TurnedAway:
+    """A stream that was refused: when, in seconds since 1970, whose, and why."""
+
+    at: int
+    peer: str
+    reason: str
+
+
 @dataclass
 class RefusedJoins:
     """Counts the streams of each address that were refused."""

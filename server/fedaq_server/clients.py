@@ -223,10 +223,21 @@ class Client:
 
 @dataclass(frozen=True)
 class Gone:
-    """A client that was connected: the last of it, and when that went, in seconds since 1970."""
+    """What is remembered of a client that was connected.
 
-    client: Client
+    Attributes
+    ----------
+    at : float
+        When its connection ended, in seconds since 1970.
+    left, radio, refusals, refusal
+        As the client had them.
+    """
+
     at: float
+    left: bool
+    radio: RadioCost | None
+    refusals: int
+    refusal: str
 
 
 class Roster:
@@ -278,9 +289,8 @@ class Roster:
         before = self._clients.get(client.name)
         if before is not None:
             before.hang_up()
-        gone = self.gone.pop(client.name, None)
-        known = before or (gone and gone.client)
-        if known:
+        known = self.gone.pop(client.name, before)
+        if known is not None:
             client.refusals, client.refusal = known.refusals, known.refusal
         self._clients[client.name] = client
         self._aside.discard(client.name)
@@ -312,7 +322,9 @@ class Roster:
             client.reader.cancel()
 
     def _remember(self, client: Client) -> None:
-        self.gone[client.name] = Gone(client, time.time())
+        self.gone[client.name] = Gone(
+            time.time(), client.left, client.radio, client.refusals, client.refusal
+        )
         if len(self.gone) > REMEMBERED:
             del self.gone[next(iter(self.gone))]
 

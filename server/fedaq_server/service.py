@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import names
-from fedaq_server.bucket import Bucket, RefusedJoins
+from fedaq_server.bucket import Bucket, RefusedJoins, TurnedAway
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 from fedaq_server.conduct import Conduct, blame, is_fault
 from fedaq_server.metrics import Metrics
@@ -37,6 +38,8 @@ MISSED_HEARTBEATS = 3
 # Messages besides those of rounds: for how long a client may save up, what heartbeats it may
 # send, and the bytes that count as a message.
 SAVED_S, HEARTBEATS, MESSAGE_BYTES = 50, 2, 4096
+# Refused streams that are remembered, the last ones.
+REMEMBERED = 5
 # Ends of a stream that are the client's fault.
 FAULTS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -67,6 +70,7 @@ class Admission:
     conduct: Conduct
     metrics: Metrics
     rounds_done: Callable[[], int] = lambda: 0
+    turned_away: deque[TurnedAway] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def admit(
         self, message: pb.ClientMessage | None, stream: Stream, identity: str | None = None
@@ -351,6 +355,9 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
             refused.count(address)
             code = refusal.code.name.lower()
             admission.metrics.join_refused.labels(code).inc()
+            admission.turned_away.append(
+                TurnedAway(round(time.time()), context.peer(), str(refusal))
+            )
             log.warning(
                 "refused %s: %s", context.peer(), refusal,
                 extra=event("stream refused", peer=context.peer(), reason=code,

@@ -6,7 +6,6 @@ Screenshots are left in build/screenshots.
 import json
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -15,25 +14,21 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from browser import chromium
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq_server.display import si
 from system.commands import Commands, Running, free_port
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
-CHROMIUM = shutil.which("chromium")
-QUIET_CHROMIUM = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PATIENCE_MS = 60_000
 # A name that is no markup.
 FOREIGN = "<b>five"
 NAMES = ("client-1", "client-2", "client-3", "client-4", FOREIGN)
 
-if CHROMIUM is None and not os.environ.get("FEDAQ_BROWSER_REQUIRED"):
+if chromium.PATH is None and not os.environ.get("REQUIRE_BROWSER"):
     pytest.skip("there is no chromium on this machine", allow_module_level=True)
 
 
@@ -72,16 +67,14 @@ class Federation:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET_CHROMIUM)
-        yield browser
-        browser.close()
+def page() -> Iterator[Page]:
+    with chromium.launched() as browser:
+        yield from page_of(browser)
 
 
-@pytest.fixture(scope="module")
-def page(chromium: Browser) -> Iterator[Page]:
-    opened = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+def page_of(browser: Browser) -> Iterator[Page]:
+    """Open a page; nothing may have gone wrong on it in the end."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
     opened.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
     errors: list[str] = []
@@ -178,7 +171,7 @@ def test_the_page_follows_a_run_and_sees_a_client_go_and_come_back(
 
 
 def test_it_looks_right_in_light_and_dark_and_on_a_phone(page: Page) -> None:
-    page.wait_for_function("document.querySelectorAll('.plot canvas').length === 4")
+    expect(page.locator(".plot canvas")).to_have_count(4)
     check_accessibility(page)
     for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
         page.set_viewport_size({"width": width, "height": 844})

@@ -88,6 +88,8 @@ def test_the_page_says_who_trains_who_was_refused_and_who_is_gone(tmp_path: Path
     assert last.clients["mallory"].refusals == 2
     assert last.clients["mallory"].reason.startswith("shut out of this run after 2 refusals")
     assert last.clients["honest"].state == "left"
+    assert [each.reason for each in last.turned_away] == [last.clients["mallory"].reason]
+    assert last.turned_away[0].peer.startswith("ipv4:127.0.0.1:")
     assert {
         (name, way): total
         for name, client in last.clients.items()

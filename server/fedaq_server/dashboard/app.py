@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -62,9 +62,10 @@ class Hub:
         self._changed = asyncio.Event()
 
     def publish(self, view: View) -> None:
-        """Show a view, from any thread; the page's own loop must run."""
+        """Show a view, from any thread."""
         assert self.loop is not None
-        self.loop.call_soon_threadsafe(self._show, view)
+        with suppress(RuntimeError):  # the page has died, and the rounds go on
+            self.loop.call_soon_threadsafe(self._show, view)
 
     def _show(self, view: View) -> None:
         if view != self._view:

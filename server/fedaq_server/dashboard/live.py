@@ -11,6 +11,8 @@ from itertools import islice
 from math import ceil, isfinite
 from typing import Any
 
+from fedaq_server.bucket import TurnedAway
+
 # Rows of clients that one viewer is kept up to date on.
 CLIENTS_SHOWN = 100
 # Rounds that a curve needs; of more, every second, third, ... is sent to who begins to watch.
@@ -118,6 +120,7 @@ class View:
     points: tuple[Point, ...] = ()
     forecast: Forecast | None = None
     clients: Mapping[str, ClientView] = field(default_factory=dict)
+    turned_away: tuple[TurnedAway, ...] = ()
 
 
 @dataclass
@@ -211,6 +214,8 @@ def changes(before: View | None, now: View, first: int = 0) -> dict[str, Any]:
         message["status"] = asdict(now.status)
     if now.forecast and (before is None or now.forecast != before.forecast):
         message["forecast"] = asdict(now.forecast)
+    if now.turned_away and (before is None or now.turned_away != before.turned_away):
+        message["turned_away"] = [asdict(each) for each in now.turned_away]
     clients = _client_changes(before, now, first)
     if clients:
         message["clients"] = clients

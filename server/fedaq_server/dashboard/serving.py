@@ -35,17 +35,10 @@ class PageAccess:
 
 @dataclass(frozen=True)
 class Page:
-    """The page while it is there."""
+    """Where the page is."""
 
     address: str
     port: int
-    _server: uvicorn.Server
-    _thread: threading.Thread
-
-    def end(self) -> None:
-        """Let what was published last reach the viewers, and end the thread."""
-        self._server.should_exit = True
-        self._thread.join()
 
 
 def access_of(host: str, token_file: Path | None) -> PageAccess:
@@ -126,11 +119,12 @@ def served(access: PageAccess, port: int, folder: Path, hub: Hub | None) -> Iter
         thread.start()
         while not ready.wait(POLL_S) and thread.is_alive():
             pass
-        page = Page(_address(access, port), port, server, thread)
         try:
-            yield page
+            yield Page(_address(access, port), port)
         finally:
-            page.end()
+            # What was published last still reaches the viewers.
+            server.should_exit = True
+            thread.join()
 
 
 def _address(access: PageAccess, port: int) -> str:

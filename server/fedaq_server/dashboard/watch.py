@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedaq.energy import RadioCost
 from fedaq.logs import event
-from fedaq_server.clients import Client
+from fedaq_server.clients import Client, Gone
 from fedaq_server.dashboard.app import Hub
 from fedaq_server.dashboard.live import ClientView, Point, Status, Sums, View, flat, forecast
 from fedaq_server.dashboard.serving import access_of, served
@@ -108,6 +108,7 @@ class Watch:
             points=self._points,
             forecast=forecast(self._points, last, planned_j),
             clients=self._clients(done + 1),
+            turned_away=tuple(run.admission.turned_away),
         )
 
     def _clients(self, round_number: int) -> dict[str, ClientView]:
@@ -119,10 +120,10 @@ class Watch:
             silence_s = monotonic - client.last_seen
             state = "set aside" if run.roster.is_aside(client) else _phase(client, round_number)
             seen_at = None if silence_s < silent_s else float(round(now - silence_s))
-            shown[client.name] = self._shown(client, state, seen_at, round_number)
+            shown[client.name] = self._shown(client.name, client, state, seen_at, round_number)
         for name, gone in run.roster.gone.items():
-            state = "left" if gone.client.left else "lost"
-            shown[name] = self._shown(gone.client, state, float(round(gone.at)), round_number)
+            state = "left" if gone.left else "lost"
+            shown[name] = self._shown(name, gone, state, float(round(gone.at)), round_number)
         for name, entry in run.conduct.shut_out.items():
             before = shown.get(name)
             seen_at = None if before is None else before.seen_at
@@ -133,9 +134,9 @@ class Watch:
         return {name: shown[name] for name in sorted(shown)}
 
     def _shown(
-        self, client: Client, state: str, seen_at: float | None, round_number: int
+        self, name: str, client: Client | Gone, state: str, seen_at: float | None, round_number: int
     ) -> ClientView:
-        settings, name = self._run.settings, client.name
+        settings = self._run.settings
         traffic = self._traffic.get(name, _Traffic())
         cost = client.radio or self._costs.get(name)
         if cost is None:
@@ -185,7 +186,6 @@ async def shown(run: "Run") -> AsyncIterator[str]:
         finally:
             looking.cancel()
             hub.publish(watch.view(ended=True))
-            await asyncio.to_thread(page.end)
 
 
 async def _look(watch: Watch, hub: Hub) -> None:

@@ -3,7 +3,7 @@
 import { ago, count, duration, fixed, missing, numberTick, percent, percentTick, si, siTick } from "./format.js";
 import { AT, Chart, Settings, column, html, useEffect, useState } from "./ui.js";
 
-const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}, counts: null, skew: 0 };
+const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}, counts: null, turned_away: [], skew: 0 };
 // A browser gives up where the server answers with an error; then this page tries again itself.
 const RETRY_MS = 3000;
 const PAGE = 100;
@@ -11,7 +11,7 @@ const PAGE = 100;
 function merged(state, message) {
   const next = message.run ? { ...EMPTY, run: message.run, skew: Date.now() / 1000 - message.at } : { ...state };
   if (message.points) next.points = [...next.points, ...message.points];
-  for (const name of ["status", "forecast", "counts"]) if (message[name]) next[name] = message[name];
+  for (const name of ["status", "forecast", "counts", "turned_away"]) if (message[name]) next[name] = message[name];
   if (message.clients) {
     next.clients = { ...next.clients };
     for (const [name, values] of Object.entries(message.clients)) {
@@ -172,11 +172,7 @@ function Client({ name, client, now }) {
 }
 
 function Clients({ state, first, setFirst }) {
-  const [now, setNow] = useState(Date.now() / 1000);
-  useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
-    return () => clearInterval(timer);
-  }, []);
+  const now = useNow(state.skew);
   const names = Object.keys(state.clients).sort(order);
   const counts = state.counts ?? names.reduce((sums, name) => ({ ...sums, [state.clients[name].state]: (sums[state.clients[name].state] ?? 0) + 1 }), {});
   const total = Object.values(counts).reduce((sum, value) => sum + value, 0);
@@ -184,12 +180,30 @@ function Clients({ state, first, setFirst }) {
     <header><h2 id="clients">Clients</h2><ul class="counts">${Object.entries(counts).map(([name, value]) => html`<li key=${name}><span class=${`dot ${name.replace(" ", "-")}`}></span>${value} ${name}</li>`)}</ul></header>
     ${names.length === 0 ? html`<p class="nobody">Nobody has joined yet. On each client:<br/><code>fedaq client --server HOST:PORT --task ${state.run.task}</code></p>` : html`<div class="scroll" tabindex="0" role="region" aria-labelledby="clients"><table>
       <thead><tr>${["Name", "State", "Radio", "Uplink bits/value", "Sent", "Received", "Last seen", "Refusals"].map((name) => html`<th scope="col" key=${name} class=${{ Name: "", State: "", Radio: "", Refusals: "refusals" }[name] ?? "number"}>${name}</th>`)}</tr></thead>
-      <tbody>${names.map((name) => html`<${Client} key=${name} name=${name} client=${state.clients[name]} now=${now - state.skew}/>`)}</tbody>
+      <tbody>${names.map((name) => html`<${Client} key=${name} name=${name} client=${state.clients[name]} now=${now}/>`)}</tbody>
     </table></div>`}
     ${total > PAGE && html`<nav class="pages" aria-label="Clients">
       <button disabled=${first === 0} onClick=${() => setFirst(Math.max(0, first - PAGE))}>Earlier names</button>
       <span>${first + 1} to ${Math.min(first + PAGE, total)} of ${total}</span>
       <button disabled=${first + PAGE >= total} onClick=${() => setFirst(first + PAGE)}>Later names</button></nav>`}
+  </section>`;
+}
+
+function useNow(skew) {
+  const [now, setNow] = useState(Date.now() / 1000);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return now - skew;
+}
+
+// Who is not among the clients, and why.
+function TurnedAway({ state }) {
+  const now = useNow(state.skew);
+  if (!state.turned_away.length) return null;
+  return html`<section class="card away"><h2>Turned away lately</h2>
+    <ul>${[...state.turned_away].reverse().map((each) => html`<li key=${each.at + each.peer}><b>${each.peer}</b> <span>${ago(Math.max(0, now - each.at))}</span><p>${each.reason}</p></li>`)}</ul>
   </section>`;
 }
 
@@ -199,6 +213,7 @@ export function Live({ state, first, setFirst }) {
     <${Hero} state=${state}/>
     ${state.points.length > 0 && html`<${Tiles} state=${state}/><${Curves} state=${state}/>`}
     <${Clients} state=${state} first=${first} setFirst=${setFirst}/>
+    <${TurnedAway} state=${state}/>
     <${Settings} title="Settings of this run" settings=${state.run.settings}/>
   </main>`;
 }
