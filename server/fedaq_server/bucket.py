@@ -32,11 +32,12 @@ class Bucket:
 
 @dataclass(frozen=True)
 class TurnedAway:
-    """A stream that was refused: when, in seconds since 1970, whose, and why."""
+    """Streams of one peer that were refused for one reason: when last, in seconds since 1970."""
 
-    at: int
     peer: str
     reason: str
+    at: int
+    times: int
 
 
 @dataclass

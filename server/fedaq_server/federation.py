@@ -259,7 +259,7 @@ async def serve(
 
 @asynccontextmanager
 async def page_shown(run: Run) -> AsyncIterator[str | None]:
-    """Let people watch the run within the block if the settings say so; yield the address.
+    """Let people watch the run within the block if the settings say so; yield where.
 
     Raises
     ------

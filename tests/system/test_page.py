@@ -89,6 +89,7 @@ def test_the_page_says_who_trains_who_was_refused_and_who_is_gone(tmp_path: Path
     assert last.clients["mallory"].reason.startswith("shut out of this run after 2 refusals")
     assert last.clients["honest"].state == "left"
     assert [each.reason for each in last.turned_away] == [last.clients["mallory"].reason]
+    assert last.turned_away[0].times == 1
     assert last.turned_away[0].peer.startswith("ipv4:127.0.0.1:")
     assert {
         (name, way): total
@@ -96,6 +97,17 @@ def test_the_page_says_who_trains_who_was_refused_and_who_is_gone(tmp_path: Path
         for way, total in (("uplink", client.uplink_bytes), ("downlink", client.downlink_bytes))
         if total
     } == {key: total for key, total in rows.items() if key[0] != "mallory" and total}
+
+
+def test_the_same_refusal_of_the_same_peer_is_counted_and_few_are_remembered(
+    tmp_path: Path,
+) -> None:
+    admission = Run(settings_of(1), Ledger(tmp_path), lambda record: None).admission
+    for peer in "abacadaeafag":
+        admission.turn_away(peer, "a reason")
+    assert [(each.peer, each.times) for each in admission.turned_away.values()] == [
+        ("d", 1), ("e", 1), ("f", 1), ("a", 6), ("g", 1)
+    ]  # fmt: skip
 
 
 def test_a_client_is_set_aside_and_comes_back(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Watch:
             points=self._points,
             forecast=forecast(self._points, last, planned_j),
             clients=self._clients(done + 1),
-            turned_away=tuple(run.admission.turned_away),
+            turned_away=tuple(run.admission.turned_away.values()),
         )
 
     def _clients(self, round_number: int) -> dict[str, ClientView]:
@@ -163,7 +163,7 @@ def _phase(client: Client, round_number: int) -> str:
 
 @asynccontextmanager
 async def shown(run: "Run") -> AsyncIterator[str]:
-    """Show a run on its page within the block; yield the page's address.
+    """Show a run on its page within the block; yield where it is, in words.
 
     Raises
     ------
@@ -182,7 +182,8 @@ async def shown(run: "Run") -> AsyncIterator[str]:
         )  # fmt: skip
         looking = asyncio.create_task(_look(watch, hub))
         try:
-            yield page.address
+            asked = network.dashboard_token_file
+            yield page.address if asked is None else f"{page.address} (the token is in {asked})"
         finally:
             looking.cancel()
             hub.publish(watch.view(ended=True))

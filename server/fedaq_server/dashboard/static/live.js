@@ -203,7 +203,7 @@ function TurnedAway({ state }) {
   const now = useNow(state.skew);
   if (!state.turned_away.length) return null;
   return html`<section class="card away"><h2>Turned away lately</h2>
-    <ul>${[...state.turned_away].reverse().map((each) => html`<li key=${each.at + each.peer}><b>${each.peer}</b> <span>${ago(Math.max(0, now - each.at))}</span><p>${each.reason}</p></li>`)}</ul>
+    <ul>${[...state.turned_away].reverse().map((each) => html`<li key=${each.at + each.peer}><b>${each.peer}</b> <span>${each.times > 1 && `${each.times} times, last `}${ago(Math.max(0, now - each.at))}</span><p>${each.reason}</p></li>`)}</ul>
   </section>`;
 }
 
