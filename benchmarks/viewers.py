@@ -17,6 +17,7 @@ import platform
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -85,23 +86,23 @@ class Seen:
 
 
 async def view(port: int, seen: Seen) -> None:
-    """Watch until cancelled."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+    """Watch until cancelled, as a browser does: compressed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        size, first = 0, True
-        while line := await reader.readline():
-            size += len(line)
-            if not line.startswith(b"data: "):
-                continue
-            message = json.loads(line[6:])
-            if first:
-                seen.snapshots.append(size)
-                first = False
-            else:
-                seen.update_bytes += size
-                seen.rounds += len(message.get("points", ()))
-            size = 0
+        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n")
+        size = len(await reader.readuntil(b"\r\n\r\n"))
+        plain, text, first = zlib.decompressobj(31), b"", True
+        while length := await reader.readline():
+            chunk = await reader.readexactly(int(length, 16) + 2)
+            size += len(length) + len(chunk)
+            *lines, text = (text + plain.decompress(chunk[:-2])).split(b"\n")
+            for message in (json.loads(line[6:]) for line in lines if line.startswith(b"data: ")):
+                if first:
+                    seen.snapshots.append(size)
+                else:
+                    seen.update_bytes += size
+                    seen.rounds += len(message.get("points", ()))
+                size, first = 0, False
     finally:
         writer.close()
 

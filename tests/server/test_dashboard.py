@@ -1,5 +1,6 @@
 """The page over HTTP: who may see it, what it sends, and what it says of past runs."""
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,13 +22,15 @@ from fedaq.errors import UserError
 from fedaq.settings import Settings
 from fedaq_server.dashboard import app, serving
 from fedaq_server.dashboard.app import Assets, Hub
-from fedaq_server.dashboard.live import ClientView, Status, View, changes, flat
+from fedaq_server.dashboard.live import ClientView, Forecast, Status, View, changes, flat
 from fedaq_server.dashboard.runs import PastRuns
 from fedaq_server.dashboard.serving import Page, PageAccess, access_of, served
 
 TOKEN = "0123456789abcdef"
 PATHS = ("/", "/events", "/api/runs", "/api/runs/first", "/nowhere")
-LOAD_BYTES = 100_000
+LOAD_BYTES, UPDATE_BYTES, ROUNDS = 100_000, 1000, 20
+# Of a chunk in HTTP.
+FRAME_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -333,6 +337,45 @@ def test_there_is_a_limit_to_viewers(tmp_path: Path, monkeypatch: pytest.MonkeyP
             each.close()
         until(lambda: hub.viewers == 0)
         assert ask(page, "/events").status == 200
+
+
+def test_a_round_takes_less_than_a_kilobyte_also_if_every_change_is_told_alone() -> None:
+    names = [f"client-{number}" for number in range(1, 6)]
+    random = Random(1)
+
+    def rounds() -> Iterator[View]:
+        now = View(0.0, {"task": "digits"}, Status("training", 1))
+        clients = dict.fromkeys(names, ClientView("waiting", "lte-m", 1e-7))
+        for number in range(1, ROUNDS + 1):
+            for state in ("receiving", "training", "sending", "done"):
+                for name in random.sample(names, len(names)):
+                    clients = {**clients, name: replace(clients[name], state=state)}
+                    yield (now := replace(now, clients=clients))
+            clients = {
+                name: replace(
+                    client, uplink_bits=random.random(), downlink_bits=random.random(),
+                    uplink_bytes=random.randrange(10**9), downlink_bytes=random.randrange(10**9),
+                )
+                for name, client in clients.items()
+            }  # fmt: skip
+            point = (number, *(float(f"{random.random():.5g}") for _ in range(11)))
+            ahead = Forecast(float(f"{random.random():.5g}"), "scheme")
+            status = Status("training", number + 1)
+            now = replace(now, points=(*now.points, point), status=status, forecast=ahead)
+            yield (now := replace(now, clients=clients))
+
+    async def said() -> int:
+        hub, total = Hub(), 0
+        messages = app.squeezed(hub.events(0))
+        await anext(messages)  # how soon to try again
+        for view in rounds():
+            hub._show(view)
+            total += len(await anext(messages)) + FRAME_BYTES
+        await messages.aclose()
+        assert hub.viewers == 0
+        return total
+
+    assert asyncio.run(said()) < ROUNDS * UPDATE_BYTES
 
 
 def test_the_end_of_a_run_reaches_who_watches(tmp_path: Path) -> None:

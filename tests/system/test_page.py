@@ -281,7 +281,7 @@ def test_a_page_for_others_without_a_token_is_refused_in_one_line(commands: Comm
         "server", "--port", 0, "--dashboard-port", 0, "--set", "network.dashboard_host=0.0.0.0"
     )
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("fedaq: network.dashboard_host 0.0.0.0 lets other machines see")
+    assert ended.err.startswith("fedaq: the page at 0.0.0.0 could be seen from other machines")
     assert len(ended.err.splitlines()) == 1
 
 

@@ -5,8 +5,9 @@ import gzip
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -29,6 +30,8 @@ MOST_VIEWERS = 200
 QUIET_S = 15.0
 # When a browser that lost the connection tries again.
 RETRY_S = 2.0
+# zlib's: what is written as gzip, and a compressor of 32 kB, for every viewer has one.
+GZIP, WINDOW_BITS, MEMORY_LEVEL = 16, 12, 5
 MOST_LOGIN_BYTES = 1024
 COOKIE_AGE_S = 30 * 24 * 3600
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -68,12 +71,12 @@ class Hub:
             self.loop.call_soon_threadsafe(self._show, view)
 
     def _show(self, view: View) -> None:
-        if view != self._view:
+        if self.viewers and view != self._view:
             self._view = view
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
-    async def events(self, first: int) -> AsyncIterator[bytes]:
+    async def events(self, first: int) -> AsyncGenerator[bytes, None]:
         """Yield what one viewer is sent, who sees clients from the place `first` on."""
         self.viewers += 1
         shown: View | None = None
@@ -213,7 +216,11 @@ class Site:
             return Response(media_type="text/event-stream")
         asked = request.query_params.get("clients", "0")
         first = int(asked) if asked.isdecimal() and len(asked) < 8 else 0
-        return StreamingResponse(self._hub.events(first), media_type="text/event-stream")
+        messages = self._hub.events(first)
+        if not _takes_gzip(request):
+            return StreamingResponse(messages, media_type="text/event-stream")
+        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return StreamingResponse(squeezed(messages), 200, headers, "text/event-stream")
 
     # Not coroutines: Starlette carries them out on threads, for they read files.
     def past_runs(self, request: Request) -> Response:
@@ -335,6 +342,15 @@ def _file(
 
 def _compressed(request: Request, content: bytes, kind: str) -> Response:
     return _file(request, Asset(content, gzip.compress(content, 6, mtime=0), kind))
+
+
+async def squeezed(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Compress a stream; each part can be read as soon as it is there."""
+    squeezer = zlib.compressobj(6, zlib.DEFLATED, GZIP + WINDOW_BITS, MEMORY_LEVEL)
+    async with aclosing(parts):
+        async for part in parts:
+            yield squeezer.compress(part) + squeezer.flush(zlib.Z_SYNC_FLUSH)
+    yield squeezer.flush()
 
 
 def _takes_gzip(request: Request) -> bool:

@@ -53,8 +53,9 @@ def access_of(host: str, token_file: Path | None) -> PageAccess:
         return PageAccess(host, _token(token_file))
     if not is_loopback(host):
         raise UserError(
-            f"network.dashboard_host {host} lets other machines see the page: give it a token "
-            f"with --set network.dashboard_token_file=page.token; {HOW_TO_MAKE_ONE} makes one"
+            f"the page at {host} could be seen from other machines: give it a token, in the file "
+            "that network.dashboard_token_file (for fedaq dashboard: --token-file) names; "
+            f"{HOW_TO_MAKE_ONE} makes one"
         )
     return PageAccess(host, None)
 
@@ -141,8 +142,8 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.create_server(address[:2], family=family)
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"the page cannot be at {host}:{port}: {error}; choose another place with "
-            "--dashboard-port or --set network.dashboard_host=..."
+            f"the page cannot be at {host}:{port}: {error}; choose another port, or another "
+            "address (network.dashboard_host)"
         ) from None
     with listener:
         yield listener

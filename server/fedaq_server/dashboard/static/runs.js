@@ -18,7 +18,7 @@ async function json(path) {
 function useList() {
   const [list, setList] = useState(null);
   useEffect(() => {
-    const load = () => json("/api/runs").then(setList, () => setList((known) => known ?? []));
+    const load = () => json("/api/runs").then(setList, () => setList((known) => known ?? "gone"));
     load();
     const timer = setInterval(load, REFRESH_MS);
     return () => clearInterval(timer);
@@ -103,8 +103,8 @@ export function Runs({ chosen, choose }) {
   const list = useList();
   const [wanted, setWanted] = useState("");
   // A run keeps its colour while others come and go.
-  const [places, setPlaces] = useState(() => new Map());
-  const known = (list ?? []).filter((run) => chosen.includes(run.id));
+  const [places] = useState(() => new Map());
+  const known = (Array.isArray(list) ? list : []).filter((run) => chosen.includes(run.id));
   const runs = useWhole(known);
   for (const id of [...places.keys()]) if (!chosen.includes(id)) places.delete(id);
   for (const id of chosen) {
@@ -114,6 +114,9 @@ export function Runs({ chosen, choose }) {
   }
   const toggle = (id) => choose(chosen.includes(id) ? chosen.filter((other) => other !== id) : [...chosen, id]);
   if (list === null) return html`<main class="empty"><h1>Runs</h1><p>One moment.</p></main>`;
+  if (list === "gone") {
+    return html`<main class="empty"><h1>The server is not there</h1><p>Once its run is over it ends. Past runs are shown by<br/><code>fedaq dashboard runs</code></p></main>`;
+  }
   if (list.length === 0) {
     return html`<main class="empty"><h1>No run yet</h1><p>A run appears here with its first round.<br/><code>fedaq run --out runs/first</code> makes one.</p></main>`;
   }
