@@ -21,7 +21,8 @@ import pytest
 from fedaq.errors import UserError
 from fedaq.settings import Settings
 from fedaq_server.dashboard import app, serving
-from fedaq_server.dashboard.app import Assets, Hub
+from fedaq_server.dashboard.assets import Assets
+from fedaq_server.dashboard.hub import Hub, squeezed
 from fedaq_server.dashboard.live import ClientView, Forecast, Status, View, changes, flat
 from fedaq_server.dashboard.runs import PastRuns
 from fedaq_server.dashboard.serving import Page, PageAccess, access_of, served
@@ -366,7 +367,7 @@ def test_a_round_takes_less_than_a_kilobyte_also_if_every_change_is_told_alone()
 
     async def said() -> int:
         hub, total = Hub(), 0
-        messages = app.squeezed(hub.events(0))
+        messages = squeezed(hub.events(0))
         await anext(messages)  # how soon to try again
         for view in rounds():
             hub._show(view)

@@ -257,3 +257,8 @@ def _short(value: float | None) -> float | None:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.5g}")
+
+
+def compact(value: Any) -> bytes:
+    """Return JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -13,7 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedaq.credentials import is_loopback
 from fedaq.errors import UserError
-from fedaq_server.dashboard.app import MOST_VIEWERS, Guard, Hub, Site
+from fedaq_server.dashboard.app import MOST_VIEWERS, Site
+from fedaq_server.dashboard.guard import Guard
+from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.runs import PastRuns
 
 # Connections of all browsers together: what is left of the process's files is for clients.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fedaq.energy import RadioCost
 from fedaq.logs import event
 from fedaq_server.clients import Client, Gone
-from fedaq_server.dashboard.app import Hub
+from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.live import ClientView, Point, Status, Sums, View, flat, forecast
 from fedaq_server.dashboard.serving import access_of, served
 from fedaq_server.ledger import Committed
