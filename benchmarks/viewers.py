@@ -36,8 +36,9 @@ from fedaq_server.record import RoundRecord
 
 CLIENTS = 5
 VIEWERS = 50
-# Rounds that take milliseconds, a tenth of a second, and so long that every state is seen.
-TASKS = {"idle_task:m1": 20, "digits": 20, "idle_task:m1_second": 4}
+# Rounds without training, with as little as there can be, and so long that every state is seen.
+# How many make a block: the page is told of what is new twice a second.
+TASKS = {"idle_task:m1": 60, "digits": 30, "idle_task:m1_second": 4}
 BLOCKS = 12
 # At the ends of a block viewers are still coming or going.
 EDGE = 1
