@@ -36,6 +36,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/round.py --sizes 10 --clients 10 --bits 32
 	$(BIN)/python benchmarks/profile_round.py
 	$(BIN)/python benchmarks/heartbeats.py
+	$(BIN)/python benchmarks/viewers.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from fedaq.tasks import Evaluation, Examples, Task, Training
 LAYERS = 8
 SHRINK = 0.99
 WAIT_S = 15.0
+SECOND_S = 1.0
 
 
 Trainer = Callable[[nn.Module, Examples, Training, int], float]
@@ -45,6 +46,11 @@ def _train_later(model: nn.Module, data: Examples, training: Training, seed: int
     return _train(model, data, training, seed)
 
 
+def _train_a_second(model: nn.Module, data: Examples, training: Training, seed: int) -> float:
+    time.sleep(SECOND_S)
+    return _train(model, data, training, seed)
+
+
 def _evaluate(model: nn.Module, data: Examples) -> Evaluation:
     return Evaluation(accuracy=0.0, loss=1.0)
 
@@ -61,6 +67,8 @@ def _task(parameters: int, train: Trainer = _train) -> Task:
 
 
 m1 = _task(1_000_000)
+# Its rounds are long enough for whoever watches to see every state of a client.
+m1_second = _task(1_000_000, _train_a_second)
 m5 = _task(5_000_000)
 m10 = _task(10_000_000)
 m50 = _task(50_000_000)

@@ -16,7 +16,7 @@ log = logging.getLogger("fedaq")
 
 COMMANDS = (
     "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
-    "certs", "tokens",
+    "certs", "tokens", "dashboard",
 )  # fmt: skip
 
 EXTRAS = {
@@ -27,6 +27,8 @@ EXTRAS = {
     "prometheus_client": "server",
     "safetensors": "server",
     "sklearn": "client",
+    "starlette": "server",
+    "uvicorn": "server",
 }
 
 

@@ -36,6 +36,9 @@ Aggregation = Annotated[
         autocompletion=completion.aggregation,
     ),
 ]
+DashboardPort = Annotated[
+    int | None, typer.Option(help="Port of a page to watch in a browser; 0: any free one [none]")
+]
 Config = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
 Set = Annotated[
     list[str] | None,

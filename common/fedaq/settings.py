@@ -47,6 +47,7 @@ NOT_OF_A_RUN = frozenset({"network", "client"})
 # Settings in the section `network` that do not change what a run computes.
 HOW_REACHED = {
     "host", "port", "tls", "tokens", "token_file", "insecure", "metrics_host", "metrics_port",
+    "dashboard_host", "dashboard_port", "dashboard_token_file",
 }  # fmt: skip
 
 
@@ -290,6 +291,13 @@ class NetworkSettings(_Section):
     metrics_host: str = Field("127.0.0.1", description="address of /metrics")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
+    )
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int | None = Field(
+        None, ge=0, le=65535, description="of the page to watch; 0: any free port [off]"
+    )
+    dashboard_token_file: Path | None = Field(
+        None, description="file with the secret that the page asks for"
     )
     chunk_bytes: int = Field(
         256 * 1024,

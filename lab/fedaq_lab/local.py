@@ -20,7 +20,8 @@ from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import ServerStoppedError, Session
 from fedaq_client.training import Learner, local_data
-from fedaq_server.federation import Run
+from fedaq_server.display import Display
+from fedaq_server.federation import Run, page_shown
 from fedaq_server.folder import new_run
 from fedaq_server.main import show_run
 from fedaq_server.service import serve_client
@@ -72,7 +73,14 @@ def run_local(
     """
     logs.begin()
     settings = load_settings(config=config, flags=flags, assignments=assignments)
-    show_run(new_run(out, settings), lambda run, display: federate(run))
+    show_run(new_run(out, settings), _watched)
+
+
+async def _watched(run: Run, display: Display) -> None:
+    async with page_shown(run) as page:
+        if page is not None:
+            display.on_page(page)
+        await federate(run)
 
 
 async def federate(run: Run) -> None:

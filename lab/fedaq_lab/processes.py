@@ -151,7 +151,8 @@ def _fedaq(
     line = [sys.executable, "-P", "-m", "fedaq", command]
     for name, value in {**flags, "config": config}.items():
         if value is not None:
-            line += [f"--{name}", str(value)]
+            flag = name.removeprefix("network.").replace("_", "-")
+            line += [f"--{flag}", str(value)]
     for assignment in assignments:
         line += ["--set", assignment]
     return line

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Aggregation, Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+from fedaq.options import (
+    Aggregation,
+    Clients,
+    Config,
+    DashboardPort,
+    Data,
+    Out,
+    Rounds,
+    Scheme,
+    Seed,
+    Set,
+    Task,
+)
 
 
 class Engine(StrEnum):
@@ -28,6 +40,7 @@ def run(
     engine: Annotated[
         Engine, typer.Option(help="processes over gRPC, or everything in one process (local)")
     ] = Engine.PROCESSES,
+    dashboard_port: DashboardPort = None,
     config: Config = None,
     assignments: Set = None,
 ) -> None:
@@ -43,6 +56,7 @@ def run(
         "scheme": scheme,
         "aggregation": aggregation,
         "seed": seed,
+        "network.dashboard_port": dashboard_port,
     }
     if engine is Engine.LOCAL:
         from fedaq_lab.local import run_local

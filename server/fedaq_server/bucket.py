@@ -30,6 +30,16 @@ class Bucket:
         return max(self._spent - (now_s - self._at_s) * self.per_s, 0.0)
 
 
+@dataclass(frozen=True)
+class TurnedAway:
+    """Streams of one peer that were refused for one reason: when last, in seconds since 1970."""
+
+    peer: str
+    reason: str
+    at: int
+    times: int
+
+
 @dataclass
 class RefusedJoins:
     """Counts the streams of each address that were refused."""

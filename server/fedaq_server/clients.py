@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from fedaq.energy import RadioCost
@@ -15,6 +16,19 @@ from fedaq.v1 import federation_pb2 as pb
 # Chunks of one client that wait for the one that is folded in; more stay with the sender.
 INBOX = 1
 OF_A_ROUND = ("range_report", "update", "chunk")
+# Clients that are gone of which is remembered when and how; of more, those that went first
+# are forgotten.
+REMEMBERED = 1000
+
+
+class Phase(StrEnum):
+    """What a client does in the round that was last opened to it."""
+
+    WAITING = "waiting"
+    RECEIVING = "receiving"
+    TRAINING = "training"
+    SENDING = "sending"
+    DONE = "done"
 
 
 class Stream(Protocol):
@@ -64,6 +78,12 @@ class Client:
         Whether it said that it leaves, or was sent away: then no round waits for its return.
     on_refusal : callable
         Told of every refusal that is sent.
+    phase : Phase
+        In its round.
+    refusals : int
+        Those that were sent in this run.
+    refusal : str
+        What the last of them said.
     """
 
     name: str
@@ -78,6 +98,9 @@ class Client:
     round: int = 0
     reader: "asyncio.Task[None] | None" = None
     parting: str = ""
+    phase: Phase = Phase.WAITING
+    refusals: int = 0
+    refusal: str = ""
     _granted: int = 0
     _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
     _refused: int = -1
@@ -98,6 +121,7 @@ class Client:
         if self._refused == round_number:
             return
         self._refused = round_number
+        self.refusals, self.refusal = self.refusals + 1, str(error)
         self.on_refusal(error)
         refusal = pb.Refusal(round=round_number, reason=error.reason, message=str(error))
         await self.send(pb.ServerMessage(refusal=refusal))
@@ -197,6 +221,25 @@ class Client:
             self._inbox.put_nowait(None)
 
 
+@dataclass(frozen=True)
+class Gone:
+    """What is remembered of a client that was connected.
+
+    Attributes
+    ----------
+    at : float
+        When its connection ended, in seconds since 1970.
+    left, radio, refusals, refusal
+        As the client had them.
+    """
+
+    at: float
+    left: bool
+    radio: RadioCost | None
+    refusals: int
+    refusal: str
+
+
 class Roster:
     """Who is connected, and who of them is waited for.
 
@@ -207,16 +250,21 @@ class Roster:
     ----------
     ranges : dict of str to tuple of Spread
         Of the last update of each client, connected or not.
+    gone : dict of str to Gone
+        Clients that were connected and have not come back.
+    wanted : int
+        Ready clients that are waited for; 0 while nobody waits.
     """
 
     def __init__(self) -> None:
+        self.gone: dict[str, Gone] = {}
+        self.wanted = 0
         self.ranges: dict[str, tuple[Spread, ...]] = {}
         self._clients: dict[str, Client] = {}
         self._aside: set[str] = set()
         self._lost: dict[str, float] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[int, int], None] = lambda count, wanted: None
-        self._wanted = 0
 
     def get(self, name: str) -> Client | None:
         """Return a connected client."""
@@ -241,13 +289,16 @@ class Roster:
         before = self._clients.get(client.name)
         if before is not None:
             before.hang_up()
+        known = self.gone.pop(client.name, before)
+        if known is not None:
+            client.refusals, client.refusal = known.refusals, known.refusal
         self._clients[client.name] = client
         self._aside.discard(client.name)
         self._lost.pop(client.name, None)
 
     async def announce(self) -> None:
         """Wake who waits for a change of the roster."""
-        self.on_change(len(self.ready()), self._wanted)
+        self.on_change(len(self.ready()), self.wanted)
         async with self._changed:
             self._changed.notify_all()
 
@@ -258,6 +309,7 @@ class Roster:
             return  # it has come back on another stream, or was expelled
         del self._clients[client.name]
         self._aside.discard(client.name)
+        self._remember(client)
         if not client.left:
             self._lost[client.name] = time.monotonic()
         await self.announce()
@@ -268,6 +320,17 @@ class Roster:
         await self.remove(client)
         if client.reader is not None and client.reader is not asyncio.current_task():
             client.reader.cancel()
+
+    def _remember(self, client: Client) -> None:
+        self.gone[client.name] = Gone(
+            time.time(), client.left, client.radio, client.refusals, client.refusal
+        )
+        if len(self.gone) > REMEMBERED:
+            del self.gone[next(iter(self.gone))]
+
+    def is_aside(self, client: Client) -> bool:
+        """Tell whether rounds begin without this client."""
+        return client.name in self._aside
 
     def set_aside(self, client: Client) -> None:
         """Begin rounds without this client until it is heard of."""
@@ -318,15 +381,15 @@ class Roster:
             client = self._clients.get(gone.name)
             return None if client is gone else client
 
-        await self._wait(lambda: back() is not None, self._wanted, timeout_s)
+        await self._wait(lambda: back() is not None, self.wanted, timeout_s)
         return back()
 
     async def _wait(self, condition: Callable[[], bool], wanted: int, timeout_s: float) -> bool:
-        self._wanted = wanted
+        self.wanted = wanted
         if not condition():
             self.on_change(len(self.ready()), wanted)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(condition)
-        self._wanted = 0
+        self.wanted = 0
         return condition()

@@ -9,6 +9,7 @@ from fedaq.options import (
     Aggregation,
     Clients,
     Config,
+    DashboardPort,
     Data,
     JsonLogs,
     Out,
@@ -65,6 +66,7 @@ def server(
     metrics_port: Annotated[
         int | None, typer.Option(help="Port of /metrics for Prometheus [none]")
     ] = None,
+    dashboard_port: DashboardPort = None,
     config: Config = None,
     json_logs: JsonLogs = False,
     quiet: Quiet = False,
@@ -102,6 +104,7 @@ def server(
                 "network.host": host,
                 "network.port": port,
                 "network.metrics_port": metrics_port,
+                "network.dashboard_port": dashboard_port,
                 "network.tls": tls,
                 "network.tokens": tokens,
                 "network.insecure": insecure,

@@ -65,6 +65,10 @@ class Display:
         if self._done:
             console.print(f"going on after round {self._done}")
 
+    def on_page(self, address: str) -> None:
+        """Say where the page to watch is."""
+        console.print(f"watch it: {address}", markup=False)
+
     def on_clients(self, count: int, wanted: int) -> None:
         """Say how many clients are there, and are waited for, while no round can begin."""
         if count < wanted:

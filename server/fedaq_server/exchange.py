@@ -16,7 +16,7 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate, Contribution, check_magnitude
 from fedaq_server.broadcast import Broadcast
 from fedaq_server.capture import Capture
-from fedaq_server.clients import Client
+from fedaq_server.clients import Client, Phase
 from fedaq_server.conduct import TrainingFailedError
 from fedaq_server.history import CatchUp, History
 from fedaq_server.robust import Robust
@@ -122,15 +122,21 @@ async def exchange(client: Client, work: RoundWork) -> Report:
     client.open_round(work.state.round)
     largest = RAW_BITS // 8 * work.state.spec.parameters
     client.grant(_most_chunks(largest, work.chunk_bytes))
+    phase = Phase.WAITING
     try:
+        client.phase = Phase.RECEIVING
         await _send_model(client, work)
+        client.phase = Phase.TRAINING
         ranges, loss = await _receive_report(client, work)
+        client.phase = Phase.SENDING
         granted, limit_bytes = await _grant(client, work, ranges)
         update = await _receive_update(client, work, granted, limit_bytes)
+        phase = Phase.DONE
     except ProtocolError as error:
         await client.refuse(work.state.round, error)
         raise
     finally:
+        client.phase = phase
         client.close_round()
     weight, payload_bytes = work.weights[client.name], work.charged[client.name]
     return Report(client, weight, ranges, loss, update, payload_bytes)

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -22,11 +22,11 @@ from fedaq_server.access import access_of
 from fedaq_server.clients import Roster
 from fedaq_server.health import Health
 from fedaq_server.history import History
-from fedaq_server.ledger import Ledger
+from fedaq_server.ledger import Committed, Ledger
 from fedaq_server.metrics import Metrics, exposed
 from fedaq_server.record import RoundRecord, replacing, write_run
 from fedaq_server.rounds import Federation, run_rounds
-from fedaq_server.schemes import load_scheme
+from fedaq_server.schemes import Plan, load_scheme
 from fedaq_server.weights import write_weights
 from fedaq_server.wire import WireCounter, socket_counter
 
@@ -48,6 +48,11 @@ class Run:
         ``run.json`` and ``model.safetensors``, too.
     on_round : callable
         Told of every committed round.
+
+    Attributes
+    ----------
+    on_commit : callable
+        Told of it, too, with the plan that the round began with.
 
     Raises
     ------
@@ -81,6 +86,7 @@ class Run:
         test_data = self.task.test_data(settings.data)
         self.records = ledger.records()
         self._on_round = on_round
+        self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.roster = Roster()
         self.conduct = ledger.conduct(settings.limits)
         self.roster.ranges = {
@@ -161,7 +167,8 @@ class Run:
         self._write(finished=True)
         self.ledger.finish()
 
-    def _record(self, record: RoundRecord) -> None:
+    def _record(self, committed: Committed, plan: Plan) -> None:
+        record = committed.record
         self.records.append(record)
         self._write(finished=False)
         self.metrics.round_over(record)
@@ -169,14 +176,15 @@ class Run:
             "round %d: accuracy %.4f, %.4g J", record.round, record.test_accuracy, record.energy_j,
             extra=event("round committed", **asdict(record)),
         )  # fmt: skip
+        self.on_commit(committed, plan)
         self._on_round(record)
 
     def _write(self, *, finished: bool) -> None:
-        write_run(self.folder, self._facts(finished), self.records)
+        write_run(self.folder, {"finished": finished, **self.facts()}, self.records)
 
-    def _facts(self, finished: bool) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of the run besides its rounds."""
         return {
-            "finished": finished,
             "fedaq": __version__,
             "task": self.settings.task,
             "scheme": self.settings.scheme,
@@ -204,8 +212,20 @@ def training_of(task: Task, settings: Settings) -> Training:
     return Training(**{**vars(task.training), **changes})
 
 
-async def serve(run: Run, on_listening: Callable[[int], None]) -> None:
+async def serve(
+    run: Run,
+    on_listening: Callable[[int], None],
+    on_page: Callable[[str], None] = lambda address: None,
+) -> None:
     """Run a federation for clients that connect over gRPC.
+
+    Parameters
+    ----------
+    run : Run
+    on_listening : callable
+        Told of the port.
+    on_page : callable
+        Told of the address of the page to watch, if there is one.
 
     Raises
     ------
@@ -219,19 +239,40 @@ async def serve(run: Run, on_listening: Callable[[int], None]) -> None:
     server = service.grpc_server(run.admission, access.identify)
     health = Health(server)
     port = await service.bind(server, network.host, network.port, access.credentials)
-    with _metrics_exposed(run):
-        await health.start()
-        await server.start()
-        log.info(
-            "listening on %s:%d", network.host, port,
-            extra=event("listening", host=network.host, port=port),
-        )  # fmt: skip
-        on_listening(port)
-        try:
-            await run.rounds(socket_counter(port))
-        finally:
-            await health.stop()
-            await server.stop(GOODBYE_S)
+    async with page_shown(run) as page:
+        with _metrics_exposed(run):
+            await health.start()
+            await server.start()
+            log.info(
+                "listening on %s:%d", network.host, port,
+                extra=event("listening", host=network.host, port=port),
+            )  # fmt: skip
+            on_listening(port)
+            if page is not None:
+                on_page(page)
+            try:
+                await run.rounds(socket_counter(port))
+            finally:
+                await health.stop()
+                await server.stop(GOODBYE_S)
+
+
+@asynccontextmanager
+async def page_shown(run: Run) -> AsyncIterator[str | None]:
+    """Let people watch the run within the block if the settings say so; yield where.
+
+    Raises
+    ------
+    UserError
+        If the page cannot be where it should, or may not without a token.
+    """
+    if run.settings.network.dashboard_port is None:
+        yield None
+        return
+    from fedaq_server.dashboard.watch import shown  # a server without the page does without it
+
+    async with shown(run) as address:
+        yield address
 
 
 @contextmanager

@@ -173,6 +173,13 @@ class Ledger:
         rows = self._database.execute("SELECT name, present, ranges FROM clients ORDER BY name")
         return {name: ClientMemory(bool(present), _ranges(text)) for name, present, text in rows}
 
+    def traffic(self) -> dict[tuple[str, str], int]:
+        """Return the payload bytes of every client so far, by its name and the direction."""
+        rows = self._database.execute(
+            "SELECT client, direction, SUM(payload_bytes) FROM transfers GROUP BY client, direction"
+        )
+        return {(client, direction): total for client, direction, total in rows}
+
     def scheme(self, fresh: Scheme) -> Scheme:
         """Return a scheme in the state of the last committed round."""
         text = self._value("scheme")

@@ -48,7 +48,7 @@ def run_server(
                 config=config, flags=flags, assignments=assignments, begun=begun
             ),
         )
-    show_run(run, lambda run, display: serve(run, display.on_listening))
+    show_run(run, lambda run, display: serve(run, display.on_listening, display.on_page))
 
 
 def show_run(

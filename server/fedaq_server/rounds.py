@@ -67,7 +67,7 @@ class Federation:
     ledger : Ledger
         Every round is committed to it before the next begins.
     on_round : callable
-        Told of every committed round.
+        Told of every committed round, and of the plan with which it began.
     """
 
     settings: Settings
@@ -82,7 +82,7 @@ class Federation:
     conduct: Conduct
     evaluate: Callable[[], Evaluation]
     ledger: Ledger
-    on_round: Callable[[RoundRecord], None]
+    on_round: Callable[[Committed, Plan], None]
     metrics: Metrics
 
 
@@ -150,7 +150,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             federation.scheme.learn(_outcome(last, reports))
             committed = _committed(federation, last, tuple(_transfers(work, downlink, reports)))
             await asyncio.to_thread(federation.ledger.commit, committed)
-            federation.on_round(last)
+            federation.on_round(committed, plan)
 
 
 def _reached(settings: Settings, record: RoundRecord) -> bool:

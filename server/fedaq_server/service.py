@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import names
-from fedaq_server.bucket import Bucket, RefusedJoins
+from fedaq_server.bucket import Bucket, RefusedJoins, TurnedAway
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 from fedaq_server.conduct import Conduct, blame, is_fault
 from fedaq_server.metrics import Metrics
@@ -37,6 +37,8 @@ MISSED_HEARTBEATS = 3
 # Messages besides those of rounds: for how long a client may save up, what heartbeats it may
 # send, and the bytes that count as a message.
 SAVED_S, HEARTBEATS, MESSAGE_BYTES = 50, 2, 4096
+# Refusals of streams that are remembered, the last ones.
+REMEMBERED = 5
 # Ends of a stream that are the client's fault.
 FAULTS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -67,6 +69,7 @@ class Admission:
     conduct: Conduct
     metrics: Metrics
     rounds_done: Callable[[], int] = lambda: 0
+    turned_away: dict[tuple[str, str], TurnedAway] = field(default_factory=dict)
 
     def admit(
         self, message: pb.ClientMessage | None, stream: Stream, identity: str | None = None
@@ -168,6 +171,14 @@ class Admission:
         return pb.Description(
             unix_time_s=time.time(), round=self.rounds_done(), clients=len(self.roster)
         )
+
+    def turn_away(self, peer: str, reason: str) -> None:
+        """Remember that a stream was refused."""
+        known = self.turned_away.pop((peer, reason), None)
+        times = 1 if known is None else known.times + 1
+        self.turned_away[peer, reason] = TurnedAway(peer, reason, round(time.time()), times)
+        if len(self.turned_away) > REMEMBERED:
+            del self.turned_away[next(iter(self.turned_away))]
 
     def _check_model(self, signature: pb.ModelSignature) -> None:
         try:
@@ -351,6 +362,7 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
             refused.count(address)
             code = refusal.code.name.lower()
             admission.metrics.join_refused.labels(code).inc()
+            admission.turn_away(context.peer(), str(refusal))
             log.warning(
                 "refused %s: %s", context.peer(), refusal,
                 extra=event("stream refused", peer=context.peer(), reason=code,

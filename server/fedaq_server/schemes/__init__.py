@@ -125,12 +125,16 @@ class Plan:
         The energy price lambda, 0 where the scheme has none.
     clip : bool
         Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
+    forecast_j : float, optional
+        Joules that this round and all later ones are expected to take; None where the scheme
+        does not look ahead.
     """
 
     downlink: Grant
     uplink_bits: Mapping[str, Bits]
     price: float = 0.0
     clip: bool = False
+    forecast_j: float | None = None
 
 
 @dataclass(frozen=True)

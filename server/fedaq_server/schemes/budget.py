@@ -150,6 +150,7 @@ class Budget:
             {name: _bits(row) for name, row in planned.items()},
             chosen.price,
             self.settings.clip,
+            chosen.energy_j + state.catch_up_j,
         )
 
     def grant(

@@ -127,6 +127,7 @@ class CodedBudget:
         down_j = self._down_j(state, price)
         up_j = {name: self._up_j(state, client, price) for name, client in state.clients.items()}
         all_up_j = sum(up_j.values())
+        forecast_j = min(rounds * (down_j + all_up_j), left_j) + state.catch_up_j
         # Every sender can pay for its headers, and nobody for more than what is left then.
         header_bytes = len(state.spec.tensors) * ZERO.header_bytes
         down_header_j = 8 * header_bytes * state.downlink_j_per_bit
@@ -156,6 +157,7 @@ class CodedBudget:
                 for name, client in state.clients.items()
             },
             price,
+            forecast_j=forecast_j,
         )
 
     def grant(

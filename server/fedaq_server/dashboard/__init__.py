@@ -1,0 +1,1 @@
+"""The page to watch a run on (docs/dashboard.md)."""

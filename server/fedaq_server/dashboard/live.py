@@ -1,0 +1,264 @@
+"""What those who watch a run are shown, and what of it changed since they last looked.
+
+All of it is plain data that never changes, so that it can be handed to another thread.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from math import ceil, isfinite
+from typing import Any
+
+from fedaq_server.bucket import TurnedAway
+
+# Rows of clients that one viewer is kept up to date on.
+CLIENTS_SHOWN = 100
+# Rounds that a curve needs; of more, every second, third, ... is sent to who begins to watch.
+POINTS = 250
+# Characters of a setting or a name that are shown.
+LONGEST = 100
+# Rounds that tell how a run without a budget goes on.
+RECENT = 5
+
+Point = tuple[float | None, ...]
+# What a point holds; energy and payload bytes are sums from the first round on.
+POINT_FIELDS = (
+    "round", "accuracy", "loss", "train_loss", "uplink_bits", "downlink_bits", "energy_j",
+    "uplink_bytes", "downlink_bytes", "clients", "left_out", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClientView:
+    """One client.
+
+    Attributes
+    ----------
+    state : str
+        A `Phase` of a round, or ``set aside``, ``lost``, ``left`` or ``shut out``.
+    radio : str
+        The energy model's name for it, ``own`` where the client stated its cost itself.
+    j_per_bit : float
+        Joules per uplink bit.
+    uplink_bits, downlink_bits : float
+        Bits per value of its last transfers.
+    uplink_bytes, downlink_bytes : int
+        Payload so far.
+    seen_at : float, optional
+        When it was last heard of, in seconds since 1970; None while it is heard of in time.
+    refusals : int
+        Refusals that it was sent.
+    reason : str
+        What the last refusal said, or why the client is shut out.
+    """
+
+    state: str
+    radio: str = ""
+    j_per_bit: float = 0.0
+    uplink_bits: float = 0.0
+    downlink_bits: float = 0.0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    seen_at: float | None = None
+    refusals: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run is.
+
+    Attributes
+    ----------
+    phase : str
+        ``waiting`` for clients, ``training``, ``over``, or ``stopped`` before its last round.
+    round : int
+        That it is in, or waits to begin.
+    ready, wanted : int
+        Clients that are there, and must be; 0 are wanted while a round is going on.
+    """
+
+    phase: str
+    round: int
+    ready: int = 0
+    wanted: int = 0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a whole run will have taken when it ends, and who says so.
+
+    Attributes
+    ----------
+    energy_j : float
+    by : str
+        ``scheme``, which plans ahead where there is a budget; ``recent rounds`` where those
+        were continued.
+    """
+
+    energy_j: float
+    by: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A run at one moment.
+
+    Attributes
+    ----------
+    at : float
+        Seconds since 1970; no part of what is compared.
+    run : mapping
+        What does not change: task, scheme, settings.
+    """
+
+    at: float = field(compare=False)
+    run: Mapping[str, Any]
+    status: Status
+    points: tuple[Point, ...] = ()
+    forecast: Forecast | None = None
+    clients: Mapping[str, ClientView] = field(default_factory=dict)
+    turned_away: tuple[TurnedAway, ...] = ()
+
+
+@dataclass
+class Sums:
+    """Joules and payload bytes of the rounds so far."""
+
+    energy_j: float = 0.0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+
+    def point(self, each: Mapping[str, Any]) -> Point:
+        """Add a round, as ``run.json`` has it, and return its point."""
+        self.energy_j += each["energy_j"]
+        self.uplink_bytes += each["uplink_payload_bytes"]
+        self.downlink_bytes += each["downlink_payload_bytes"]
+        return (
+            int(each["round"]),
+            _short(each["test_accuracy"]),
+            _short(each["test_loss"]),
+            _short(each["train_loss"]),
+            _short(each["uplink_bits"]),
+            _short(each["downlink_bits"]),
+            _short(self.energy_j),
+            self.uplink_bytes,
+            self.downlink_bytes,
+            int(each["clients"]),
+            int(each["left_out"]),
+            _short(each["seconds"]),
+        )
+
+
+def thinned(all_points: Sequence[Point], most: int = POINTS) -> list[Point]:
+    """Return so many points at the most, evenly chosen, the last one among them."""
+    step = max(1, ceil(len(all_points) / most))
+    return list(all_points[::-1][::step][::-1])
+
+
+def forecast(all_points: Sequence[Point], rounds: int, planned_j: float | None) -> Forecast | None:
+    """Return what a run of so many rounds will have taken; None before there is a sign of it.
+
+    Parameters
+    ----------
+    all_points : sequence of Point
+    rounds : int
+    planned_j : float, optional
+        For the whole run, by the scheme.
+    """
+    if planned_j is not None:
+        return Forecast(_rounded(planned_j), "scheme")
+    if not all_points:
+        return None
+    spent = [point[6] or 0.0 for point in all_points[-RECENT - 1 :]]
+    if len(all_points) <= RECENT:
+        spent.insert(0, 0.0)
+    per_round_j = (spent[-1] - spent[0]) / (len(spent) - 1)
+    left = rounds - int(all_points[-1][0] or 0)
+    return Forecast(_rounded(spent[-1] + per_round_j * left), "recent rounds")
+
+
+def flat(settings: Mapping[str, Any], at: str = "") -> dict[str, str]:
+    """Return settings by their dotted names, in words."""
+    words: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            words |= flat(value, f"{at}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            if value is None:
+                text = "not set"
+            words[f"{at}{key}"[:LONGEST]] = text[:LONGEST]
+    return words
+
+
+def changes(before: View | None, now: View, first: int = 0) -> dict[str, Any]:
+    """Return what a viewer who was shown `before` must be told to see `now`.
+
+    Parameters
+    ----------
+    before : View, optional
+        None for one who has seen nothing.
+    now : View
+    first : int
+        Place of the first client that the viewer sees, in the order of their names.
+    """
+    message: dict[str, Any] = {}
+    if before is None:
+        message = {"at": round(now.at, 1), "run": now.run, "points": thinned(now.points)}
+    elif len(now.points) > len(before.points):
+        message["points"] = thinned(now.points[len(before.points) :])
+    if before is None or now.status != before.status:
+        message["status"] = asdict(now.status)
+    if now.forecast and (before is None or now.forecast != before.forecast):
+        message["forecast"] = asdict(now.forecast)
+    if now.turned_away and (before is None or now.turned_away != before.turned_away):
+        message["turned_away"] = [asdict(each) for each in now.turned_away]
+    clients = _client_changes(before, now, first)
+    if clients:
+        message["clients"] = clients
+    if len(now.clients) > CLIENTS_SHOWN or first:
+        counts = _counts(now)
+        if before is None or counts != _counts(before):
+            message["counts"] = counts
+    return message
+
+
+def _client_changes(before: View | None, now: View, first: int) -> dict[str, Any]:
+    """Return the new values of each client, and null for one that is shown no more."""
+    then = {} if before is None else _window(before, first)
+    shown = _window(now, first)
+    gone = dict.fromkeys(then.keys() - shown.keys())
+    changed = {}
+    for name, client in shown.items():
+        known = then.get(name)
+        if known is None:
+            changed[name] = asdict(client)
+        elif known != client:
+            old = vars(known)
+            changed[name] = {key: value for key, value in vars(client).items() if value != old[key]}
+    return {**gone, **changed}
+
+
+def _window(view: View, first: int) -> dict[str, ClientView]:
+    return dict(islice(view.clients.items(), first, first + CLIENTS_SHOWN))
+
+
+def _counts(view: View) -> dict[str, int]:
+    return dict(Counter(client.state for client in view.clients.values()))
+
+
+def _short(value: float | None) -> float | None:
+    """Return a number that takes few characters; None for what JSON does not have."""
+    return None if value is None or not isfinite(value) else _rounded(value)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def compact(value: Any) -> bytes:
+    """Return JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
