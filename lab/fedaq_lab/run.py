@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Aggregation, Clients, Config, Data, Out, Rounds, Scheme, Seed, Set, Task
+from fedaq.options import (
+    Aggregation,
+    Clients,
+    Config,
+    Data,
+    From,
+    Out,
+    Rounds,
+    Scheme,
+    Seed,
+    Set,
+    Task,
+)
 
 
 class Engine(StrEnum):
@@ -23,6 +35,7 @@ def run(
     scheme: Scheme = None,
     aggregation: Aggregation = None,
     seed: Seed = None,
+    start_from: From = None,
     out: Out = None,
     port: Annotated[int | None, typer.Option(help="Port to use [any free one]")] = None,
     engine: Annotated[
@@ -43,6 +56,7 @@ def run(
         "scheme": scheme,
         "aggregation": aggregation,
         "seed": seed,
+        "start_from": start_from,
     }
     if engine is Engine.LOCAL:
         from fedaq_lab.local import run_local

@@ -10,6 +10,7 @@ from fedaq.options import (
     Clients,
     Config,
     Data,
+    From,
     JsonLogs,
     Out,
     Quiet,
@@ -46,6 +47,7 @@ def server(
     scheme: Scheme = None,
     aggregation: Aggregation = None,
     seed: Seed = None,
+    start_from: From = None,
     out: Out = None,
     resume: Annotated[
         Path | None,
@@ -99,6 +101,7 @@ def server(
                 "scheme": scheme,
                 "aggregation": aggregation,
                 "seed": seed,
+                "start_from": start_from,
                 "network.host": host,
                 "network.port": port,
                 "network.metrics_port": metrics_port,

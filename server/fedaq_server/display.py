@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fedaq.settings import Settings
-from fedaq.terminal import console
+from fedaq.terminal import console, foreign
 from fedaq_server.record import RoundRecord, summarize
 
 _TABLE_ROWS = 12
@@ -62,6 +62,8 @@ class Display:
             f"[bold]fedaq[/bold] {settings.task}, scheme {settings.scheme}, "
             f"{settings.rounds} rounds; listening on {settings.network.host}:{port}"
         )
+        if settings.start_from is not None and not self._done:
+            console.print(f"beginning with {foreign(settings.start_from)}")
         if self._done:
             console.print(f"going on after round {self._done}")
 

@@ -86,12 +86,16 @@ class Run:
         self.roster.ranges = {
             name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
         }
-        first_ranges = tensor_spreads(self.spec, model.__getitem__)
         history = None
         if settings.differences:
             history = History(
                 self.spec, model.copy(), ledger.differences_path, differences=ledger.differences()
             )
+        # Clients hold the model of the seed: what they lack of another start goes down like any
+        # other difference.
+        if settings.start_from is not None:
+            ledger.read_start(settings.start_from, self.spec, model)
+        first_ranges = tensor_spreads(self.spec, model.__getitem__)
         if self.records:
             ledger.read_model(self.records[-1].round, self.spec, model)
         spent_j = sum(record.energy_j for record in self.records)
