@@ -16,7 +16,7 @@ log = logging.getLogger("fedaq")
 
 COMMANDS = (
     "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
-    "certs", "tokens",
+    "certs", "tokens", "check-task", "report", "track", "export",
 )  # fmt: skip
 
 EXTRAS = {

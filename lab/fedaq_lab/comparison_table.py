@@ -9,8 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from rich.table import Table
 
-from fedaq.terminal import console
-from fedaq_server.display import si
+from fedaq.terminal import console, si
 
 mpl.use("Agg")
 
