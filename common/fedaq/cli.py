@@ -23,10 +23,15 @@ EXTRAS = {
     "cryptography": "server",
     "grpc_health": "client",
     "grpc_reflection": "server",
+    "jinja2": "server",
     "matplotlib": "server",
+    "mlflow": "mlflow",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
     "prometheus_client": "server",
     "safetensors": "server",
     "sklearn": "client",
+    "tensorboard": "tensorboard",
 }
 
 

@@ -534,6 +534,15 @@ def _refuse_changes(
         )
 
 
+def flattened(settings: Mapping[str, Any], at: str = "") -> Layer:
+    """Return settings in sections as one mapping from dotted names."""
+    flat: Layer = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, dict) else None
+        flat.update({at + name: value} if inner is None else flattened(inner, f"{at}{name}."))
+    return flat
+
+
 def _read_toml(path: Path) -> Layer:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

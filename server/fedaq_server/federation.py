@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -180,8 +181,15 @@ class Run:
 
     def _facts(self, finished: bool) -> dict[str, Any]:
         return {
+            "id": self.ledger.run_id,
             "finished": finished,
             "fedaq": __version__,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "machine": platform.machine(),
+            },
             "task": self.settings.task,
             "scheme": self.settings.scheme,
             "seed": self.settings.seed,
