@@ -137,7 +137,7 @@ def open_mlflow(uri: str) -> Any:
     """
     # Whoever counts every bit does not send usage statistics unasked.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    client = import_module("mlflow").MlflowClient(tracking_uri=uri)
+    client = _asked(uri, import_module("mlflow").MlflowClient, tracking_uri=uri)
     _asked(uri, client.search_experiments)
     return client
 
