@@ -20,7 +20,7 @@ from fedaq import payload
 from fedaq.errors import FedaqError, UserError
 from fedaq.model import ModelSpec, spec_of
 from fedaq.partition import WHOLE, Partition, labels_of
-from fedaq.quantizer import Floats, Spread
+from fedaq.quantizer import Floats, Range
 from fedaq.radios import PRESETS
 from fedaq.settings import Settings
 from fedaq.tasks import (
@@ -68,8 +68,6 @@ class Facts:
 
     Attributes
     ----------
-    spreads : tuple of Spread
-        Of the weights.
     examples, batches : int
         Of this client, and of one epoch.
     batch_s : float
@@ -77,7 +75,6 @@ class Facts:
     """
 
     spec: ModelSpec
-    spreads: tuple[Spread, ...]
     training: Training
     examples: int
     batches: int
@@ -117,12 +114,10 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
         if task.train is train_classifier:
             _check_batch(task, settings.seed, mine, few, "training")
         learner = Learner(task, few, settings.seed)
-        weights = learner.weights.copy()
         batch_s = _check_training(learner, replace(training, local_epochs=1), checked)
         _check_test(task, settings, learner, checked)
         checked.facts = Facts(
             spec=spec,
-            spreads=payload.tensor_spreads(spec, weights.__getitem__),
             training=training,
             examples=len(mine),
             batches=ceil(len(mine) / training.batch_size),
@@ -591,17 +586,18 @@ def _show_facts(facts: Facts) -> None:
         f"{si(training.local_epochs * epoch_s, 's')} a round of {training.local_epochs}",
     )
     console.print(table)
-    console.print(_transfers(spec, facts.spreads))
+    console.print(_transfers(spec))
 
 
-def _transfers(spec: ModelSpec, spreads: tuple[Spread, ...]) -> Table:
+def _transfers(spec: ModelSpec) -> Table:
+    ranges = [Range(-1.0, 1.0)] * len(spec.tensors)  # any: they do not change the size
     table = Table(box=SIMPLE_HEAD, title="one transfer, and the energy to send it up")
     table.add_column("bits", justify="right")
     table.add_column("bytes", justify="right")
     for name in PRESETS:
         table.add_column(name, justify="right")
     for bits in WIDTHS:
-        sent = payload.plan_payload(spec, (bits,) * len(spec.tensors), spreads).payload_bytes
+        sent = payload.plan_payload(spec, (bits,) * len(spec.tensors), ranges).payload_bytes
         joules = (8 * sent * radio.cost().uplink_j_per_bit for radio in PRESETS.values())
         table.add_row(str(bits), si(sent, "B"), *(si(j, "J") for j in joules))
     return table
