@@ -4,15 +4,14 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Config, Data, Seed, Set
+from fedaq.options import Data, Seed, Set
+from fedaq_client.command import Config, Part
 
 
 def check_task(
     task: Annotated[str, typer.Argument(help="A built-in task or package.module:attribute.")],
     data: Data = None,
-    partition: Annotated[
-        str | None, typer.Option(help="Check with part 2 of 5 of the data: 2/5.")
-    ] = None,
+    partition: Part = None,
     seed: Seed = None,
     config: Config = None,
     assignments: Set = None,
@@ -23,18 +22,18 @@ def check_task(
 
     Example: fedaq check-task sensors.task:task --data data/client-1
     """
-    from fedaq.partition import WHOLE, parse_partition
     from fedaq.settings import load_settings
     from fedaq.tasks import load_task
+    from fedaq_client.main import part_of
     from fedaq_client.task_check import check, show
 
     settings = load_settings(
         config=config,
-        flags={"task": task, "data": data, "seed": seed},
+        flags={"task": task, "data": data, "client.partition": partition, "seed": seed},
         assignments=assignments or [],
     )
-    part = WHOLE if partition is None else parse_partition(partition)
-    result = check(load_task(settings.task, settings.data), settings, part)
+    task_there = load_task(settings.task, settings.data)
+    result = check(task_there, settings, part_of(settings.client))
     show(result)
     if not result.is_ready:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from fedaq import payload
+from fedaq import checkup, payload
 from fedaq.errors import FedaqError, UserError
 from fedaq.model import ModelSpec, spec_of
 from fedaq.partition import WHOLE, Partition, labels_of
@@ -39,8 +39,6 @@ from fedaq_client.training import Learner, local_data
 T = TypeVar("T")
 
 WIDTHS = (32, 8, 4, 2)
-# A client holds the model, what it received, what it sends and what it left unsent.
-COPIES = 4
 TEST_EXAMPLES = 250
 # BatchNorm and InstanceNorm have no public base.
 _NORMS = nn.modules.batchnorm._NormBase
@@ -214,23 +212,9 @@ def _peculiarities(module: nn.Module, spec: ModelSpec) -> Iterator[Finding]:
 
 
 def _check_memory(spec: ModelSpec, checked: Checked) -> None:
-    needed, there = COPIES * 4 * spec.parameters, available_bytes()
-    if there is not None and needed > there:
-        checked.say(
-            Kind.DOUBTFUL,
-            f"the model needs about {si(needed, 'B')} of memory on a client, and this machine has "
-            f"{si(there, 'B')} left; take a smaller one",
-        )
-
-
-def available_bytes() -> int | None:
-    """Return the memory that is left on this machine; None where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        facts = dict(line.split(":", 1) for line in lines)
-        return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
+    found = checkup.memory(spec.parameters)
+    if found.remedy:
+        checked.say(Kind.DOUBTFUL, f"{found.says}; {found.remedy}")
 
 
 # ---- The data ------------------------------------------------------------------
@@ -576,15 +560,15 @@ def _show_facts(facts: Facts) -> None:
     epoch_s = facts.batches * facts.batch_s
     table = Table(box=None, show_header=False)
     table.add_row("model", f"{spec.parameters:,} values in {len(spec.tensors)} tensors")
-    table.add_row("its memory on a client", f"{si(COPIES * 4 * spec.parameters, 'B')} and more")
+    table.add_row(
+        "its memory on a client", f"{si(4 * checkup.MODELS_BESIDE * spec.parameters, 'B')} and more"
+    )
     table.add_row(
         "examples", f"{facts.examples:,}, {facts.batches:,} batches of {training.batch_size}"
     )
-    table.add_row(
-        "training",
-        f"{si(facts.batch_s, 's')} a batch, {si(epoch_s, 's')} an epoch, "
-        f"{si(training.local_epochs * epoch_s, 's')} a round of {training.local_epochs}",
-    )
+    table.add_row("training", f"{si(facts.batch_s, 's')} a batch, {si(epoch_s, 's')} an epoch")
+    round_s = training.local_epochs * epoch_s
+    table.add_row("a round", f"{si(round_s, 's')}, local epochs: {training.local_epochs}")
     console.print(table)
     console.print(_transfers(spec))
 

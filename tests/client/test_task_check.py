@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 from typer.testing import CliRunner
 
+from fedaq import checkup
 from fedaq.errors import UserError
 from fedaq.partition import WHOLE, Partition
 from fedaq.settings import load_settings
@@ -194,16 +195,12 @@ def test_what_is_peculiar_is_told_and_not_wrong() -> None:
 
 
 def test_a_model_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_check, "available_bytes", lambda: 1000)
-    assert sentences(checked(GOOD), Kind.DOUBTFUL) == [
-        "the model needs about 1.07 kB of memory on a client, and this machine has 1.00 kB left; "
-        "take a smaller one"
-    ]
-
-
-def test_this_machine_says_what_it_has_left() -> None:
-    left = task_check.available_bytes()
-    assert left is None or 2**20 < left < 2**50
+    monkeypatch.setattr(checkup, "free_memory", lambda: 1000)
+    result = checked(GOOD)
+    assert result.is_ready
+    (sentence,) = sentences(result, Kind.DOUBTFUL)
+    assert sentence.startswith("67 parameters: about 0 MB more beside the ")
+    assert "; take a smaller model or raise the limit" in sentence
 
 
 # ---- Data ----------------------------------------------------------------------
