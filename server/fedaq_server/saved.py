@@ -9,18 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedaq.errors import UserError
+from fedaq_server.conduct import ShutOut
 from fedaq_server.record import FORMAT_VERSION, RoundRecord
 
 FILE = "run.json"
-
-
-@dataclass(frozen=True)
-class ShutOutClient:
-    """A client that was shut out of a run, since which round, and why."""
-
-    name: str
-    round: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class SavedRun:
     settings: dict[str, Any]
     rounds: tuple[RoundRecord, ...]
     id: str = ""
-    shut_out: tuple[ShutOutClient, ...] = ()
+    shut_out: tuple[ShutOut, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
 
