@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow fuzz chaos hosts lint types protos clean
+.PHONY: demo bench test test-slow test-extras fuzz chaos hosts lint types protos clean
 
 demo: $(VENV)/installed
 	$(BIN)/fedaq run
@@ -14,6 +14,12 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+# What needs libraries that `make test` does without: MLflow, ONNX and its runtime.
+test-extras: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) \
+		-e '.[onnx,mlflow]' onnxruntime
+	$(BIN)/python -m pytest tests/server/test_tracking.py tests/server/test_exporting.py
 
 FUZZ_ARGS ?= --messages 200000
 

@@ -26,6 +26,7 @@ class Learner:
 
     Attributes
     ----------
+    model : nn.Module
     held : float32, shape (parameters,)
         The model that the server knows this client to hold: first the one of the seed, then
         what was received.
@@ -37,9 +38,9 @@ class Learner:
     def __init__(self, task: Task, data: Sized, seed: int = 0) -> None:
         self._task = task
         self._data = data
-        self._model = initial_model(task, seed)
-        self.spec = spec_of(self._model)
-        self.weights = bind(self._model, self.spec)
+        self.model = initial_model(task, seed)
+        self.spec = spec_of(self.model)
+        self.weights = bind(self.model, self.spec)
         self.held = self.weights.copy()
         self._run_id = ""
         self._unsent: dict[int, Floats] = {}
@@ -65,7 +66,7 @@ class Learner:
         training_seed = derive_seed(seed, "train", name, round_number)
         np.copyto(self.weights, self.held)
         torch.manual_seed(training_seed)
-        loss = self._task.train(self._model, self._data, training, training_seed)
+        loss = self._task.train(self.model, self._data, training, training_seed)
         np.subtract(self.weights, self.held, out=self.weights)
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values

@@ -16,19 +16,24 @@ log = logging.getLogger("fedaq")
 
 COMMANDS = (
     "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
-    "certs", "tokens", "dashboard",
+    "certs", "tokens", "check-task", "dashboard", "report", "track", "export",
 )  # fmt: skip
 
 EXTRAS = {
     "cryptography": "server",
     "grpc_health": "client",
     "grpc_reflection": "server",
+    "jinja2": "server",
     "matplotlib": "server",
+    "mlflow": "mlflow",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
     "prometheus_client": "server",
     "safetensors": "server",
     "sklearn": "client",
     "starlette": "server",
     "uvicorn": "server",
+    "tensorboard": "tensorboard",
 }
 
 

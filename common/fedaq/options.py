@@ -19,6 +19,14 @@ Out = Annotated[
     Path | None, typer.Option(help="New folder for the results [runs/<time>-<task>-<scheme>]")
 ]
 Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible [1]")]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Begin with a trained model, the model.safetensors of a run, not with a random one.",
+    ),
+]
 Clients = Annotated[int | None, typer.Option(help="Number of clients [5]")]
 Rounds = Annotated[int | None, typer.Option(help="Number of rounds [30]")]
 Scheme = Annotated[

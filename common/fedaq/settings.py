@@ -44,6 +44,8 @@ TOKEN_VARIABLE = "FEDAQ_TOKEN"
 NOT_SETTINGS = frozenset({"FEDAQ_TRACEBACK", TOKEN_VARIABLE})
 # Sections that may be another's when a run goes on.
 NOT_OF_A_RUN = frozenset({"network", "client"})
+# Flags that have not the name of their setting.
+FLAGS = {"start_from": "--from"}
 # Settings in the section `network` that do not change what a run computes.
 HOW_REACHED = {
     "host", "port", "tls", "tokens", "token_file", "insecure", "metrics_host", "metrics_port",
@@ -374,6 +376,9 @@ class Settings(_Section):
     rounds: int = Field(30, ge=1, le=1_000_000)
     scheme: str = Field("fedaq", description="who chooses the bits")
     seed: int = Field(1, ge=0, lt=2**63, description="makes the run reproducible")
+    start_from: Path | None = Field(
+        None, description="begin with this model, a safetensors file, not with one of the seed"
+    )
     base: Literal["broadcast", "exact"] | None = Field(
         None,
         description="updates are added to the broadcast model, or to the exact one "
@@ -460,6 +465,11 @@ def _number_of(number_or_share: float, clients: int) -> int:
 Layer = dict[str, Any]
 
 
+def flag_of(key: str) -> str:
+    """Return the flag that sets what this dotted name stands for."""
+    return FLAGS.get(key) or "--" + key.rpartition(".")[2].removesuffix("_s").replace("_", "-")
+
+
 def load_settings(
     *,
     config: Path | None = None,
@@ -501,8 +511,7 @@ def load_settings(
             _merge(merged, _nested(key, _value(text)), sources, f"environment {name}")
     for key, value in (flags or {}).items():
         if value is not None:
-            flag = "--" + key.rpartition(".")[2].removesuffix("_s").replace("_", "-")
-            _merge(merged, _nested(key, value), sources, flag)
+            _merge(merged, _nested(key, value), sources, flag_of(key))
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
@@ -531,6 +540,15 @@ def _refuse_changes(
             f"{sources[dotted]}: the run has begun with {dotted} = {begun[key]}, and goes on "
             "with it; leave it out, or begin another run"
         )
+
+
+def flattened(settings: Mapping[str, Any], at: str = "") -> Layer:
+    """Return settings in sections as one mapping from dotted names."""
+    flat: Layer = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, dict) else None
+        flat.update({at + name: value} if inner is None else flattened(inner, f"{at}{name}."))
+    return flat
 
 
 def _read_toml(path: Path) -> Layer:

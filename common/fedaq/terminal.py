@@ -1,4 +1,4 @@
-"""The one console that people read."""
+"""The one console that people read, and how quantities are written on it."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -18,3 +18,11 @@ def starting() -> AbstractContextManager[object]:
 def foreign(text: object) -> str:
     """Return what came from a peer or a file so that it steers neither console nor terminal."""
     return escape(printable(str(text)))
+
+
+def si(value: float, unit: str) -> str:
+    """Format a quantity with an SI prefix, for example ``3.21 mJ``."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "u")):
+        if abs(value) >= 0.9995 * factor:  # less would not be rounded up to it
+            return f"{value / factor:#.3g} {prefix}{unit}".replace(". ", " ")
+    return f"{value / 1e-9:.3g} n{unit}" if value else f"0 {unit}"

@@ -122,7 +122,7 @@ def _plan(
             settings.append(f"target_accuracy={target}")
         # Checked here, so that a typo in the last line does not show after hours.
         load_settings(flags={"scheme": name, "seed": seed}, assignments=settings)
-        place = folder / re.sub(r"[^\w.=-]+", "_", line) / f"seed-{seed}"
+        place = folder / comparison_table.folder_of(line) / f"seed-{seed}"
         command = (
             *(sys.executable, "-P", "-m", "fedaq", "run", *options),
             *(f"--scheme={name}", f"--seed={seed}", f"--out={place}"),

@@ -1,5 +1,6 @@
 """What several runs add up to: ``compare.json``, its table and its pictures."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from rich.table import Table
 
-from fedaq.terminal import console
-from fedaq_server.display import si
+from fedaq.terminal import console, si
 
 mpl.use("Agg")
 
@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 
 FORMAT_VERSION = 1
 # Beyond this many lines, as a grid has them, pictures show only the best.
-_MOST_LINES = 10
+MOST_LINES = 10
+COLUMNS = ("scheme", "rounds", "energy", "saved", "payload", "final", "in all")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ def short(line: str) -> str:
         return f"fixed {values['fixed.uplink_bits']} up {values['fixed.downlink_bits']} down"
     parts = (f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
     return ", ".join([name, *parts])
+
+
+def folder_of(line: str) -> str:
+    """Return the name of the folder that holds a line's runs."""
+    return re.sub(r"[^\w.=-]+", "_", line)
 
 
 def summarize(lines: Sequence[Line], target: float) -> dict[str, Any]:
@@ -105,21 +111,30 @@ def _to_target(run: Mapping[str, Any], target: float) -> dict[str, Any]:
 
 def show(comparison: Mapping[str, Any]) -> None:
     """Print the table, the cheapest line to the target first."""
-    target, lines = comparison["target"], _ranked(comparison)
+    target = comparison["target"]
     table = Table(title=f"to test accuracy {target:g}; ± is the spread over seeds")
-    table.add_column("scheme")
-    for column in ("rounds", "energy", "saved", "payload", "final", "in all"):
+    table.add_column(COLUMNS[0])
+    for column in COLUMNS[1:]:
         table.add_column(column, justify="right", no_wrap=True)
+    for row in table_rows(comparison):
+        table.add_row(*row)
+    console.print(table)
+
+
+def table_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the cells of `COLUMNS`, the cheapest line to the target first."""
+    lines = ranked(comparison)
     dearest = max(
         (line["energy_j_to_target"]["mean"] for line in lines if line["energy_j_to_target"]),
         default=None,
     )
+    rows: list[tuple[str, ...]] = []
     for line in lines:
         energy = line["energy_j_to_target"]
         final = line["final_accuracy"]
         reached = f"{line['reached']} of {len(line['seeds'])}"
-        table.add_row(
-            line["name"],
+        row = (
+            str(line["name"]),
             f"{line['rounds_to_target']['mean']:.1f}" if energy else reached,
             f"{si(energy['mean'], 'J')} ±{energy['spread'] / energy['mean']:.0%}" if energy else "",
             f"{1 - energy['mean'] / dearest:.1%}" if energy and dearest else "",
@@ -127,13 +142,14 @@ def show(comparison: Mapping[str, Any]) -> None:
             f"{final['mean']:.2%} ±{100 * final['spread']:.2f}",
             si(line["energy_j"]["mean"], "J"),
         )
-    console.print(table)
+        rows.append(row)
+    return rows
 
 
 def draw(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw accuracy against joules, bits against rounds, and energy to the target."""
-    lines = _ranked(comparison)[:_MOST_LINES]
-    pictures = {"accuracy": _draw_accuracy, "bits": _draw_bits, "energy": _draw_energy}
+    lines = ranked(comparison)[:MOST_LINES]
+    pictures = {"accuracy": _draw_accuracy, "bits": _draw_bits, "energy": draw_energy}
     paths = []
     for name, draw_lines in pictures.items():
         figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
@@ -146,7 +162,9 @@ def draw(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
     return paths
 
 
-def _ranked(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def ranked(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the lines, the cheapest to the target first."""
+
     def cost(line: Mapping[str, Any]) -> tuple[bool, float]:
         energy = line["energy_j_to_target"]
         return (energy is None, energy["mean"] if energy else -line["final_accuracy"]["mean"])
@@ -186,7 +204,8 @@ def _draw_bits(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) ->
     axes.legend(fontsize=8)
 
 
-def _draw_energy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+def draw_energy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+    """Draw the energy that each line took to the target, if it reached it."""
     reached = [line for line in lines if line["energy_j_to_target"]][::-1]
     names = [line["name"] for line in reached]
     bars = axes.barh(
@@ -194,6 +213,7 @@ def _draw_energy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) 
         [line["energy_j_to_target"]["mean"] for line in reached],
         xerr=[line["energy_j_to_target"]["spread"] for line in reached],
         color="#1f6feb",
+        ecolor=mpl.rcParams["text.color"],
     )
     labels = [si(line["energy_j_to_target"]["mean"], "J") for line in reached]
     axes.bar_label(bars, labels, padding=4, fontsize=8)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaq.errors import FedaqError, UserError
-from fedaq.settings import load_settings
+from fedaq.settings import flag_of, load_settings
 from fedaq.stopping import postponed
 from fedaq_server.folder import results_folder
 
@@ -151,8 +151,7 @@ def _fedaq(
     line = [sys.executable, "-P", "-m", "fedaq", command]
     for name, value in {**flags, "config": config}.items():
         if value is not None:
-            flag = name.removeprefix("network.").replace("_", "-")
-            line += [f"--{flag}", str(value)]
+            line += [flag_of(name), str(value)]
     for assignment in assignments:
         line += ["--set", assignment]
     return line

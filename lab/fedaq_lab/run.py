@@ -11,6 +11,7 @@ from fedaq.options import (
     Config,
     DashboardPort,
     Data,
+    From,
     Out,
     Rounds,
     Scheme,
@@ -35,6 +36,7 @@ def run(
     scheme: Scheme = None,
     aggregation: Aggregation = None,
     seed: Seed = None,
+    start_from: From = None,
     out: Out = None,
     port: Annotated[int | None, typer.Option(help="Port to use [any free one]")] = None,
     engine: Annotated[
@@ -57,6 +59,7 @@ def run(
         "aggregation": aggregation,
         "seed": seed,
         "network.dashboard_port": dashboard_port,
+        "start_from": start_from,
     }
     if engine is Engine.LOCAL:
         from fedaq_lab.local import run_local

@@ -11,6 +11,7 @@ from fedaq.options import (
     Config,
     DashboardPort,
     Data,
+    From,
     JsonLogs,
     Out,
     Quiet,
@@ -47,6 +48,7 @@ def server(
     scheme: Scheme = None,
     aggregation: Aggregation = None,
     seed: Seed = None,
+    start_from: From = None,
     out: Out = None,
     resume: Annotated[
         Path | None,
@@ -101,6 +103,7 @@ def server(
                 "scheme": scheme,
                 "aggregation": aggregation,
                 "seed": seed,
+                "start_from": start_from,
                 "network.host": host,
                 "network.port": port,
                 "network.metrics_port": metrics_port,

@@ -8,20 +8,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fedaq.settings import Settings
-from fedaq.terminal import console
+from fedaq.terminal import console, foreign, si
 from fedaq_server.record import RoundRecord, summarize
 
 _TABLE_ROWS = 12
 # With the rest of a line it fits a terminal of 80 columns.
 _BAR_COLUMNS = 10
-
-
-def si(value: float, unit: str) -> str:
-    """Format a quantity with an SI prefix, for example ``3.21 mJ``."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "u")):
-        if abs(value) >= 0.9995 * factor:  # less would not be rounded up to it
-            return f"{value / factor:#.3g} {prefix}{unit}".replace(". ", " ")
-    return f"{value / 1e-9:.3g} n{unit}" if value else f"0 {unit}"
 
 
 class Display:
@@ -62,6 +54,8 @@ class Display:
             f"[bold]fedaq[/bold] {settings.task}, scheme {settings.scheme}, "
             f"{settings.rounds} rounds; listening on {settings.network.host}:{port}"
         )
+        if settings.start_from is not None and not self._done:
+            console.print(f"beginning with {foreign(settings.start_from)}")
         if self._done:
             console.print(f"going on after round {self._done}")
 

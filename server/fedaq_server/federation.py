@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import platform
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
@@ -92,12 +93,16 @@ class Run:
         self.roster.ranges = {
             name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
         }
-        first_ranges = tensor_spreads(self.spec, model.__getitem__)
         history = None
         if settings.differences:
             history = History(
                 self.spec, model.copy(), ledger.differences_path, differences=ledger.differences()
             )
+        # Clients hold the model of the seed: what they lack of another start goes down like any
+        # other difference.
+        if settings.start_from is not None:
+            ledger.read_start(settings.start_from, self.spec, model)
+        first_ranges = tensor_spreads(self.spec, model.__getitem__)
         if self.records:
             ledger.read_model(self.records[-1].round, self.spec, model)
         spent_j = sum(record.energy_j for record in self.records)
@@ -185,7 +190,14 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of the run besides its rounds."""
         return {
+            "id": self.ledger.run_id,
             "fedaq": __version__,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "machine": platform.machine(),
+            },
             "task": self.settings.task,
             "scheme": self.settings.scheme,
             "seed": self.settings.seed,

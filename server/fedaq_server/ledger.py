@@ -200,6 +200,22 @@ class Ledger:
             for base, payload_bytes, start, lengths in rows
         ]
 
+    def read_start(self, given: Path, spec: ModelSpec, out: Floats) -> None:
+        """Read the model with which the run begins into `out`, and keep it in the folder.
+
+        A run that goes on has it from there, wherever the file has gone.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read or belongs to another task.
+        """
+        kept = self._start_path
+        read_weights(kept if kept.exists() else given, spec, out)
+        if not kept.exists():
+            with replacing(kept, flush=True) as partial:
+                write_weights(partial, spec, out)
+
     def write_model(self, round_number: int, spec: ModelSpec, flat: Floats) -> None:
         """Bring the model of a round that is about to be committed to the disk."""
         with replacing(self._model(round_number), flush=True) as partial:
@@ -250,6 +266,7 @@ class Ledger:
             self._database.execute("DELETE FROM differences")
         self._forget_models_but(None)
         self.differences_path.unlink(missing_ok=True)
+        self._start_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the ledger."""
@@ -259,8 +276,12 @@ class Ledger:
     def discard(self) -> None:
         """Remove the ledger of a run that came to nothing."""
         self.close()
-        for path in (*self.folder.glob(f"{FILE}*"), self.differences_path):
+        for path in (*self.folder.glob(f"{FILE}*"), self.differences_path, self._start_path):
             path.unlink(missing_ok=True)
+
+    @property
+    def _start_path(self) -> Path:
+        return self.folder / "start.safetensors"
 
     def _model(self, round_number: int) -> Path:
         return self.folder / f"round-{round_number:06}.safetensors"

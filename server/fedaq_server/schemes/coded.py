@@ -203,7 +203,7 @@ class CodedBudget:
         return j_per_bit * 8 * usual / step
 
     def _down_j(self, state: RoundState, price: float) -> float:
-        if not self.up and state.differences:
+        if not self.up and all(spread.is_zero for spread in state.downlink_ranges):
             # Nothing is to go down yet. Later on it takes more than the uplink.
             up_j = sum(self._up_j(state, client, price) for client in state.clients.values())
             return up_j * (1 / _FIRST_SHARE - 1)

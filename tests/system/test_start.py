@@ -1,0 +1,153 @@
+"""Runs that begin with a trained model: clients need no file, and a resumed server neither."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedaq.errors import UserError
+from fedaq.model import ModelSpec, TensorSpec, bind
+from fedaq.settings import load_settings
+from fedaq.tasks import initial_model, load_task
+from fedaq_lab import local
+from fedaq_lab.local import federate
+from fedaq_server.federation import Run
+from fedaq_server.folder import new_run
+from fedaq_server.ledger import Ledger
+from fedaq_server.record import RoundRecord
+from fedaq_server.weights import read_weights, write_weights
+from system.live import learner, settings_of
+
+CLIENTS = 2
+# Training takes the model nowhere, so what a round ends with is what it began with.
+STILL = {"training__learning_rate": 1e-9}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model of digits, trained from another seed than that of the tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    run = Run(settings_of(CLIENTS, rounds=12, seed=7), Ledger(folder), ignore)
+    asyncio.run(federate(run))
+    assert run.records[-1].test_accuracy > 0.95
+    return folder / "model.safetensors"
+
+
+def ignore(record: RoundRecord) -> None:
+    pass
+
+
+def accuracy(flat: Any) -> float:
+    task = load_task("digits", None)
+    module = initial_model(task, 1)
+    bind(module, learner(0, CLIENTS).spec)[:] = flat
+    return task.evaluate(module, task.test_data(None)).accuracy
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"coding__downlink": "model"},
+        {"energy__budget_j": 0.2},
+        {"energy__budget_j": 1.0, "coding__entropy": False},
+        {"energy__budget_j": 1.0, "coding__entropy": False, "coding__downlink": "model"},
+        {"scheme": "fixed"},
+        {"scheme": "fp32"},
+        {"scheme": "fp32", "coding__downlink": "difference"},
+        {"scheme": "feddq", "coding__downlink": "difference", "base": "broadcast"},
+    ],
+    ids=lambda flags: "-".join(map(str, flags.values())) or "default",
+)
+def test_the_first_round_begins_with_the_trained_model(
+    flags: dict[str, Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the server and at the clients, which are sent it at the usual price."""
+    learners: list[Any] = []
+    make = local._learners
+
+    def seen(settings: Any) -> Any:
+        learners.extend(make(settings))
+        return learners
+
+    monkeypatch.setattr(local, "_learners", seen)
+    settings = settings_of(CLIENTS, rounds=1, start_from=trained, **STILL, **flags)
+    run = Run(settings, Ledger(tmp_path), ignore)
+    before = accuracy(run.federation.model)
+    assert before > 0.95
+    assert accuracy(learner(0, CLIENTS).held) < 0.3
+    asyncio.run(federate(run))
+    record = run.records[0]
+    assert record.test_accuracy > before - 0.04
+    assert [accuracy(part.held) > before - 0.04 for _, part in learners] == [True] * CLIENTS
+    assert record.downlink_bits > 0.5
+    assert record.energy_j > 1e-7 * 8 * record.downlink_payload_bytes
+
+
+def test_without_differences_the_broadcast_is_of_the_trained_model(
+    trained: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(CLIENTS, rounds=1, start_from=trained, scheme="fp32", **STILL)
+    run = Run(settings, Ledger(tmp_path), ignore)
+    expected = np.empty_like(run.federation.model)
+    read_weights(trained, run.spec, expected)
+    asyncio.run(federate(run))
+    assert np.allclose(run.federation.model, expected, atol=1e-6)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_run_goes_on_without_the_file(trained: Path, tmp_path: Path) -> None:
+    """Whether it was stopped before its first round or later, to the same model."""
+    given = tmp_path / "given.safetensors"
+    given.write_bytes(trained.read_bytes())
+    flags = {"scheme": "fixed", "coding__downlink": "difference", "rounds": 4}
+    settings = settings_of(CLIENTS, start_from=given, **flags)
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    for folder in (calm, wild):
+        folder.mkdir()
+    undisturbed = Run(settings, Ledger(calm), ignore)
+    asyncio.run(federate(undisturbed))
+
+    def stop(record: RoundRecord) -> None:
+        if record.round == 2:
+            raise StoppedError
+
+    begun = Ledger(wild)
+    Run(settings, begun, ignore)
+    given.unlink()
+    for on_round in (stop, ignore):
+        begun.close()
+        begun = Ledger(wild)
+        run = Run(settings, begun, on_round)
+        try:
+            asyncio.run(federate(run))
+        except* StoppedError:
+            assert (wild / "start.safetensors").exists()
+    assert len(run.records) == 4
+    assert run.federation.model.tobytes() == undisturbed.federation.model.tobytes()
+    assert not list(tmp_path.glob("*/start.safetensors"))
+
+
+def test_a_wrong_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    other, spec = tmp_path / "other.safetensors", learner(0, CLIENTS).spec
+    tensors = (*spec.tensors[:-1], TensorSpec(spec.tensors[-1].name, (5,)))
+    write_weights(other, ModelSpec(tensors), np.zeros(sum(t.elements for t in tensors), "f4"))
+    for path, sentence in [
+        (other, r"other.safetensors: 4.bias is float32 5; the task's model has float32 4.bias 10$"),
+        (tmp_path / "none", r"none: not a model that can be read: "),
+    ]:
+        settings = settings_of(CLIENTS, start_from=path)
+        with pytest.raises(UserError, match=sentence), new_run(tmp_path / "new", settings) as run:
+            Run(*run, ignore)
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_goes_on_keeps_its_start() -> None:
+    begun = settings_of(CLIENTS).model_dump(mode="json")
+    with pytest.raises(UserError, match=r"^--from: the run has begun with start_from = None,"):
+        load_settings(environment={}, begun=begun, flags={"start_from": Path("x.safetensors")})
