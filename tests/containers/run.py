@@ -1,0 +1,363 @@
+"""The composed federation for real: built, started, scaled, killed, restarted, checked, cleaned up.
+
+    python tests/containers/run.py
+
+With Docker where it runs; otherwise, as root on Debian, with podman (packages podman, crun,
+netavark, aardvark-dns, catatonit, iptables) and Compose v2 (`--compose`), whose images and
+containers are kept apart from the machine's own. Where no registry can be reached, a system of
+Debian's Python stands in for python:3.11-slim (package debootstrap), and `--wheels` names a folder
+with PyTorch's wheel.
+
+Prints a table, and ends with code 1 if anything does not hold.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from system.commands import free_port
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+BASE = "docker.io/library/python:3.11-slim"
+RUN = "check"
+CLIENTS, MORE = 5, 7
+PATIENCE_S, BUILD_S = 240.0, 3600.0
+ACCURACY = 0.9
+
+
+@dataclass(frozen=True)
+class Check:
+    """What must hold, and whether it did."""
+
+    what: str
+    found: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs containers, and how Compose is called for it."""
+
+    name: str
+    compose: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def engine(options: argparse.Namespace, folder: Path) -> Iterator[Engine]:
+    if succeeds("docker", "info") and succeeds("docker", "compose", "version"):
+        yield Engine("Docker", ("docker", "compose"))
+        return
+    if os.geteuid() != 0 or not all(map(shutil.which, ("podman", "crun", options.compose))):
+        raise SystemExit(
+            "no Docker with Compose answers; in its place, as root, podman and crun would do, "
+            "with Compose v2: --compose PATH"
+        )
+    with podman(options.storage or folder / "storage", folder) as address:
+        environment = {"DOCKER_HOST": address, "DOCKER_BUILDKIT": "0"}
+        yield Engine("podman", (options.compose,), environment)
+
+
+def succeeds(*words: str) -> bool:
+    try:
+        return not subprocess.run(words, capture_output=True, check=False, timeout=120).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@contextmanager
+def podman(storage: Path, folder: Path) -> Iterator[str]:
+    """Yield the address of a podman of our own, with what it lacks outside systemd made good."""
+    (folder / "containers.conf").write_text(
+        "[containers]\n"
+        # More than the caller itself may have is refused.
+        'default_ulimits = ["nofile=4096:4096", "nproc=1024:1024"]\n'
+        '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "crun"\n'
+        '[network]\nnetwork_backend = "netavark"\n'
+    )
+    # crun refuses a system with both versions of cgroups: it is shown the first alone.
+    start = (
+        "umount /sys/fs/cgroup/unified 2>/dev/null; exec podman --root $0/root --runroot $1/run "
+        "system service --time 0 unix://$1/podman.sock"
+    )
+    environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
+    address = f"unix://{folder}/podman.sock"
+    with (folder / "podman.log").open("wb") as log:
+        service = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", start, str(storage),
+             str(folder)], env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+        over = threading.Event()
+        health = threading.Thread(target=check_health, args=(address, over))
+        try:
+            wait_for(lambda: succeeds("podman", "--url", address, "version"), "podman")
+            if not succeeds("podman", "--url", address, "image", "exists", BASE):
+                bring_base(address, folder / "base")
+            health.start()
+            yield address
+        finally:
+            over.set()
+            if health.is_alive():
+                health.join()
+            service.terminate()
+            service.wait()
+
+
+def check_health(address: str, over: threading.Event) -> None:
+    """Do what timers of systemd do elsewhere."""
+    while not over.wait(1.0):
+        with suppress(subprocess.TimeoutExpired):
+            found = subprocess.run(
+                ["podman", "--url", address, "ps", "--quiet"],
+                capture_output=True, text=True, check=False, timeout=30,
+            )  # fmt: skip
+            for container in found.stdout.split():
+                subprocess.run(
+                    ["podman", "--url", address, "healthcheck", "run", container],
+                    capture_output=True, check=False, timeout=30,
+                )  # fmt: skip
+
+
+def bring_base(address: str, folder: Path) -> None:
+    """Fetch the base image, or make a system that does what the Dockerfiles want of it."""
+    if succeeds("podman", "--url", address, "pull", "--quiet", BASE):
+        return
+    packages = "python3,python3-venv,python3-pip,ca-certificates"
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(folder)],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    for name in ("python", "python3"):
+        (folder / "usr/local/bin" / name).symlink_to("/usr/bin/python3.11")
+    # What this machine trusts, the builds in it trust as well.
+    trusted = Path("etc/ssl/certs/ca-certificates.crt")
+    shutil.copy(Path("/") / trusted, folder / trusted)
+    (folder / "etc/pip.conf").write_text(f"[global]\ncert = /{trusted}\n")
+    with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
+        subprocess.run(
+            ["podman", "--url", address, "import", "--quiet", "-", BASE],
+            stdin=tar.stdout, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def index(wheels: Path | None, folder: Path) -> Iterator[dict[str, str]]:
+    """Yield the environment of a build that finds torch in a folder, served as an index."""
+    if wheels is None:
+        yield {}
+        return
+    (folder / "index").mkdir()
+    (folder / "index" / "torch").symlink_to(wheels.resolve())
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder / "index"))
+    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"TORCH_INDEX_URL": f"http://127.0.0.1:{server.server_port}/"}
+        server.shutdown()
+
+
+def wait_for(holds: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> float:
+    """Wait until something holds; return the seconds that it took."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+@dataclass
+class Composed:
+    """The federation of docker-compose.yml, as a project of its own."""
+
+    engine: Engine
+    files: list[Path]
+    environment: dict[str, str]
+    project: str = f"fedaq-check-{os.getpid()}"
+
+    def __call__(self, *words: str, timeout_s: float = PATIENCE_S, check: bool = True) -> str:
+        files = [word for file in self.files for word in ("--file", str(file))]
+        done = subprocess.run(
+            [*self.engine.compose, "--project-name", self.project, *files, *words],
+            env={**os.environ, **self.engine.environment, **self.environment},
+            cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            timeout=timeout_s,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise RuntimeError(f"compose {' '.join(words)}: {done.stderr[-2000:]}")
+        return done.stdout
+
+    def containers(self, service: str) -> list[dict[str, Any]]:
+        lines = self("ps", "--all", "--format", "json", service, check=False).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def healthy(self, service: str) -> int:
+        return sum(one["Health"] == "healthy" for one in self.containers(service))
+
+    def inside(self, service: str, script: str, number: int = 1, *, check: bool = True) -> str:
+        return self("exec", "-T", "--index", str(number), service, "sh", "-c", script, check=check)
+
+    def rounds(self) -> list[dict[str, Any]]:
+        text = self.inside("server", f"cat /runs/{RUN}/run.json", check=False)
+        with suppress(ValueError, KeyError):
+            rounds: list[dict[str, Any]] = json.loads(text)["rounds"]
+            return rounds
+        return []
+
+    def taking_part(self) -> int:
+        return self.rounds()[-1]["clients"] if self.rounds() else 0
+
+
+def hardened(run: Composed, service: str) -> Check:
+    """Look from inside whether the limits of docker-compose.yml are in force."""
+    found = run.inside(
+        service,
+        "id -u; sed -n 's/^CapBnd:\t//p;s/^NoNewPrivs:\t//p' /proc/self/status; "
+        "touch /opt/x 2>/dev/null && echo writable || echo read-only; "
+        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null",
+    ).split()
+    wanted = ["10001", "0" * 16, "1", "read-only", str(512 * 2**20)]
+    return Check(f"{service}: user, capabilities, no new ones, root file system, memory",
+                 " ".join(found), found == wanted)  # fmt: skip
+
+
+def peak_mb(run: Composed, service: str) -> float:
+    peaks = run.inside(service, "cat /proc/[0-9]*/status")
+    return max(int(kib) for kib in re.findall(r"VmHWM:\s+(\d+) kB", peaks)) * 1024 / 1e6
+
+
+def federation(run: Composed, rounds: int, say: Console) -> Iterator[Check]:
+    began = time.monotonic()
+    run("build", timeout_s=BUILD_S)
+    yield Check("build", f"{time.monotonic() - began:.0f} s", True)
+
+    began = time.monotonic()
+    run("up", "--detach", "--no-build", "--scale", f"client={CLIENTS}")
+    yield Check("up: the server is healthy, clients are started",
+                f"{time.monotonic() - began:.1f} s", run.healthy("server") == 1)  # fmt: skip
+    seconds = wait_for(lambda: run.healthy("client") == CLIENTS, "healthy clients")
+    yield Check("all clients are healthy", f"{seconds:.1f} s later", True)
+    yield hardened(run, "server")
+    yield hardened(run, "client")
+    yield Check("client: no server's libraries", *without_server(run))
+
+    seconds = wait_for(lambda: run.taking_part() == CLIENTS, "clients in a round")
+    began = time.monotonic()
+    run("up", "--detach", "--no-build", "--no-recreate", "--scale", f"client={MORE}")
+    wait_for(lambda: run.taking_part() == MORE, "more clients")
+    yield Check(f"--scale client={MORE}: all take part",
+                f"{time.monotonic() - began:.1f} s", True)  # fmt: skip
+
+    began, at = time.monotonic(), len(run.rounds())
+    run.inside("client", "kill -9 -1", 2, check=False)
+    wait_for(lambda: any(r["clients"] < MORE for r in run.rounds()[at:]) or len(run.rounds()) > at + 3,
+             "the death of a client")  # fmt: skip
+    wait_for(lambda: run.taking_part() == MORE, "the client's return")
+    yield Check("a client is killed: it is started again and takes part",
+                f"{time.monotonic() - began:.1f} s", True)  # fmt: skip
+
+    before = run.rounds()
+    began = time.monotonic()
+    run("restart", "server")
+    wait_for(lambda: len(run.rounds()) > len(before) and run.taking_part() == MORE, "the server")
+    kept = run.rounds()[: len(before)] == before
+    yield Check("the server is restarted: its rounds are there, and all clients take part",
+                f"{time.monotonic() - began:.1f} s, {len(before)} rounds kept", kept)  # fmt: skip
+    yield Check("peak memory, MB: server, client",
+                f"{peak_mb(run, 'server'):.0f}, {peak_mb(run, 'client'):.0f}", True)  # fmt: skip
+
+    began = time.monotonic()
+    wait_for(lambda: ended(run, "server"), "the end", 10 * PATIENCE_S)
+    wait_for(lambda: ended(run, "client"), "the clients' end")
+    codes = [one["ExitCode"] for name in ("server", "client") for one in run.containers(name)]
+    yield Check("the run ends, and every container with code 0",
+                f"{codes}, {time.monotonic() - began:.0f} s later", not any(codes))  # fmt: skip
+    yield from results(run, rounds)
+
+
+def without_server(run: Composed) -> tuple[str, bool]:
+    names = "cryptography", "grpc_reflection", "matplotlib", "prometheus_client", "safetensors"
+    found = run.inside(
+        "client", "cd /opt/fedaq/lib/python3.*/site-packages; ls -d " + " ".join(names),
+        check=False,
+    )  # fmt: skip
+    return found.strip() or "none", not found
+
+
+def ended(run: Composed, service: str) -> bool:
+    return all(one["State"] == "exited" for one in run.containers(service))
+
+
+def results(run: Composed, rounds: int) -> Iterator[Check]:
+    with tempfile.TemporaryDirectory() as name:
+        run("cp", f"server:/runs/{RUN}", f"{name}/run")
+        document = json.loads((Path(name) / "run" / "run.json").read_text())
+        numbers = [record["round"] for record in document["rounds"]]
+        yield Check("every round is committed", f"{len(numbers)} of {rounds}",
+                    numbers == list(range(1, rounds + 1)))  # fmt: skip
+        accuracy = document["summary"]["final_accuracy"]
+        yield Check("final accuracy", f"{accuracy:.4f}", accuracy >= ACCURACY)
+        model = Path(name) / "run" / "model.safetensors"
+        yield Check("the model is there", f"{model.stat().st_size} bytes", model.stat().st_size > 0)
+    parts = re.findall(r"(client-\d+): \d+ examples", run("logs", "--no-color", "client"))
+    yield Check(f"{MORE} identities, a part each", " ".join(sorted(set(parts))),
+                len(set(parts)) == MORE)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--compose", default="docker-compose", help="Compose v2, for podman")
+    parser.add_argument("--wheels", type=Path, help="folder with a wheel of torch")
+    parser.add_argument("--storage", type=Path, help="keep podman's images there")
+    options, say = parser.parse_args(), Console()
+    found: list[Check] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedaq-")))
+        chosen = stack.enter_context(engine(options, folder))
+        environment = {
+            "RUN": RUN, "ROUNDS": str(options.rounds), "PORT": str(free_port()),
+            **stack.enter_context(index(options.wheels, folder)),
+        }  # fmt: skip
+        files = [ROOT / "docker-compose.yml"]
+        if options.wheels:
+            files.append(HERE / "host-network.yml")
+        run = Composed(chosen, files, environment)
+        say.print(f"engine: {chosen.name}")
+        try:
+            for check in federation(run, options.rounds, say):
+                found.append(check)
+                say.print(f"{check.what}: {check.found}")
+        except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
+            found.append(Check("it goes on to the end", str(error), False))
+            say.print(run("logs", "--no-color", "--tail", "20", check=False), markup=False)
+        finally:
+            run("down", "--volumes", "--timeout", "20", check=False)
+    table = Table("what", "found", "", title=chosen.name)
+    for check in found:
+        table.add_row(check.what, check.found, "holds" if check.holds else "[bold]BROKEN")
+    say.print(table)
+    sys.exit(0 if all(check.holds for check in found) else 1)
+
+
+if __name__ == "__main__":
+    main()
