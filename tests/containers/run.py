@@ -95,20 +95,23 @@ def podman(storage: Path, folder: Path) -> Iterator[str]:
     )
     # crun refuses a system with both versions of cgroups: it is shown the first alone.
     start = (
-        "umount /sys/fs/cgroup/unified 2>/dev/null; exec podman --root $0/root --runroot $1/run "
-        "system service --time 0 unix://$1/podman.sock"
+        "umount /sys/fs/cgroup/unified 2>/dev/null; exec podman --root $0/root --runroot $0/run "
+        "system service --time 0 unix://$1"
     )
     environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
-    address = f"unix://{folder}/podman.sock"
+    socket = folder / "podman.sock"
+    address = f"unix://{socket}"
     with (folder / "podman.log").open("wb") as log:
         service = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", start, str(storage),
-             str(folder)], env=environment, stdout=log, stderr=log,
+             str(socket)], env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         over = threading.Event()
         health = threading.Thread(target=check_health, args=(address, over))
         try:
-            wait_for(lambda: succeeds("podman", "--url", address, "version"), "podman")
+            wait_for(lambda: socket.exists() or service.poll() is not None, "podman")
+            if service.poll() is not None:
+                raise SystemExit(f"podman: {Path(log.name).read_text()}")
             if not succeeds("podman", "--url", address, "image", "exists", BASE):
                 bring_base(address, folder / "base")
             health.start()
@@ -159,6 +162,13 @@ def bring_base(address: str, folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+class Silent(SimpleHTTPRequestHandler):
+    """Serves files, and says nothing."""
+
+    def log_message(self, *words: object) -> None:
+        """Keep it to itself."""
+
+
 @contextmanager
 def index(wheels: Path | None, folder: Path) -> Iterator[dict[str, str]]:
     """Yield the environment of a build that finds torch in a folder, served as an index."""
@@ -168,7 +178,7 @@ def index(wheels: Path | None, folder: Path) -> Iterator[dict[str, str]]:
     (folder / "index").mkdir()
     (folder / "index" / "torch").symlink_to(wheels.resolve())
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder / "index"))
-    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    handler = partial(Silent, directory=str(folder / "index"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield {"TORCH_INDEX_URL": f"http://127.0.0.1:{server.server_port}/"}
