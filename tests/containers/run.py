@@ -233,6 +233,11 @@ class Composed:
             return rounds
         return []
 
+    def starts(self) -> list[str]:
+        """Return the names of clients, once for each of their lives."""
+        said = self("logs", "--no-color", "client", check=False)
+        return re.findall(r"(client-\d+): \d+ examples", said)
+
     def taking_part(self) -> int:
         return self.rounds()[-1]["clients"] if self.rounds() else 0
 
@@ -277,11 +282,11 @@ def federation(run: Composed, rounds: int, say: Console) -> Iterator[Check]:
     yield Check(f"--scale client={MORE}: all take part",
                 f"{time.monotonic() - began:.1f} s", True)  # fmt: skip
 
-    began, at = time.monotonic(), len(run.rounds())
+    began, lives = time.monotonic(), len(run.starts())
     run.inside("client", "kill -9 -1", 2, check=False)
-    wait_for(lambda: any(r["clients"] < MORE for r in run.rounds()[at:]) or len(run.rounds()) > at + 3,
-             "the death of a client")  # fmt: skip
-    wait_for(lambda: run.taking_part() == MORE, "the client's return")
+    wait_for(lambda: len(run.starts()) > lives, "another life of the client")
+    at = len(run.rounds())
+    wait_for(lambda: len(run.rounds()) > at and run.taking_part() == MORE, "its return")
     yield Check("a client is killed: it is started again and takes part",
                 f"{time.monotonic() - began:.1f} s", True)  # fmt: skip
 
@@ -328,9 +333,8 @@ def results(run: Composed, rounds: int) -> Iterator[Check]:
         yield Check("final accuracy", f"{accuracy:.4f}", accuracy >= ACCURACY)
         model = Path(name) / "run" / "model.safetensors"
         yield Check("the model is there", f"{model.stat().st_size} bytes", model.stat().st_size > 0)
-    parts = re.findall(r"(client-\d+): \d+ examples", run("logs", "--no-color", "client"))
-    yield Check(f"{MORE} identities, a part each", " ".join(sorted(set(parts))),
-                len(set(parts)) == MORE)  # fmt: skip
+    parts = set(run.starts())
+    yield Check(f"{MORE} identities, a part each", " ".join(sorted(parts)), len(parts) == MORE)
 
 
 def main() -> None:
