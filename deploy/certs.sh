@@ -12,3 +12,8 @@ if [ -d /certs/clients/health ]; then
     cp -p /certs/clients/health/client.* /certs/server
     rm -r /certs/clients/health
 fi
+# What a viewer of the page must know.
+if [ ! -e /certs/server/page.token ]; then
+    umask 077
+    python -c 'import secrets; print(secrets.token_hex(24))' > /certs/server/page.token
+fi
