@@ -42,6 +42,8 @@ BASE = "docker.io/library/python:3.11-slim"
 DISTURBED = {"RUN": "disturbed", "ROUNDS": "100000"}
 CALM = {"RUN": "calm", "ROUNDS": "30"}
 CLIENTS, MORE = 5, 7
+# Always the same: what a build keeps depends on the address.
+INDEX_PORT = 50077
 PATIENCE_S, BUILD_S = 240.0, 3600.0
 ACCURACY = 0.9
 
@@ -182,9 +184,9 @@ def index(wheels: Path | None, folder: Path) -> Iterator[dict[str, str]]:
     (folder / "index" / "torch").symlink_to(wheels.resolve())
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder / "index"))
     handler = partial(Silent, directory=str(folder / "index"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield {"TORCH_INDEX_URL": f"http://127.0.0.1:{server.server_port}/"}
+        yield {"TORCH_INDEX_URL": f"http://127.0.0.1:{INDEX_PORT}/"}
         server.shutdown()
 
 
