@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from checks import Check, conclude
 from system.commands import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -46,15 +46,6 @@ CLIENTS, MORE = 5, 7
 INDEX_PORT = 50077
 PATIENCE_S, BUILD_S = 240.0, 3600.0
 ACCURACY = 0.9
-
-
-@dataclass(frozen=True)
-class Check:
-    """What must hold, and whether it did."""
-
-    what: str
-    found: str
-    holds: bool
 
 
 @dataclass(frozen=True)
@@ -378,11 +369,7 @@ def main() -> None:
             say.print(first("logs", "--no-color", "--tail", "20", check=False), markup=False)
         finally:
             first("down", "--volumes", "--timeout", "20", check=False)
-    table = Table("what", "found", "", title=chosen.name)
-    for check in found:
-        table.add_row(check.what, check.found, "holds" if check.holds else "[bold]BROKEN")
-    say.print(table)
-    sys.exit(0 if all(check.holds for check in found) else 1)
+    conclude(found, chosen.name)
 
 
 if __name__ == "__main__":
