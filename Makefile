@@ -4,7 +4,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow test-extras fuzz chaos hosts lint types protos clean
+.PHONY: demo bench test test-slow test-extras fuzz chaos hosts containers arm64 lint types \
+	protos clean
 
 demo: $(VENV)/installed
 	$(BIN)/fedaq run
@@ -33,6 +34,16 @@ chaos: $(VENV)/installed
 # Network namespaces; as root.
 hosts: $(VENV)/installed
 	$(BIN)/python tests/netns/run.py
+
+# docker-compose.yml for real; with podman as root where no Docker runs.
+CONTAINERS_ARGS ?=
+
+containers: $(VENV)/installed
+	$(BIN)/python tests/containers/run.py $(CONTAINERS_ARGS)
+
+# A client in an emulated arm64 system; as root.
+arm64: $(VENV)/installed
+	tests/containers/arm64.sh
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/startup.py

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos.wiretap import Tap
+from checks import Check, conclude
 from system.commands import free_port
 
 MARK = "STARTED_BY_CHAOS"
@@ -37,15 +37,6 @@ POLL_S = 0.02
 WARM_ROUNDS = 3
 GROWTH_MB, GROWTH_FDS = 24.0, 4
 ACCURACY = 0.02
-
-
-@dataclass(frozen=True)
-class Check:
-    """One promise, and whether it was kept."""
-
-    what: str
-    found: str
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -342,11 +333,7 @@ def main() -> None:
     options, say = Options(**vars(parser.parse_args())), Console()
     began = time.monotonic()
     found = asyncio.run(both(options, say))
-    table = Table("promise", "found", "", title=f"{options}, {time.monotonic() - began:.0f} s")
-    for check in found:
-        table.add_row(check.what, check.found, "kept" if check.kept else "[bold]BROKEN")
-    say.print(table)
-    sys.exit(0 if all(check.kept for check in found) else 1)
+    conclude(found, f"{options}, {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

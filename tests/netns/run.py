@@ -26,7 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from checks import Check, conclude
 
 HERE = Path(__file__).parent
 CLIENTS = 4
@@ -37,15 +39,6 @@ PATIENCE_S = 240.0
 BACK_S = 10.0
 RUN = ("--task", "digits", "--clients", str(CLIENTS))
 DELAY_S = 0.2
-
-
-@dataclass(frozen=True)
-class Check:
-    """What must hold, and whether it did."""
-
-    what: str
-    found: str
-    holds: bool
 
 
 def ip(*words: str) -> None:
@@ -286,11 +279,7 @@ def main() -> None:
             found += part()
             for check in found[-3:]:
                 say.print(f"{check.what}: {check.found}")
-    table = Table("what", "found", "")
-    for check in found:
-        table.add_row(check.what, check.found, "holds" if check.holds else "[bold]BROKEN")
-    say.print(table)
-    sys.exit(0 if all(check.holds for check in found) else 1)
+    conclude(found)
 
 
 if __name__ == "__main__":
