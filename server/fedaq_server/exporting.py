@@ -112,6 +112,9 @@ def _write_onnx(model: nn.Module, inputs: Tensor, path: Path) -> None:
 
 def _write_pt2(model: nn.Module, inputs: Tensor, path: Path) -> None:
     program = torch.export.export(model, (inputs,), dynamic_shapes=(_any_batch(),))
+    for node in program.graph.nodes:
+        # Where a layer's name has a comma, as that of the task images, torch could not read it.
+        node.meta.pop("nn_module_stack", None)
     # It insists on the ending in the name of a file.
     with path.open("wb") as file:
         torch.export.save(program, file)

@@ -1,6 +1,7 @@
 """What `fedaq check-task` says of broken tasks: each mistake in one sentence, with the remedy."""
 
 import random
+import re
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field, replace
 from math import inf, nan
@@ -28,6 +29,17 @@ GOOD = Task(
     train_data=lambda data: examples(40),
     test_data=lambda data: examples(20),
 )
+
+
+OTHER_ORDER = (
+    "train_data gives other examples or another order when it is called again: with --partition "
+    "some would go to two clients and some to none; sort file names, and draw nothing at random"
+)
+DOUBTS = (
+    "train gives another update from the same start and seed; draw with the seed that it is "
+    "given, or runs cannot be repeated"
+)
+NO_TEST_DATA = "no test data here, which only the server needs: task x: --data DIR must hold a.csv"
 
 
 def examples(count: int) -> Examples:
@@ -318,11 +330,7 @@ def test_data_in_another_order_each_time(part: Partition) -> None:
 
     kind = Kind.DOUBTFUL if part == WHOLE else Kind.WRONG
     result = checked(replace(GOOD, train_data=shuffled), part)
-    assert sentences(result, kind) == [
-        "train_data gives other examples or another order when it is called again: with "
-        "--partition some would go to two clients and some to none; sort file names, and draw "
-        "nothing at random"
-    ]
+    assert sentences(result, kind) == [OTHER_ORDER]
 
     def other_images(data: Path | None) -> Dataset[Any]:
         return Pairs(*[(torch.from_numpy(np.random.rand(4).astype("f4")), 1)] * 3)
@@ -389,10 +397,7 @@ def test_wrong_training(train: Callable[..., Any], sentence: str) -> None:
 
 def test_doubtful_training() -> None:
     noisy = replace(GOOD, train=lambda model, *_: descend(model, noise=0.1))
-    assert sentences(checked(noisy), Kind.DOUBTFUL) == [
-        "train gives another update from the same start and seed; draw with the seed that it is "
-        "given, or runs cannot be repeated"
-    ]
+    assert sentences(checked(noisy), Kind.DOUBTFUL) == [DOUBTS]
     wild = checked(replace(GOOD, training=Training(learning_rate=1000.0)))
     (sentence,) = sentences(wild, Kind.DOUBTFUL)
     assert sentence.startswith("one batch changes a weight by ")
@@ -429,9 +434,7 @@ def test_wrong_evaluation(evaluate: Callable[..., Any], sentence: str) -> None:
 def test_test_data() -> None:
     absent = checked(replace(GOOD, test_data=refusing))
     assert absent.is_ready
-    assert sentences(absent, Kind.DOUBTFUL) == [
-        "no test data here, which only the server needs: task x: --data DIR must hold a.csv"
-    ]
+    assert sentences(absent, Kind.DOUBTFUL) == [NO_TEST_DATA]
     empty = checked(replace(GOOD, test_data=lambda data: examples(0)))
     assert sentences(empty, Kind.WRONG) == [
         "test_data is empty; the server needs at least one example"
@@ -440,6 +443,16 @@ def test_test_data() -> None:
     assert sentences(labels, Kind.WRONG) == [
         "the test data has labels 0 to 39; the model has 3 outputs, so labels must be 0 to 2"
     ]
+
+
+def test_the_document_quotes_what_is_said() -> None:
+    said = [sentence for _, sentence in [*MODELS, *DATA, *TRAINS, *EVALUATIONS]]
+    said += [DOUBTS, NO_TEST_DATA, OTHER_ORDER]
+    text = (Path(__file__).parents[2] / "docs" / "bring-your-own.md").read_text()
+    table = text.partition("| it says |")[2].partition("\n\n")[0]
+    quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(quoted) > 10
+    assert [quote for quote in quoted if not any(quote in sentence for sentence in said)] == []
 
 
 # ---- The command ---------------------------------------------------------------

@@ -66,6 +66,22 @@ def test_a_pytorch_program_gives_the_same_scores(
     assert torch.allclose(program(expected[0]), expected[1], atol=1e-6)
 
 
+def test_a_layer_whose_name_has_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of the task images, whose classes it names."""
+
+    def model() -> nn.Module:
+        layers = nn.Sequential()
+        layers.add_module("cat,dog", nn.Linear(64, 10))
+        return layers
+
+    monkeypatch.setitem(globals(), "comma", replace(DIGITS, model=model))
+    monkeypatch.setitem(tasks.BUILT_IN, "comma", f"{__name__}:comma")
+    folder = finished(tmp_path / "run", "comma", layers := model())
+    export_model(folder, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert torch.equal(program(torch.ones(5, 64)), layers(torch.ones(5, 64)))
+
+
 def test_plain_pytorch_loads_the_weights(run: Path, expected: tuple[Tensor, Tensor]) -> None:
     """As docs/report.md says."""
     from safetensors.torch import load_file
