@@ -206,6 +206,15 @@ def test_what_is_peculiar_is_told_and_not_wrong() -> None:
     ]
 
 
+def test_weights_in_another_memory_format_are_fine() -> None:
+    def model() -> nn.Module:
+        layers = nn.Sequential(nn.Unflatten(1, (2, 2, 1)), nn.Conv2d(2, 3, (2, 1)), nn.Flatten())
+        return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    assert not model()[1].weight.is_contiguous()  # type: ignore[index,union-attr]
+    assert checked(replace(GOOD, model=model)).findings == []
+
+
 def test_a_model_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkup, "free_memory", lambda: 1000)
     result = checked(GOOD)
