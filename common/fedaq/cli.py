@@ -41,6 +41,7 @@ def _app() -> typer.Typer:
     app = typer.Typer(
         help="Federated learning for devices that pay for every bit they send.",
         add_completion=True,
+        rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
     found = {entry.name: entry for entry in entry_points(group="fedaq.commands")}

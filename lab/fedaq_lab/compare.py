@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedaq.options import Clients, Config, Data, Rounds, Set, Task
+from fedaq.options import Clients, Config, Data, Quiet, Rounds, Set, Task
 from fedaq_lab.run import Engine
 
 
@@ -42,13 +42,18 @@ def compare(
     ] = Engine.LOCAL,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     config: Config = None,
+    quiet: Quiet = False,
     assignments: Set = None,
 ) -> None:
     """Compare schemes: same start, same data, energy to one target accuracy.
 
     Example: fedaq compare --scheme fixed --scheme fedaq --seeds 1,2,3 --target 0.95 --rounds 30
     """
-    from fedaq_lab.comparison import run_comparison
+    from fedaq import logs, terminal
+
+    logs.begin(quiet=quiet)
+    with terminal.starting():
+        from fedaq_lab.comparison import run_comparison
 
     flags = {"task": task, "data": data, "clients": clients, "rounds": rounds, "config": config}
     run_comparison(

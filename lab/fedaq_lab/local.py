@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedaq import logs
 from fedaq.errors import FedaqError
 from fedaq.partition import Partition
 from fedaq.settings import Settings, load_settings
@@ -71,7 +70,6 @@ def run_local(
     UserError
         If a setting is wrong.
     """
-    logs.begin()
     settings = load_settings(config=config, flags=flags, assignments=assignments)
     show_run(new_run(out, settings), _watched)
 

@@ -85,6 +85,7 @@ def run_processes(
     port: int | None,
     flags: Mapping[str, Any],
     assignments: list[str],
+    quiet: bool,
 ) -> None:
     """Run one server and as many clients as the settings say, until the server is done.
 
@@ -100,7 +101,8 @@ def run_processes(
     )
     port = _claim_port(port or 0)
     server = [*_fedaq("server", flags, config, assignments),
-              "--set", f"network.host={_HOST}", "--set", f"network.port={port}"]  # fmt: skip
+              "--set", f"network.host={_HOST}", "--set", f"network.port={port}",
+              *(["--quiet"] if quiet else [])]  # fmt: skip
     client_flags = {name: flags.get(name) for name in ("task", "data", "seed")}
     client = [*_fedaq("client", client_flags, config, assignments), "--server", f"{_HOST}:{port}"]
     with results_folder(out, settings) as folder, _processes(folder) as (children, logs):

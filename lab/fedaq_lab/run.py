@@ -13,6 +13,7 @@ from fedaq.options import (
     Data,
     From,
     Out,
+    Quiet,
     Rounds,
     Scheme,
     Seed,
@@ -44,12 +45,15 @@ def run(
     ] = Engine.PROCESSES,
     dashboard_port: DashboardPort = None,
     config: Config = None,
+    quiet: Quiet = False,
     assignments: Set = None,
 ) -> None:
     """Train a whole federation on this machine: one server, several clients, real gRPC.
 
     Example: fedaq run --task digits --clients 5 --rounds 30 --scheme fedaq --out runs/first
     """
+    from fedaq import logs, terminal
+
     flags = {
         "task": task,
         "data": data,
@@ -61,11 +65,19 @@ def run(
         "network.dashboard_port": dashboard_port,
         "start_from": start_from,
     }
-    if engine is Engine.LOCAL:
+    logs.begin(quiet=quiet)
+    with terminal.starting():
         from fedaq_lab.local import run_local
+        from fedaq_lab.processes import run_processes
 
+    if engine is Engine.LOCAL:
         run_local(config=config, out=out, flags=flags, assignments=assignments or [])
         return
-    from fedaq_lab.processes import run_processes
-
-    run_processes(config=config, out=out, port=port, flags=flags, assignments=assignments or [])
+    run_processes(
+        config=config,
+        out=out,
+        port=port,
+        flags=flags,
+        assignments=assignments or [],
+        quiet=quiet,
+    )
