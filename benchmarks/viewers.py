@@ -38,10 +38,10 @@ CLIENTS = 5
 VIEWERS = 50
 # Rounds without training, with as little as there can be, and so long that every state is seen.
 # How many make a block: the page is told of what is new twice a second.
-TASKS = {"idle_task:m1": 60, "digits": 30, "idle_task:m1_second": 4}
+TASKS = {"idle_task:m1": 60, "digits": 60, "idle_task:m1_second": 4}
 BLOCKS = 12
-# At the ends of a block viewers are still coming or going.
-EDGE = 1
+# In this share of a block, its first rounds, viewers are still coming or going.
+EDGE = 1 / 4
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _result(
 ) -> Result:
     # The block before the first viewers is warm-up.
     blocks = [
-        [record.seconds for record in records[rounds * at + EDGE : rounds * (at + 1) - EDGE]]
+        [each.seconds for each in records[rounds * at + int(EDGE * rounds) : rounds * (at + 1)]]
         for at in range(1, BLOCKS + 1)
     ]
     medians = [median(block) for block in blocks]

@@ -32,6 +32,8 @@ class Hub:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._view: View | None = None
         self._changed = asyncio.Event()
+        # Most viewers saw the same before: what they are told is made once.
+        self._told: dict[tuple[int, int], bytes] = {}
 
     def publish(self, view: View) -> None:
         """Show a view, from any thread."""
@@ -42,8 +44,16 @@ class Hub:
     def _show(self, view: View) -> None:
         if self.viewers and view != self._view:
             self._view = view
+            self._told.clear()
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
+
+    def _tell(self, shown: View | None, view: View, first: int) -> bytes:
+        key = id(shown), first
+        if key not in self._told:
+            message = changes(shown, view, first)
+            self._told[key] = b"data: " + compact(message) + b"\n\n" if message else b""
+        return self._told[key]
 
     async def events(self, first: int) -> AsyncGenerator[bytes, None]:
         """Yield what one viewer is sent, who sees clients from the place `first` on."""
@@ -54,10 +64,10 @@ class Hub:
             while True:
                 view, changed = self._view, self._changed
                 if view is not None and view is not shown:
-                    message = changes(shown, view, first)
+                    told = self._tell(shown, view, first)
                     shown = view
-                    if message:
-                        yield b"data: " + compact(message) + b"\n\n"
+                    if told:
+                        yield told
                     if view.status.phase in ("over", "stopped"):
                         return
                 try:
