@@ -77,8 +77,10 @@ def client(
     Example: fedaq client --server 192.168.1.10:50051 --tls kitchen --task digits --partition 1/3
     """
     from fedaq import kernels, logs, terminal
+    from fedaq.memory import share_one_arena
 
     logs.begin(as_json=json_logs, quiet=quiet)
+    share_one_arena()
     with terminal.starting():
         kernels.get_ready()
         from fedaq_client.main import run_client

@@ -81,8 +81,8 @@ def server(
     After it was stopped: fedaq server --resume runs/first
     """
     from fedaq import kernels, logs, terminal
+    from fedaq.memory import share_one_arena
     from fedaq_server.handshakes import reported
-    from fedaq_server.memory import share_one_arena
 
     logs.begin(as_json=json_logs, quiet=quiet)
     share_one_arena()

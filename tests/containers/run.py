@@ -21,6 +21,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -279,6 +281,9 @@ def disturbed(run: Composed) -> Iterator[Check]:
     yield hardened(run, "client")
     yield Check("client: no server's libraries", *without_server(run))
 
+    statuses = page_statuses(run)
+    yield Check("the page: without the token, with it", f"{statuses}", statuses == [401, 200])
+
     wait_for(lambda: run.taking_part() == CLIENTS, "clients in a round")
     began = time.monotonic()
     run("up", "--detach", "--no-build", "--no-recreate", "--scale", f"client={MORE}")
@@ -329,6 +334,19 @@ def calm(run: Composed) -> Iterator[Check]:
     yield Check(f"{MORE} identities, a part each", " ".join(sorted(parts)), len(parts) == MORE)
 
 
+def page_statuses(run: Composed) -> list[int]:
+    token = run.inside("server", "cat /certs/server/page.token").strip()
+    found = []
+    for query in ("", f"?token={token}"):
+        try:
+            address = f"http://127.0.0.1:{run.environment['PAGE_PORT']}/{query}"
+            with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
+                found.append(answer.status)
+        except urllib.error.HTTPError as error:
+            found.append(error.code)
+    return found
+
+
 def without_server(run: Composed) -> tuple[str, bool]:
     names = "cryptography", "grpc_reflection", "matplotlib", "prometheus_client", "safetensors"
     found = run.inside(
@@ -355,6 +373,7 @@ def main() -> None:
         chosen = stack.enter_context(engine(options, folder))
         common = {
             "PORT": str(free_port()),
+            "PAGE_PORT": str(free_port()),
             **stack.enter_context(index(options.wheels, folder)),
         }
         file = override(folder, host_network=bool(options.wheels))

@@ -113,7 +113,7 @@ def test_an_image_tells_the_version_of_the_package(role: str) -> None:
     assert f'image.version="{version}"' in DOCKERFILES[role]
 
 
-def test_both_images_share_their_layers_with_torch() -> None:
+def test_both_builds_fetch_torch_once() -> None:
     server, client = (text.splitlines()[1:] for text in DOCKERFILES.values())
     torch = next(number for number, line in enumerate(server) if "torch/include" in line)
     assert server[: torch + 1] == client[: torch + 1]
