@@ -64,6 +64,7 @@ def document(folder: Path) -> dict[str, Any]:
 def unmeasured(folder: Path) -> dict[str, Any]:
     """Return run.json without what no two runs share."""
     read = document(folder)
+    assert read.pop("id")
     for part in (*read["rounds"], read["summary"]):
         for name in MEASURED:
             assert part.pop(name) > 0
