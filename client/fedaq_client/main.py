@@ -61,8 +61,9 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
             _tell(done)
 
         cost = None if own.radio is None else PRESETS[own.radio].cost()
-        reason = stopping.run(
-            watched(
+
+        async def participate() -> str:
+            return await watched(
                 take_part(
                     lambda: connect(own.server, CONNECT_S, access),
                     name,
@@ -72,7 +73,8 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     own.give_up_after_s,
                 )
             )
-        )
+
+        reason = stopping.run(participate())
     console.print(f"{foreign(name)}: {foreign(reason)}")
     log.info("%s: %s", name, reason, extra=event("run over", client=name, reason=reason))
 

@@ -69,9 +69,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
         return await main
 
+    running = cancelled_by_signals()
     try:
-        return asyncio.run(cancelled_by_signals())
+        return asyncio.run(running)
     finally:
+        # A signal may have come before they began, and Python would complain.
+        running.close()
+        main.close()
         if codes:
             raise StoppedError(codes[0])
         listen()

@@ -533,7 +533,7 @@ def test_the_tables_of_the_guide_are_what_its_commands_print():
 
 def test_the_task_that_the_guide_shows_trains(tmp_path, monkeypatch):
     code = GUIDE.read_text().split("```python\n")[1].split("```")[0]
-    (tmp_path / "sensors.py").write_text(code)
+    (tmp_path / "documented.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     rng = np.random.default_rng(0)
     machine = rng.integers(0, 4, 200)
@@ -541,7 +541,7 @@ def test_the_task_that_the_guide_shows_trains(tmp_path, monkeypatch):
     readings = (signatures[machine] + rng.normal(size=(200, 64)) / 2).astype(np.float32)
     for part in ("train", "test"):
         np.savez(tmp_path / f"{part}.npz", readings=readings, machine=machine)
-    task = load_task("sensors:task", tmp_path)
+    task = load_task("documented:task", tmp_path)
     torch.manual_seed(0)
     model = task.model()
     for seed in range(3):

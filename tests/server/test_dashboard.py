@@ -296,7 +296,7 @@ def test_a_viewer_is_told_all_at_first_and_then_what_has_changed(tmp_path: Path)
 
 def test_a_viewer_that_reads_nothing_holds_up_nobody_and_nothing_piles_up(tmp_path: Path) -> None:
     hub = Hub()
-    large = {"settings": {str(number): "x" * 100 for number in range(20_000)}}
+    large = {"settings": {str(number): "x" * 100 for number in range(100_000)}}
     with page_of(tmp_path, hub) as page, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", page.port))
