@@ -61,12 +61,13 @@ class Share:
     seconds: float
 
 
-def run(rounds: int) -> tuple[dict[str, dict[str, float]], float]:
+def run(rounds: int, settings: list[str]) -> tuple[dict[str, dict[str, float]], float]:
     """Return processor seconds by side and kind, and the median of the seconds of a round."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         port = free_port()
-        commands = [server_arguments(CASE, rounds, port, folder), *client_arguments(CASE, port)]
+        server = [*server_arguments(CASE, rounds, port, folder), *settings]
+        commands = [server, *client_arguments(CASE, port)]
         processes = []
         for number, command in enumerate(commands):
             os.environ["PROFILE"] = str(folder / f"{number}.json")
@@ -83,8 +84,8 @@ def run(rounds: int) -> tuple[dict[str, dict[str, float]], float]:
     return totals, sorted(record["seconds"] for record in records)[len(records) // 2]
 
 
-def shares() -> tuple[list[Share], float]:
-    (few, _), (many, seconds) = run(FEW), run(MANY)
+def shares(settings: list[str]) -> tuple[list[Share], float]:
+    (few, _), (many, seconds) = run(FEW, settings), run(MANY, settings)
     result = []
     for side in ("server", "clients"):
         spent = {
@@ -113,10 +114,11 @@ def show(console: Console, parts: list[Share], seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--set", action="append", default=[], help="a setting of the server")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     os.chdir(HERE)
-    parts, seconds = shares()
+    parts, seconds = shares([word for text in options.set for word in ("--set", text)])
     show(Console(), parts, seconds)
     if options.out is not None:
         document = {
