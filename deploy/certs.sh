@@ -13,7 +13,7 @@ if [ -d /certs/clients/health ]; then
     rm -r /certs/clients/health
 fi
 # What a viewer of the page must know.
-if [ ! -e /certs/server/page.token ]; then
+if [ ! -s /certs/server/page.token ]; then
     umask 077
     python -c 'import secrets; print(secrets.token_hex(24))' > /certs/server/page.token
 fi

@@ -25,6 +25,7 @@ from fedaq_client.training import local_data
 PATIENCE_S = 5.0
 # Below, two clocks differ by what a message takes, or by what nobody is harmed by.
 CLOCK_DIFFERENCE_S = 30.0
+NOT_FEDAQ = "what answers there is not fedaq's server, or is older than this client"
 
 
 def client_findings(settings: Settings) -> Iterator[Finding]:
@@ -122,6 +123,8 @@ async def describe(address: str, access: Access) -> Described:
             )
         except grpc.aio.AioRpcError as error:
             raise _unanswered(error) from None
+        if answer is None:  # what gRPC makes of bytes that are no such message
+            raise UserError(NOT_FEDAQ)
         return Described(answer, asked_s, time.time())
 
 
@@ -130,7 +133,7 @@ def _unanswered(error: grpc.aio.AioRpcError) -> FedaqError:
     if error.code() == grpc.StatusCode.UNAUTHENTICATED:
         return UserError(f"the server does not know this client: {details}; its log says why")
     if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-        return UserError("what answers there is not fedaq's server, or is older than this client")
+        return UserError(NOT_FEDAQ)
     return FedaqError(f"no answer: {details}")
 
 
@@ -139,7 +142,7 @@ def clocks(described: Described) -> Finding:
     middle_s = (described.asked_s + described.answered_s) / 2
     ahead_s = middle_s - described.description.unix_time_s
     says = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"
-    if abs(ahead_s) > CLOCK_DIFFERENCE_S:
+    if not abs(ahead_s) <= CLOCK_DIFFERENCE_S:  # nor where it is no number
         return look(
             "both clocks", says, "set the wrong one: sudo timedatectl set-ntp true; logs cannot be "
             "compared, and certificates may seem not to be valid"

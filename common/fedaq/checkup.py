@@ -6,7 +6,7 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +18,6 @@ import typer
 
 from fedaq import kernels
 from fedaq.credentials import Certificates
-from fedaq.errors import FedaqError
 from fedaq.terminal import console, foreign
 
 MARKS = {"ok": "[green]✓[/green]", "look": "[yellow]![/yellow]", "wrong": "[red]✗[/red]"}
@@ -226,21 +225,15 @@ def disk(folder: Path, needed: int, what: str) -> Finding:
     return ok("disk", says)
 
 
-def checked(subject: str, check: Callable[[], str]) -> Finding:
-    """Return what a check says, or its error as a finding."""
-    try:
-        return ok(subject, check())
-    except FedaqError as error:
-        return wrong(subject, str(error))
-
-
 def free_memory() -> int:
     """Return the bytes that this process may still get, without swap."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = 1024 * int(fields["MemAvailable"].split()[0])
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit.isdecimal() and used.isdecimal():
-        free = min(free, int(limit) - int(used))
+        # Files that were read lately count as used, and make room for whoever needs it.
+        kept = dict(line.split() for line in _cgroup("memory.stat").splitlines())
+        free = min(free, int(limit) - int(used) + int(kept.get("inactive_file", 0)))
     return free
 
 

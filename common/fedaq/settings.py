@@ -500,8 +500,13 @@ def load_settings(
         If the file cannot be read or a setting is unknown, impossible or another than the run
         has begun with; the message names the source.
     """
-    merged: Layer = copy.deepcopy(dict(begun or {}))
+    merged: Layer = {}
     sources: dict[str, str] = {}
+    if begun is not None:
+        # What an older version had no setting for, it did as the default says.
+        merged = Settings().model_dump(mode="json")
+        _merge(merged, dict(begun), {}, "")
+        begun = copy.deepcopy(merged)
     if config is not None:
         _merge(merged, _read_toml(config), sources, str(config))
     variables = os.environ if environment is None else environment
@@ -531,8 +536,7 @@ def _refuse_changes(
 ) -> None:
     for key, value in now.items():
         dotted = f"{at}{key}"
-        # What an older version had no setting for, it did as the default says.
-        if dotted in NOT_OF_A_RUN or value == begun.get(key, value):
+        if dotted in NOT_OF_A_RUN or value == begun[key]:
             continue
         if isinstance(value, dict):
             _refuse_changes(value, begun[key], sources, f"{dotted}.")

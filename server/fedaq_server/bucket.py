@@ -3,9 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
-# Refused joins from one address: so many at once, then one a second. More addresses than
-# that are forgotten, the oldest first.
-JOINS, JOINS_PER_S, ADDRESSES = 100, 1.0, 10_000
+# Refused joins, or questions, of one address: so many at once, then one a second. More
+# addresses than that are forgotten, the oldest first.
+CALLS, CALLS_PER_S, ADDRESSES = 100, 1.0, 10_000
 
 
 @dataclass
@@ -41,20 +41,20 @@ class TurnedAway:
 
 
 @dataclass
-class RefusedJoins:
-    """Counts the streams of each address that were refused."""
+class AddressCounts:
+    """Counts calls of each address."""
 
     _buckets: dict[str, Bucket] = field(default_factory=dict)
 
     def count(self, address: str) -> None:
-        """Remember that a stream was refused."""
-        bucket = self._buckets.pop(address, None) or Bucket(JOINS, JOINS_PER_S)
+        """Remember a call."""
+        bucket = self._buckets.pop(address, None) or Bucket(CALLS, CALLS_PER_S)
         bucket.take(1, time.monotonic())
         self._buckets[address] = bucket
         if len(self._buckets) > ADDRESSES:
             del self._buckets[next(iter(self._buckets))]
 
     def are_too_many(self, address: str) -> bool:
-        """Tell whether no stream of this address is to be listened to for now."""
+        """Tell whether no more of this address is to be answered for now."""
         bucket = self._buckets.get(address)
-        return bucket is not None and bucket.spent(time.monotonic()) > JOINS - 1
+        return bucket is not None and bucket.spent(time.monotonic()) > CALLS - 1

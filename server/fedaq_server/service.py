@@ -22,7 +22,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import names
-from fedaq_server.bucket import Bucket, RefusedJoins, TurnedAway
+from fedaq_server.bucket import AddressCounts, Bucket, TurnedAway
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 from fedaq_server.conduct import Conduct, blame, is_fault
 from fedaq_server.metrics import Metrics
@@ -108,10 +108,7 @@ class Admission:
         name = join.client
         if not names.is_name(name):
             raise JoinRefusedError(grpc.StatusCode.INVALID_ARGUMENT, names.RULE)
-        if name in self.conduct.shut_out:
-            raise JoinRefusedError(
-                grpc.StatusCode.PERMISSION_DENIED, f"{name} is {self.conduct.shut_out[name].reason}"
-            )
+        self.check_conduct(name)
         if len(join.holds) > model.DIGEST_BYTES:
             raise JoinRefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT,
@@ -155,6 +152,13 @@ class Admission:
                 heartbeat_interval_s=network.heartbeat_interval_s,
             )
         )
+
+    def check_conduct(self, name: str) -> None:
+        """Refuse a client that was shut out."""
+        if name in self.conduct.shut_out:
+            raise JoinRefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, f"{name} is {self.conduct.shut_out[name].reason}"
+            )
 
     def description(self) -> bytes:
         """Return what does not change of the answer to Describe, serialized."""
@@ -346,7 +350,7 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
     broadcast is serialized once.
     """
 
-    refused = RefusedJoins()
+    refused, asked = AddressCounts(), AddressCounts()
     description = admission.description()
 
     async def guarded(context: Any, answer: Callable[[str | None], Awaitable[T]]) -> T | None:
@@ -377,6 +381,13 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
 
     async def describe(request: bytes, context: Any) -> bytes | None:
         async def answer(identity: str | None) -> bytes:
+            address = context.peer().rpartition(":")[0]
+            if asked.are_too_many(address):
+                raise JoinRefusedError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, "asked too often; try again in a minute"
+                )
+            asked.count(address)
+            admission.check_conduct(identity or "")
             # Messages that stand one after another are read as one.
             return description + admission.state().SerializeToString()
 

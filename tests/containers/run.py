@@ -175,7 +175,6 @@ def index(wheels: Path | None, folder: Path) -> Iterator[dict[str, str]]:
         return
     (folder / "index").mkdir()
     (folder / "index" / "torch").symlink_to(wheels.resolve())
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder / "index"))
     handler = partial(Silent, directory=str(folder / "index"))
     with ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -251,7 +251,7 @@ def test_a_storm_of_joins_on_a_stream_shuts_its_client_out(tmp_path: Path) -> No
 def test_a_storm_of_refused_joins_is_not_listened_to(
     tmp_path: Path, honest_result: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket, "JOINS", 5)
+    monkeypatch.setattr(bucket, "CALLS", 5)
     ends = []
 
     async def act(client: RawClient) -> None:
@@ -269,8 +269,8 @@ def test_a_storm_of_refused_joins_is_not_listened_to(
 
 def test_addresses_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "ADDRESSES", 3)
-    monkeypatch.setattr(bucket, "JOINS", 1)
-    refused = bucket.RefusedJoins()
+    monkeypatch.setattr(bucket, "CALLS", 1)
+    refused = bucket.AddressCounts()
     for address in "abcd":
         refused.count(address)
     assert [refused.are_too_many(address) for address in "abcde"] == [

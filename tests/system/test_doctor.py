@@ -5,16 +5,23 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from math import nan
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from fedaq import checkup
 from fedaq.checkup import Finding
+from fedaq.errors import FedaqError, UserError
+from fedaq.link import DESCRIBE_PATH, SERVICE
 from fedaq.settings import Settings, load_settings
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.checkup import Described, client_findings, clocks
+from fedaq_client.access import PLAIN, access_of
+from fedaq_client.checkup import Described, client_findings, clocks, describe
+from fedaq_server.bucket import CALLS
 from fedaq_server.certificates import issue
 from fedaq_server.checkup import open_files, server_findings
 from fedaq_server.tokens import make_tokens
@@ -139,7 +146,26 @@ def test_a_port_that_does_not_speak_grpc(folder: Path, monkeypatch: pytest.Monke
     assert found["server"].verdict == "wrong"
 
 
-@pytest.mark.parametrize(("ahead_s", "verdict"), [(-3600, "look"), (0.5, "ok"), (90, "look")])
+def test_a_server_of_another_program(folder: Path) -> None:
+    """It answers, with bytes that are no description."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    method = DESCRIBE_PATH.rpartition("/")[2]
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: b"\xff\xff")
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SERVICE, {method: handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(UserError, match="is not fedaq's server"):
+            asyncio.run(describe(f"127.0.0.1:{port}", PLAIN))
+    finally:
+        server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "verdict"), [(-3600, "look"), (0.5, "ok"), (90, "look"), (nan, "look")]
+)
 def test_clocks_that_differ(ahead_s: float, verdict: str) -> None:
     described = Described(pb.Description(unix_time_s=1000), 999 + ahead_s, 1001 + ahead_s)
     found = clocks(described)
@@ -212,8 +238,9 @@ def test_memory_and_cores_within_a_control_group(
 ) -> None:
     monkeypatch.setattr(checkup, "_cgroup", {
         "memory.max": "1000", "memory.current": "400", "cpu.max": "50000 100000",
+        "memory.stat": "anon 300\ninactive_file 50",
     }.__getitem__)  # fmt: skip
-    assert checkup.free_memory() == 600
+    assert checkup.free_memory() == 650
     assert checkup.usable_cores() == 0.5
     monkeypatch.setattr(checkup, "_cgroup", lambda name: "max")
     assert checkup.free_memory() > 1e8
@@ -252,9 +279,28 @@ def test_a_service_manager_hears_of_a_client(commands: Commands) -> None:
 
 def test_a_describing_server_is_asked_by_nobody_unknown(folder: Path) -> None:
     """The description names the task and the model: as secret as the run itself."""
-    from fedaq_client.access import access_of
-    from fedaq_client.checkup import describe
-
     settings = settings_of(network__tls=folder / "certs" / "clients" / "kitchen")
     with pytest.raises(Exception, match="does not know this client"):
         asyncio.run(describe(ADDRESS, access_of(settings.network, ADDRESS, {})))
+
+
+def test_a_flood_of_questions_is_not_answered(folder: Path) -> None:
+    """The last of them all: this address is not answered for a while."""
+    access = access_of(
+        settings_of(
+            network__tls=folder / "certs" / "clients" / "kitchen",
+            network__token_file=folder / "kitchen.token",
+        ).network,
+        ADDRESS,
+        {},
+    )
+
+    async def flood() -> str:
+        try:
+            for _ in range(2 * CALLS):
+                await describe(ADDRESS, access)
+        except FedaqError as error:
+            return str(error)
+        return ""
+
+    assert "asked too often" in asyncio.run(flood())

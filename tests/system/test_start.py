@@ -149,5 +149,8 @@ def test_a_wrong_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_on_keeps_its_start() -> None:
     begun = settings_of(CLIENTS).model_dump(mode="json")
-    with pytest.raises(UserError, match=r"^--from: the run has begun with start_from = None,"):
-        load_settings(environment={}, begun=begun, flags={"start_from": Path("x.safetensors")})
+    older = {key: value for key, value in begun.items() if key not in ("start_from", "limits")}
+    for run in (begun, older):
+        with pytest.raises(UserError, match=r"^--from: the run has begun with start_from = None,"):
+            load_settings(environment={}, begun=run, flags={"start_from": Path("x.safetensors")})
+    assert load_settings(environment={}, begun=older) == load_settings(environment={}, begun=begun)
