@@ -2,27 +2,15 @@
 
 from types import TracebackType
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from fedaq.terminal import console
-from fedaq_client.session import Progress as RoundDone
-
-# With the rest of a line it fits a terminal of 80 columns.
-_BAR_COLUMNS = 10
+from fedaq.terminal import console, progress_of_rounds
+from fedaq_client.session import Progress
 
 
 class Display:
     """Shows how far the run is, as far as this client took part in it."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=_BAR_COLUMNS),
-            TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=console.quiet or not console.is_terminal,
-        )
+        self._progress = progress_of_rounds()
         self._bar = self._progress.add_task("waiting", total=None, facts="for the first round")
 
     def __enter__(self) -> "Display":
@@ -37,7 +25,7 @@ class Display:
     ) -> None:
         self._progress.stop()
 
-    def on_round(self, done: RoundDone) -> None:
+    def on_round(self, done: Progress) -> None:
         """Show a finished round."""
         name = f"round {done.round}/{done.rounds}"
         facts = (

@@ -1,13 +1,34 @@
 """The one console that people read, and how quantities are written on it."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from fedaq.errors import printable
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# With the rest of a line it fits a terminal of 80 columns.
+_BAR_COLUMNS = 10
+
 console = Console(highlight=False, soft_wrap=True)
+
+
+def progress_of_rounds() -> "Progress":
+    """Return progress with a bar and the field ``facts``; it shows nothing but on a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=_BAR_COLUMNS),
+        TextColumn("{task.fields[facts]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=console.quiet or not console.is_terminal,
+    )
 
 
 def starting() -> AbstractContextManager[object]:

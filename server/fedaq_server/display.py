@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fedaq.settings import Settings
-from fedaq.terminal import console, foreign, si
+from fedaq.terminal import console, progress_of_rounds, si
 from fedaq_server.record import RoundRecord, summarize
 
 _TABLE_ROWS = 12
-# With the rest of a line it fits a terminal of 80 columns.
-_BAR_COLUMNS = 10
 
 
 class Display:
@@ -23,14 +20,7 @@ class Display:
         self._settings = settings
         self._energy_j = sum(record.energy_j for record in records)
         self._done = len(records)
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=_BAR_COLUMNS),
-            TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=console.quiet or not console.is_terminal,
-        )
+        self._progress = progress_of_rounds()
         self._bar = self._progress.add_task(
             "starting", total=settings.rounds, completed=self._done, facts=""
         )
