@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedaq.settings import Settings
-from fedaq.terminal import console, progress_of_rounds, si
+from fedaq.terminal import console, foreign, progress_of_rounds, si
 from fedaq_server.record import RoundRecord, summarize
 
 _TABLE_ROWS = 12
