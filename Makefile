@@ -18,7 +18,8 @@ test-slow: $(VENV)/installed
 
 # What needs libraries that `make test` does without: MLflow, ONNX and its runtime.
 test-extras: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) \
+	@echo "installing into $(VENV): a minute or more, and up to 6 GB if torch comes with CUDA"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
 		-e '.[onnx,mlflow]' onnxruntime
 	$(BIN)/python -m pytest tests/server/test_tracking.py tests/server/test_exporting.py
 

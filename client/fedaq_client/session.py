@@ -14,7 +14,7 @@ from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.logs import event
 from fedaq.payload import Payload
 from fedaq.quantizer import Spread, is_width
-from fedaq.tasks import Training
+from fedaq.tasks import Training, blamed
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 
@@ -157,9 +157,10 @@ class Session:
                 welcome.training.learning_rate,
                 welcome.training.momentum,
             )
-            loss = await asyncio.to_thread(
-                self.learner.train, training, welcome.seed, self.name, plan.round
-            )
+            with blamed(self.learner.task, "training"):
+                loss = await asyncio.to_thread(
+                    self.learner.train, training, welcome.seed, self.name, plan.round
+                )
             spreads = await asyncio.to_thread(self._spreads)
             grant = await self._report(plan, spreads, loss)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)

@@ -26,6 +26,7 @@ class Learner:
 
     Attributes
     ----------
+    task : Task
     model : nn.Module
     held : float32, shape (parameters,)
         The model that the server knows this client to hold: first the one of the seed, then
@@ -36,7 +37,7 @@ class Learner:
     """
 
     def __init__(self, task: Task, data: Sized, seed: int = 0) -> None:
-        self._task = task
+        self.task = task
         self._data = data
         self.model = initial_model(task, seed)
         self.spec = spec_of(self.model)
@@ -66,7 +67,7 @@ class Learner:
         training_seed = derive_seed(seed, "train", name, round_number)
         np.copyto(self.weights, self.held)
         torch.manual_seed(training_seed)
-        loss = self._task.train(self.model, self._data, training, training_seed)
+        loss = self.task.train(self.model, self._data, training, training_seed)
         np.subtract(self.weights, self.held, out=self.weights)
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values

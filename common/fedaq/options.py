@@ -16,7 +16,7 @@ Task = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the task's data, if it needs one.")]
 Out = Annotated[
-    Path | None, typer.Option(help="New folder for the results [runs/<time>-<task>-<scheme>]")
+    Path | None, typer.Option(help="New folder for the results [runs/TIME-TASK-SCHEME]")
 ]
 Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible [1]")]
 From = Annotated[

@@ -15,6 +15,7 @@ from typing import Any
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import flag_of, load_settings
 from fedaq.stopping import postponed
+from fedaq.tasks import load_task
 from fedaq_server.folder import results_folder
 
 _HOST = "127.0.0.1"
@@ -99,6 +100,7 @@ def run_processes(
     settings = load_settings(
         config=config, flags={**flags, "network.port": port}, assignments=assignments
     )
+    load_task(settings.task, settings.data)  # a mistake in its name is told before anything starts
     port = _claim_port(port or 0)
     server = [*_fedaq("server", flags, config, assignments),
               "--set", f"network.host={_HOST}", "--set", f"network.port={port}",

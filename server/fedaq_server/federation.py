@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fedaq import __version__
 from fedaq.logs import event
 from fedaq.model import bind, spec_of
 from fedaq.payload import tensor_spreads
 from fedaq.settings import HOW_REACHED, Settings
-from fedaq.tasks import Task, Training, initial_model, load_task
+from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server import service
 from fedaq_server.access import access_of
@@ -119,7 +120,7 @@ class Run:
             scheme=scheme,
             roster=self.roster,
             conduct=self.conduct,
-            evaluate=lambda: self.task.evaluate(module, test_data),
+            evaluate=lambda: self._evaluated(module, test_data),
             ledger=ledger,
             on_round=self._record,
             metrics=self.metrics,
@@ -157,6 +158,10 @@ class Run:
             if self.federation.history is not None:
                 self.federation.history.close()
             await self._say_goodbye(finish)
+
+    def _evaluated(self, module: nn.Module, test_data: Any) -> Evaluation:
+        with blamed(self.task, "testing the model"):
+            return self.task.evaluate(module, test_data)
 
     def _has_fine_steps(self) -> bool:
         own = self.settings.fedaq

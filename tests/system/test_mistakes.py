@@ -278,6 +278,16 @@ def test_too_few_clients_are_not_the_servers_mistake(commands: Commands) -> None
     assert "0 of 5 clients connected within 0.2 s; start more of them" in said(ended, 1)
 
 
+def test_a_task_that_fails_in_training_is_blamed(written: Commands) -> None:
+    (written.folder / "narrow.py").write_text(
+        "from dataclasses import replace\nfrom torch import nn\n"
+        "from fedaq.tasks.digits import task as digits\n"
+        "task = replace(digits, name='narrow', model=lambda: nn.Linear(64, 2))\n"
+    )
+    ended = written.run("run", "--engine", "local", "--task", "narrow:task", "--clients", 1)
+    assert "task narrow: training failed: IndexError: Target" in said(ended, 2)
+
+
 def test_a_client_that_fails_early_ends_the_run_with_its_words(written: Commands) -> None:
     """Otherwise the server would wait minutes for it."""
     (written.folder / "fails.py").write_text(

@@ -7,6 +7,7 @@ A task of your own is a `Task`, or a function of the ``--data`` path that return
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,26 @@ class Task:
     training: Training = field(default_factory=Training)
     train: Callable[[nn.Module, Any, Training, int], float] = train_classifier
     evaluate: Callable[[nn.Module, Any], Evaluation] = evaluate_classifier
+
+
+@contextmanager
+def blamed(task: Task, part: str) -> Iterator[None]:
+    """Let an error in a task's code be told as the task's.
+
+    Raises
+    ------
+    UserError
+        In the place of whatever the block raised that was not meant for people.
+    """
+    try:
+        yield
+    except FedaqError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"task {task.name}: {part} failed: {type(error).__name__}: {error}; fedaq check-task "
+            "finds out why, FEDAQ_TRACEBACK=1 shows where"
+        ) from error
 
 
 def initial_model(task: Task, seed: int) -> nn.Module:
