@@ -32,7 +32,15 @@ class Bucket:
 
 @dataclass(frozen=True)
 class TurnedAway:
-    """Streams of one peer that were refused for one reason: when last, in seconds since 1970."""
+    """Streams of one address that were refused for one reason.
+
+    Attributes
+    ----------
+    peer : str
+        The address, and the port that the last one came from.
+    at : int
+        When that was, in seconds since 1970.
+    """
 
     peer: str
     reason: str

@@ -178,9 +178,11 @@ class Admission:
 
     def turn_away(self, peer: str, reason: str) -> None:
         """Remember that a stream was refused."""
-        known = self.turned_away.pop((peer, reason), None)
+        # Every stream may come from another port.
+        address = peer.rpartition(":")[0]
+        known = self.turned_away.pop((address, reason), None)
         times = 1 if known is None else known.times + 1
-        self.turned_away[peer, reason] = TurnedAway(peer, reason, round(time.time()), times)
+        self.turned_away[address, reason] = TurnedAway(peer, reason, round(time.time()), times)
         if len(self.turned_away) > REMEMBERED:
             del self.turned_away[next(iter(self.turned_away))]
 

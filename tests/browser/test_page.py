@@ -24,9 +24,9 @@ from system.commands import Commands, Running, free_port
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 PATIENCE_MS = 60_000
-# A name that is no markup.
-FOREIGN = "<b>five"
-NAMES = ("client-1", "client-2", "client-3", "client-4", FOREIGN)
+# A name that is no markup, and one that every object in a script has already.
+FOREIGN, INBORN = "<b>five", "__proto__"
+NAMES = ("client-1", "client-2", "client-3", INBORN, FOREIGN)
 
 if chromium.PATH is None and not os.environ.get("REQUIRE_BROWSER"):
     pytest.skip("there is no chromium on this machine", allow_module_level=True)
@@ -154,6 +154,7 @@ def test_the_page_follows_a_run_and_sees_a_client_go_and_come_back(
     expect(page.locator("h1")).to_have_text(re.compile(r"Round ([4-9]|\d\d+) of 400"))
     expect(page.locator(".clients tbody tr")).to_have_count(5)
     assert page.locator(row(page, FOREIGN)).count() == 1
+    assert page.locator(row(page, INBORN)).count() == 1
     assert page.locator("tbody b").count() == 0
     expect(page.locator(".tile", has_text="Energy")).to_contain_text("of 3.00 J, planned")
 

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import http.client
 import json
+import logging
 import os
 import re
 import socket
@@ -14,13 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fedaq.errors import UserError
 from fedaq.settings import Settings
-from fedaq_server.dashboard import app, serving
+from fedaq_server.dashboard import app, guard, runs, serving
 from fedaq_server.dashboard.assets import Assets
 from fedaq_server.dashboard.hub import Hub, squeezed
 from fedaq_server.dashboard.live import ClientView, Forecast, Status, View, changes, flat
@@ -209,7 +211,7 @@ def test_connections_that_ask_for_nothing_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "MOST_CONNECTIONS", 4)
-    monkeypatch.setattr(serving, "FIRST_REQUEST_S", 0.3)
+    monkeypatch.setattr(serving, "REQUEST_S", 0.3)
     with page_of(tmp_path) as page:
         idle = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(4)]
         with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
@@ -221,6 +223,56 @@ def test_connections_that_ask_for_nothing_are_bounded(
                 assert each.recv(1) == b""
                 raise ConnectionError
         assert ask(page, "/").status == 200
+
+
+def test_a_token_that_never_comes_whole_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(guard, "REQUEST_S", 0.3)
+    begun = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken="
+    with caplog.at_level(logging.ERROR), page_of(tmp_path, None, TOKEN) as page:
+        with socket.create_connection(("127.0.0.1", page.port), timeout=30) as slow:
+            slow.sendall(begun)
+            answer = b"".join(iter(lambda: slow.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        with socket.create_connection(("127.0.0.1", page.port), timeout=30) as gone:
+            gone.sendall(begun)
+            time.sleep(0.1)
+        assert ask(page, "/login", method="POST", body=f"token={TOKEN}").status == 303
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("more", "rest"),
+    [
+        (b"Content-Length: 100\r\n", b"x"),  # a body that nobody reads
+        (b"", b"GET"),  # another request that never gets whole
+    ],
+)
+def test_a_connection_is_not_kept_by_what_never_gets_whole(
+    more: bytes, rest: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "REQUEST_S", 0.3)
+    with (
+        page_of(tmp_path, None, TOKEN) as page,
+        socket.create_connection(("127.0.0.1", page.port), timeout=10) as kept,
+    ):
+        kept.sendall(b"GET /api/runs HTTP/1.1\r\nHost: localhost\r\n" + more + b"\r\n")
+        assert kept.recv(4096).startswith(b"HTTP/1.1 401 ")
+        kept.sendall(rest)
+        with pytest.raises(ConnectionError):
+            while kept.recv(4096):
+                pass
+            raise ConnectionError
+
+
+def test_a_page_that_does_not_start_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # uvicorn logs what went wrong and returns.
+    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda server, sockets: None)
+    with pytest.raises(UserError, match="did not start"), page_of(tmp_path):
+        pass
 
 
 # ---- What it sends ----------------------------------------------------------
@@ -424,6 +476,8 @@ def test_runs_are_found_in_a_folder_and_in_comparisons(tmp_path: Path) -> None:
     write(tmp_path / "runs" / ".hidden", document())
     write(tmp_path / "elsewhere", document())
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "linked").mkdir()
+    (tmp_path / "runs" / "linked" / "run.json").symlink_to(tmp_path / "elsewhere" / "run.json")
     runs = PastRuns(tmp_path / "runs")
     assert {run["id"] for run in runs.summaries()} == {"first", "compare/fixed/seed-1"}
     run = runs.run("compare/fixed/seed-1")
@@ -449,6 +503,67 @@ def test_what_is_no_run_is_left_out(tmp_path: Path) -> None:
     runs = PastRuns(tmp_path)
     assert [run["id"] for run in runs.summaries()] == ["right"]
     assert runs.run("no-json") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": float("inf")}, {"clients": float("nan")},
+        *(
+            {"rounds": [{**document()["rounds"][0], name: value}]}
+            for name, value in (
+                ("energy_j", 10**400), ("test_loss", 10**400), ("seconds", [1]),
+                ("uplink_payload_bytes", float("nan")), ("uplink_payload_bytes", float("inf")),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_run_of_no_real_numbers_is_left_out(changes: dict[str, Any], tmp_path: Path) -> None:
+    write(tmp_path / "right", document())
+    write(tmp_path / "wrong", document(**changes))
+    with page_of(tmp_path) as page:
+        assert [run["id"] for run in json.loads(ask(page, "/api/runs").body)] == ["right"]
+        assert ask(page, "/api/runs/wrong").status == 404
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
+    settings = {"rounds": 2, "\ud800": "\ud800"}
+    write(
+        tmp_path / os.fsdecode(b"n\xff"),
+        document(task="\ud800", scheme="x\ud800", settings=settings),
+    )
+    with page_of(tmp_path) as page:
+        (run,) = json.loads(ask(page, "/api/runs").body)
+        assert (run["id"], run["task"], run["scheme"]) == ("n?", "?", "x?")
+        whole = json.loads(ask(page, "/api/runs/n%3F").body)
+    assert whole["settings"] == {"rounds": "2", "?": "?"}
+
+
+def test_runs_are_read_one_at_a_time_and_once_and_not_if_they_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "first", document())
+    write(tmp_path / "large", json.dumps(document()) + " " * runs.MOST_BYTES)
+    os.utime(tmp_path / "large" / "run.json", (0, 2_000_000_000))  # the list looks at it first
+    reading, at_once, times = 0, 0, 0
+
+    def loads(text: bytes) -> Any:
+        nonlocal reading, at_once, times
+        reading, times = reading + 1, times + 1
+        at_once = max(at_once, reading)
+        time.sleep(0.1)
+        reading -= 1
+        return json.loads(text)
+
+    monkeypatch.setattr(runs, "json", SimpleNamespace(loads=loads))
+    past = PastRuns(tmp_path)
+    askers = [threading.Thread(target=past.run, args=("first",)) for _ in range(8)]
+    for each in askers:
+        each.start()
+    for each in askers:
+        each.join()
+    assert [run["id"] for run in past.summaries()] == ["first"]
+    assert (at_once, times) == (1, 1)
 
 
 def test_a_run_that_goes_on_is_read_again(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from fedaq.settings import Settings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_lab import processes
 from fedaq_lab.local import federate
+from fedaq_server.dashboard import watch as watch_module
+from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.live import View
 from fedaq_server.dashboard.watch import Watch
 from fedaq_server.federation import Run
@@ -99,15 +101,29 @@ def test_the_page_says_who_trains_who_was_refused_and_who_is_gone(tmp_path: Path
     } == {key: total for key, total in rows.items() if key[0] != "mallory" and total}
 
 
-def test_the_same_refusal_of_the_same_peer_is_counted_and_few_are_remembered(
+def test_the_same_refusal_of_the_same_address_is_counted_and_few_are_remembered(
     tmp_path: Path,
 ) -> None:
     admission = Run(settings_of(1), Ledger(tmp_path), lambda record: None).admission
-    for peer in "abacadaeafag":
-        admission.turn_away(peer, "a reason")
+    for port, host in enumerate("abacadaeafag"):
+        admission.turn_away(f"ipv4:{host}:{port}", "a reason")
     assert [(each.peer, each.times) for each in admission.turned_away.values()] == [
-        ("d", 1), ("e", 1), ("f", 1), ("a", 6), ("g", 1)
+        ("ipv4:d:5", 1), ("ipv4:e:7", 1), ("ipv4:f:9", 1), ("ipv4:a:10", 6), ("ipv4:g:11", 1)
     ]  # fmt: skip
+
+
+def test_a_look_that_fails_is_logged_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch_module, "EVERY_S", 0.01)
+    watch = Watch(Run(settings_of(1), Ledger(tmp_path), lambda record: None))
+    monkeypatch.setattr(watch, "view", lambda: 1 / 0)
+    hub = Hub()
+    hub.viewers = 1
+    asyncio.run(watch_module._look(watch, hub))
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [
+        ZeroDivisionError
+    ]
 
 
 def test_a_client_is_set_aside_and_comes_back(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """Who may see the page, and what browsers are told to keep others from doing with it."""
 
+import asyncio
 import hmac
 from urllib.parse import parse_qs
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedaq_server.dashboard.assets import Assets, sent
 
 MOST_LOGIN_BYTES = 1024
+# How long a connection may take to ask for something, and the form to come whole.
+REQUEST_S = 10
 COOKIE_AGE_S = 30 * 24 * 3600
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HEADERS = {
@@ -66,10 +69,14 @@ class Guard:
     async def login(self, request: Request) -> Response:
         """Take the token from the form."""
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_LOGIN_BYTES:
-                return Response("too long", 413)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > MOST_LOGIN_BYTES:
+                        return Response("too long", 413)
+        except (TimeoutError, ClientDisconnect):
+            return Response("the token did not come", 408, {"Connection": "close"})
         shown = parse_qs(body.decode("utf-8", errors="replace")).get("token", [""])[0]
         answer = RedirectResponse("/" if self._is_token(shown) else "/?wrong", 303)
         if self._is_token(shown):

@@ -11,6 +11,7 @@ from itertools import islice
 from math import ceil, isfinite
 from typing import Any
 
+from fedaq.errors import printable
 from fedaq_server.bucket import TurnedAway
 
 # Rows of clients that one viewer is kept up to date on.
@@ -190,7 +191,7 @@ def flat(settings: Mapping[str, Any], at: str = "") -> dict[str, str]:
             text = value if isinstance(value, str) else json.dumps(value)
             if value is None:
                 text = "not set"
-            words[f"{at}{key}"[:LONGEST]] = text[:LONGEST]
+            words[printable(f"{at}{key}")[:LONGEST]] = printable(text)[:LONGEST]
     return words
 
 

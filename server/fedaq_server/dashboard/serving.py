@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from fedaq.credentials import is_loopback
 from fedaq.errors import UserError
 from fedaq_server.dashboard.app import MOST_VIEWERS, Site
-from fedaq_server.dashboard.guard import Guard
+from fedaq_server.dashboard.guard import REQUEST_S, Guard
 from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.runs import PastRuns
 
 # Connections of all browsers together: what is left of the process's files is for clients.
 MOST_CONNECTIONS = 2 * MOST_VIEWERS
-FIRST_REQUEST_S = 10
 END_S = 2
 POLL_S = 0.1
 SHORTEST_TOKEN = 16
@@ -97,7 +96,7 @@ def served(access: PageAccess, port: int, folder: Path, hub: Hub | None) -> Iter
     Raises
     ------
     UserError
-        If the port is taken or the address is not this machine's.
+        If the port is taken, the address is not this machine's, or the page does not start.
     """
     with _listener(access.host, port) as listener:
         port = listener.getsockname()[1]
@@ -122,6 +121,10 @@ def served(access: PageAccess, port: int, folder: Path, hub: Hub | None) -> Iter
         thread.start()
         while not ready.wait(POLL_S) and thread.is_alive():
             pass
+        if not ready.is_set():
+            raise UserError(
+                f"the page at {access.host}:{port} did not start; what was logged before says why"
+            )
         try:
             yield Page(_address(access, port), port)
         finally:
@@ -152,15 +155,25 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class _Connection(H11Protocol):
-    """A browser's connection; there are not too many, and none that asks for nothing."""
+    """A browser's connection; there are not too many, and none that asks for nothing.
+
+    uvicorn's own limit ends with the first byte after an answer, be it of a body that nobody
+    reads or of a request that never gets whole.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
             return
-        self._first = self.loop.call_later(FIRST_REQUEST_S, self._is_idle)
+        self._idle = self.loop.call_later(REQUEST_S, self._end_idle, None)
 
-    def _is_idle(self) -> None:
-        if self.cycle is None:
+    def on_response_complete(self) -> None:
+        self._idle.cancel()
+        self._idle = self.loop.call_later(REQUEST_S, self._end_idle, self.cycle)
+        super().on_response_complete()
+
+    def _end_idle(self, answered: RequestResponseCycle | None) -> None:
+        # One that is closing already may still have to send its last answer.
+        if self.cycle is answered and not self.transport.is_closing():
             self.transport.abort()

@@ -1,7 +1,8 @@
 """From the objects of a run to the page: looks at them now and then, on their event loop.
 
-What is shown goes to the thread of the page as plain data. Viewers cost the rounds nothing but
-that look, and nobody looks while nobody watches.
+What is shown goes to the thread of the page as plain data, and nobody looks while nobody watches.
+Viewers cost the rounds that look, and what the thread of the page takes of the interpreter that
+both share: most while it reads a large past run, of which it reads one at a time.
 """
 
 import asyncio
@@ -195,5 +196,9 @@ async def _look(watch: Watch, hub: Hub) -> None:
         await asyncio.sleep(pause_s)
         if hub.viewers:
             began = time.perf_counter()
-            hub.publish(watch.view())
+            try:
+                hub.publish(watch.view())
+            except Exception:  # the rounds go on, and nobody else would hear of it
+                log.exception("the page shows nothing more of this run until it ends")
+                return
             pause_s = max(EVERY_S, (time.perf_counter() - began) / LARGEST_SHARE)

@@ -13,7 +13,7 @@ function merged(state, message) {
   if (message.points) next.points = [...next.points, ...message.points];
   for (const name of ["status", "forecast", "counts", "turned_away"]) if (message[name]) next[name] = message[name];
   if (message.clients) {
-    next.clients = { ...next.clients };
+    next.clients = { __proto__: null, ...next.clients };  // a client may be named __proto__
     for (const [name, values] of Object.entries(message.clients)) {
       if (values === null) delete next.clients[name];
       else next.clients[name] = { ...next.clients[name], ...values };
