@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import ceil, isfinite
@@ -222,11 +223,12 @@ def _check_memory(spec: ModelSpec, checked: Checked) -> None:
 
 def _check_data(task: Task, settings: Settings, part: Partition, checked: Checked) -> Sized:
     everything = _load(task.train_data, "train_data", settings)
-    if len(everything) == 0:
+    if _count(everything, "train_data") == 0:
         raise BrokenError("train_data is empty; at least one example is needed")
     _check_lengths(everything, "train_data")
     try:
-        subset(everything, np.arange(1))
+        with _calling("train_data's Dataset"):
+            subset(everything, np.arange(1))
     except UserError:
         checked.say(
             Kind.WRONG if part != WHOLE else Kind.DOUBTFUL,
@@ -236,7 +238,8 @@ def _check_data(task: Task, settings: Settings, part: Partition, checked: Checke
         return everything
     _check_order(everything, _load(task.train_data, "train_data", settings), part, checked)
     try:
-        labels_of(everything)
+        with _calling("train_data's targets"):
+            labels_of(everything)
     except UserError:
         checked.say(
             Kind.NOTE,
@@ -244,7 +247,8 @@ def _check_data(task: Task, settings: Settings, part: Partition, checked: Checke
             "partition.kind iid can share it out",
         )
     try:
-        mine = local_data(everything, part, settings.partition, settings.seed)
+        with _calling("train_data's Dataset"):
+            mine = local_data(everything, part, settings.partition, settings.seed)
     except FedaqError as error:
         raise BrokenError(f"--partition: {error}") from None
     if len(mine) == 0:
@@ -266,6 +270,10 @@ def _load(read: Callable[[Path | None], Sized], name: str, settings: Settings) -
     return found
 
 
+def _count(data: Sized, name: str) -> int:
+    return _run(f"len() of what {name} returned", len, data)
+
+
 def _check_lengths(data: Sized, name: str) -> None:
     if isinstance(data, Examples) and len(data.inputs) != len(data.targets):
         raise BrokenError(
@@ -281,7 +289,8 @@ def _check_order(data: Sized, again: Sized, part: Partition, checked: Checked) -
         same = torch.equal(data.targets, again.targets) and _equal(data.inputs, again.inputs)
     elif same:
         ends = (0, len(data) - 1)
-        one, other = ([d[i] for i in ends] for d in (data, again))  # type: ignore[index]
+        with _calling("taking an example of train_data"):
+            one, other = ([d[i] for i in ends] for d in (data, again))  # type: ignore[index]
         same = all(map(_equal, _tensors(one), _tensors(other)))
     if not same:
         checked.say(
@@ -334,7 +343,7 @@ def _check_batch(task: Task, seed: int, data: Sized, few: Sized, part: str) -> N
             f"the model gives {got} for {count} inputs; {count}x(number of classes) is needed, "
             "or a train and an evaluate of the task's own"
         )
-    labels = _labels(data, targets)
+    labels = _labels(data, targets, part)
     if targets.dtype != torch.int64 or targets.shape != (count,):
         raise BrokenError(
             f"the {part} data has labels {targets.dtype} {_shape(targets)} for {count} inputs; "
@@ -373,12 +382,13 @@ def _batch(few: Any, part: str) -> tuple[Tensor, Tensor]:
     return inputs, targets
 
 
-def _labels(data: Any, targets: Tensor) -> Tensor:
+def _labels(data: Any, targets: Tensor, part: str) -> Tensor:
     """Return all labels, where that costs nothing; else those of one batch."""
     if isinstance(data, Examples):
         return data.targets
     try:
-        return torch.from_numpy(labels_of(data))
+        with _calling(f"the {part} data's targets"):
+            return torch.from_numpy(labels_of(data))
     except UserError:
         return targets
 
@@ -483,7 +493,7 @@ def _check_test(task: Task, settings: Settings, learner: Learner, checked: Check
     except BrokenError as error:
         checked.say(Kind.DOUBTFUL, f"no test data here, which only the server needs: {error}")
         return
-    if len(everything) == 0:
+    if _count(everything, "test_data") == 0:
         raise BrokenError("test_data is empty; the server needs at least one example")
     few = _first(everything, TEST_EXAMPLES)
     if task.evaluate is evaluate_classifier:
@@ -511,9 +521,19 @@ def _check_test(task: Task, settings: Settings, learner: Learner, checked: Check
 
 def _run(name: str, function: Callable[..., T], *arguments: Any) -> T:
     try:
-        return function(*arguments)
+        with _calling(name):
+            return function(*arguments)
     except FedaqError as error:
         raise BrokenError(str(error)) from None
+
+
+@contextmanager
+def _calling(name: str) -> Iterator[None]:
+    """Let fedaq's own errors through; any other is one of the task's code."""
+    try:
+        yield
+    except (FedaqError, BrokenError):
+        raise
     except Exception as error:
         raise BrokenError(f"{name} failed: {_said(error)}") from None
 

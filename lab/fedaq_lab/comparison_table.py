@@ -136,7 +136,7 @@ def table_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
         row = (
             str(line["name"]),
             f"{line['rounds_to_target']['mean']:.1f}" if energy else reached,
-            f"{si(energy['mean'], 'J')} ±{energy['spread'] / energy['mean']:.0%}" if energy else "",
+            f"{si(energy['mean'], 'J')} ±{_relative(energy):.0%}" if energy else "",
             f"{1 - energy['mean'] / dearest:.1%}" if energy and dearest else "",
             si(line["payload_bytes_to_target"]["mean"], "B") if energy else "",
             f"{final['mean']:.2%} ±{100 * final['spread']:.2f}",
@@ -144,6 +144,11 @@ def table_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
         )
         rows.append(row)
     return rows
+
+
+def _relative(amount: Mapping[str, float]) -> float:
+    """Return the spread as a share of the mean, which is 0 where bits cost nothing."""
+    return amount["spread"] / amount["mean"] if amount["mean"] else 0.0
 
 
 def draw(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -183,7 +188,8 @@ def _draw_accuracy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float
                 label=line["name"] if seed is line["seeds"][0] else None,
             )
     axes.axhline(target, color="gray", linestyle=":")
-    axes.set_xscale("log")
+    if any(point[0] > 0 for line in lines for seed in line["seeds"] for point in seed["curve"]):
+        axes.set_xscale("log")
     axes.set_xlabel("energy spent, J")
     axes.set_ylabel("test accuracy")
     axes.grid(alpha=0.3)

@@ -1,6 +1,5 @@
 """Runs and comparisons on one HTML page, with the same pictures as files beside it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from pydantic import BaseModel, Field, FiniteFloat
 
 from fedaq import __version__
 from fedaq.errors import UserError, printable
@@ -41,6 +41,34 @@ class Entry:
     run: SavedRun
 
 
+class _Amount(BaseModel):
+    mean: FiniteFloat
+    spread: FiniteFloat
+
+
+class _Seed(BaseModel):
+    seed: int
+
+
+class _Compared(BaseModel):
+    line: str
+    name: str
+    seeds: list[_Seed] = Field(min_length=1)
+    reached: int
+    rounds_to_target: _Amount | None
+    energy_j_to_target: _Amount | None
+    payload_bytes_to_target: _Amount | None
+    final_accuracy: _Amount
+    energy_j: _Amount
+
+
+class _Comparison(BaseModel):
+    """Of ``compare.json``, what a report shows."""
+
+    target: FiniteFloat
+    lines: list[_Compared] = Field(min_length=1)
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a report is made of."""
@@ -68,8 +96,8 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, list[Path]]:
     """
     contents = gather(folders)
     pictures = drawn(contents.lines)
-    for name, comparison in contents.comparisons:
-        pictures += _target_picture(name, comparison)
+    for number, (name, comparison) in enumerate(contents.comparisons, 1):
+        pictures += _target_picture(f"-{number}" if name else "", name, comparison)
     page = render(contents, pictures)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -83,14 +111,14 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, list[Path]]:
     return out / "report.html", paths
 
 
-def _target_picture(name: str, comparison: Mapping[str, Any]) -> list[Picture]:
+def _target_picture(suffix: str, name: str, comparison: Mapping[str, Any]) -> list[Picture]:
     """Return the energy to the target, if any line reached it."""
     if not any(line["energy_j_to_target"] for line in comparison["lines"]):
         return []
     return [
         Picture.of(
-            f"energy-to-target-{name}".rstrip("-"),
-            f"Energy to accuracy {comparison['target']:g}",
+            f"energy-to-target{suffix}",
+            f"Energy to accuracy {comparison['target']:g}" + (f", {name}" if name else ""),
             lambda axes: comparison_table.draw_energy(
                 axes,
                 comparison_table.ranked(comparison)[: comparison_table.MOST_LINES],
@@ -140,20 +168,20 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _read_comparison(folder: Path) -> Mapping[str, Any]:
     path = folder / COMPARISON
     try:
-        comparison: dict[str, Any] = json.loads(path.read_bytes())
+        comparison = _Comparison.model_validate_json(path.read_bytes()).model_dump()
         for line in comparison["lines"]:
             line["name"] = printable(line["name"])
         comparison_table.table_rows(comparison)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError, ArithmeticError):
         raise UserError(f"{path}: not the record of a comparison") from None
     return comparison
 
 
 def _compared(folder: Path, comparison: Mapping[str, Any], prefix: str) -> Iterator[Entry]:
     for line in comparison["lines"]:
-        place = folder / comparison_table.folder_of(str(line["line"]))
+        place = folder / comparison_table.folder_of(line["line"])
         for seed in line["seeds"]:
-            run = read_run(place / f"seed-{int(seed['seed'])}")
+            run = read_run(place / f"seed-{seed['seed']}")
             name = printable(f"{prefix}{line['name']}")
             yield Entry(f"{name}, seed {run.seed}", name, run)
 

@@ -17,7 +17,7 @@ from fedaq.errors import FedaqError, UserError
 from fedaq.model import bind, spec_of
 from fedaq.tasks import Examples, Task, initial_model, load_task
 from fedaq_server.record import replacing
-from fedaq_server.saved import SavedRun, read_run
+from fedaq_server.saved import FILE, SavedRun, read_run
 from fedaq_server.weights import read_weights
 
 INPUT, OUTPUT = "inputs", "scores"
@@ -46,8 +46,7 @@ def export_model(folder: Path, to: Path, data: Path | None = None) -> None:
     if write is None:
         raise UserError(f"--to {to}: the ending must be {' or '.join(_WRITERS)}")
     run = read_run(folder)
-    if data is None and run.settings["data"] is not None:
-        data = Path(run.settings["data"])
+    data = data or _data_of(run, folder)
     task = load_task(run.task, data)
     model = trained_model(task, run, folder)
     inputs = _two_inputs(task, data)
@@ -59,6 +58,13 @@ def export_model(folder: Path, to: Path, data: Path | None = None) -> None:
     except Exception as error:  # torch's exporter raises almost anything
         said = str(error).strip().partition("\n")[0]
         raise FedaqError(f"torch cannot export this model as {to.suffix}: {said}") from error
+
+
+def _data_of(run: SavedRun, folder: Path) -> Path | None:
+    data = run.settings.get("data")
+    if not isinstance(data, str | None):
+        raise UserError(f"{folder / FILE}: not the record of a run: settings.data: not a path")
+    return None if data is None else Path(data)
 
 
 def trained_model(task: Task, run: SavedRun, folder: Path) -> nn.Module:

@@ -16,6 +16,8 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedaq.errors import UserError
 from fedaq.model import ModelSpec
 from fedaq.quantizer import Floats, Spread
@@ -208,11 +210,14 @@ class Ledger:
         Raises
         ------
         UserError
-            If the file cannot be read or belongs to another task.
+            If the file cannot be read, belongs to another task, or has NaN or infinity.
         """
         kept = self._start_path
         read_weights(kept if kept.exists() else given, spec, out)
         if not kept.exists():
+            for tensor, values in zip(spec.tensors, spec.split(out), strict=True):
+                if not np.isfinite(values).all():
+                    raise UserError(f"--from {given}: {tensor.name} has NaN or infinity")
             with replacing(kept, flush=True) as partial:
                 write_weights(partial, spec, out)
 

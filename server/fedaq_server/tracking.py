@@ -7,7 +7,7 @@ runs of any age can be brought there, and a run that was resumed shows no round 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 from importlib import import_module
 from itertools import accumulate
@@ -15,14 +15,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedaq.errors import FedaqError
+from fedaq.errors import FedaqError, UserError
 from fedaq.settings import flattened
 from fedaq.terminal import console, foreign
 from fedaq_server.record import RoundRecord
 from fedaq_server.saved import FILE, SavedRun, read_run
 
 POLL_S = 1.0
-SUFFIX = ".fedaq"
+EVENTS, SUFFIX = "events.out.tfevents.*", ".fedaq"
 # MLflow takes a thousand metrics at a time, and so many parameters.
 ROUNDS_AT_A_TIME, PARAMETERS_AT_A_TIME, LONGEST_PARAMETER = 50, 100, 6000
 TAG = "fedaq.run"
@@ -43,41 +43,65 @@ def track_runs(
     Raises
     ------
     UserError
-        If a folder has no run.
+        If a folder has no run, or two have the same.
     FedaqError
         If MLflow does not take them.
     """
-    make: list[Callable[[Path], Tracker]] = []
+    make: list[Callable[[Path, SavedRun], Tracker]] = []
+    names = _names(folders)
     if tensorboard is not None:
         import_module("tensorboard")  # torch would hide that it is missing
-        make.append(lambda folder: EventFiles(tensorboard / _name(folder), folder))
+        make.append(lambda folder, run: EventFiles(tensorboard, names[folder], folder, run))
     if mlflow is not None:
         store = open_mlflow(mlflow)
-        make.append(lambda folder: MlflowRun(store, folder))
-    runs = {folder: read_run(folder) for folder in folders}
-    trackers = {folder: [new(folder) for new in make] for folder in folders}
+        make.append(lambda folder, _: MlflowRun(store, names[folder], folder))
+    grown = {folder: read_run(folder) for folder in folders}
+    _refuse_copies(grown)
+    trackers = {folder: [new(folder, run) for new in make] for folder, run in grown.items()}
+    going: dict[Path, SavedRun] = {}
     while True:
-        for folder, run in runs.items():
+        for folder, run in grown.items():
             for tracker in trackers[folder]:
                 tracker.update(run)
             console.print(f"{foreign(folder)}: {len(run.rounds)} rounds")
-        runs = {folder: run for folder, run in runs.items() if not run.finished}
-        if not (runs and follow):
+        going = {folder: run for folder, run in {**going, **grown}.items() if not run.finished}
+        if not (going and follow):
             return
-        runs = {folder: _grown(folder, run) for folder, run in runs.items()}
+        grown = _grown(going)
 
 
-def _grown(folder: Path, before: SavedRun) -> SavedRun:
-    """Return a run as soon as it has a new round or is over."""
+def _refuse_copies(runs: Mapping[Path, SavedRun]) -> None:
+    known: dict[str, Path] = {}
+    for folder, run in runs.items():
+        first = known.setdefault(_identity(run, folder), folder)
+        if first != folder:
+            raise UserError(f"{folder}: the same run as {first}; name one of them")
+
+
+def _grown(going: Mapping[Path, SavedRun]) -> dict[Path, SavedRun]:
+    """Return the runs that have a new round or are over, as soon as there is one."""
     while True:
         time.sleep(POLL_S)
-        run = read_run(folder)
-        if run.finished or len(run.rounds) != len(before.rounds):
-            return run
+        now = {folder: read_run(folder) for folder in going}
+        grown = {
+            folder: run for folder, run in now.items()
+            if run.finished or len(run.rounds) != len(going[folder].rounds)
+        }  # fmt: skip
+        if grown:
+            return grown
 
 
-def _name(folder: Path) -> str:
-    return folder.resolve().name
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return the shortest end of each folder's path that no other folder's path has."""
+    parts = {folder: folder.resolve().parts for folder in folders}
+    whole = set(parts.values())
+    names = {}
+    for folder, mine in parts.items():
+        length = 1
+        while length < len(mine) - 1 and sum(mine[-length:] == o[-length:] for o in whole) > 1:
+            length += 1
+        names[folder] = "/".join(mine[-length:])
+    return names
 
 
 def metrics(rounds: Sequence[RoundRecord]) -> Iterator[tuple[int, dict[str, float]]]:
@@ -104,16 +128,18 @@ class EventFiles:
     """Event files of one run for TensorBoard.
 
     They are written anew from the first round, which takes milliseconds and leaves no round
-    twice.
+    twice. Their names end in what tells the run from all others.
     """
 
-    def __init__(self, folder: Path, run_folder: Path) -> None:
+    def __init__(self, logs: Path, name: str, folder: Path, run: SavedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
+        key = _digest(_identity(run, folder))
+        place = _place(logs, name, key)
+        for old in place.glob(f"{EVENTS}.{key}{SUFFIX}"):
             old.unlink()
-        self._run_folder = run_folder
-        self._writer = SummaryWriter(str(folder), filename_suffix=SUFFIX)
+        self._run_folder = folder
+        self._writer = SummaryWriter(str(place), filename_suffix=f".{key}{SUFFIX}")
         self._last = 0
 
     def update(self, run: SavedRun) -> None:
@@ -125,6 +151,15 @@ class EventFiles:
                     self._writer.add_scalar(f"fedaq/{name}", value, number, at)
                 self._last = number
         self._writer.flush()
+
+
+def _place(logs: Path, name: str, key: str) -> Path:
+    """Return where a run's event files are, or may go: TensorBoard mixes what shares a folder."""
+    known = min(logs.rglob(f"{EVENTS}.{key}{SUFFIX}"), default=None)
+    if known is not None:
+        return known.parent
+    taken = any((logs / name).glob(f"{EVENTS}{SUFFIX}"))
+    return logs / (f"{name}-{key}" if taken else name)
 
 
 def open_mlflow(uri: str) -> Any:
@@ -153,8 +188,8 @@ def _asked(uri: str, call: Callable[..., Any], *arguments: Any, **named: Any) ->
 class MlflowRun:
     """One run in MLflow: found again by the identity of the run, else begun."""
 
-    def __init__(self, client: Any, folder: Path) -> None:
-        self._client, self._folder = client, folder
+    def __init__(self, client: Any, name: str, folder: Path) -> None:
+        self._client, self._name, self._folder = client, name, folder
         self._uri = client.tracking_uri
         self._id = ""
         self._last = 0
@@ -200,7 +235,7 @@ class MlflowRun:
         begun = self._ask(
             "create_run",
             number,
-            run_name=_name(self._folder),
+            run_name=self._name,
             tags={TAG: _identity(run, self._folder), "fedaq.version": run.fedaq},
         )
         entities = import_module("mlflow.entities")
@@ -219,4 +254,8 @@ class MlflowRun:
 
 def _identity(run: SavedRun, folder: Path) -> str:
     """Return what tells a run from all others; older ones are known by where they lie."""
-    return run.id or hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
+    return run.id or _digest(str(folder.resolve()))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()

@@ -312,6 +312,39 @@ def test_wrong_training_data(data: Callable[[Path | None], Any], sentence: str) 
     assert sentences(result, Kind.WRONG)[0].startswith(sentence)
 
 
+class Raising(Dataset[Any]):
+    """A data set whose methods fail, except those that are left out."""
+
+    def __init__(self, *names: str, length: int = 40) -> None:
+        self.names, self.length = names, length
+
+    def __len__(self) -> int:
+        return failing() if "len" in self.names else self.length  # type: ignore[no-any-return]
+
+    def __getitem__(self, index: int) -> Any:
+        return failing() if "item" in self.names else (torch.ones(4), 1)
+
+    @property
+    def targets(self) -> Any:
+        return failing() if "targets" in self.names else [1] * self.length
+
+
+@pytest.mark.parametrize(("name", "train", "test"), [
+    ("len", "len() of what train_data returned", "len() of what test_data returned failed:"),
+    ("item", "taking an example of train_data", "the test data makes no batch:"),
+    ("targets", "train_data's targets", "the test data's targets failed:"),
+])  # fmt: skip
+@pytest.mark.parametrize("part", [WHOLE, Partition(0, 2)])
+def test_data_sets_that_fail(name: str, train: str, test: str, part: Partition) -> None:
+    assert checked(replace(GOOD, train_data=lambda data: Raising()), part).is_ready
+    result = checked(replace(GOOD, train_data=lambda data: Raising(name)), part)
+    assert sentences(result, Kind.WRONG) == [f"{train} failed: ValueError: no such layer"]
+    result = checked(replace(GOOD, test_data=lambda data: Raising(name)), part)
+    assert [(f.kind, f.sentence) for f in result.findings] == [
+        (Kind.WRONG, f"{test} ValueError: no such layer")
+    ]
+
+
 def test_data_without_labels_or_parts() -> None:
     plain = TensorDataset(torch.zeros(40, 4), torch.arange(40) % 3)
     result = checked(replace(GOOD, train_data=lambda data: plain))

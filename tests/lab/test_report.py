@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from math import nan
@@ -34,11 +35,14 @@ def of_round(number: int, **changes: Any) -> RoundRecord:
     return record(number, **{"test_accuracy": 0.3 * number, "energy_j": 0.5, **changes})
 
 
-def compared(folder: Path, *lines: str) -> Path:
+def compared(folder: Path, *lines: str, rounds: Sequence[RoundRecord] = ()) -> Path:
     runs = []
     for line in lines:
         for seed in (1, 2):
-            saved(folder / comparison_table.folder_of(line) / f"seed-{seed}", seed=seed)
+            run = saved(folder / comparison_table.folder_of(line) / f"seed-{seed}", seed=seed)
+            if rounds:
+                settings = Settings().model_dump(mode="json")
+                write_run(run, {**FACTS, "settings": settings, "seed": seed}, rounds)
         paths = (folder / comparison_table.folder_of(line)).glob("seed-*/run.json")
         read = tuple(json.loads(path.read_text()) for path in sorted(paths))
         runs.append(comparison_table.Line(line, read))
@@ -194,6 +198,26 @@ def test_two_comparisons_do_not_mix(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_comparisons_of_one_name_have_a_picture_each(tmp_path: Path) -> None:
+    """Then they are called by their paths, whose slashes a file cannot have in its name."""
+    folders = [compared(tmp_path / parent / "cmp", "fp32") for parent in ("a<b>", "b")]
+    page = page_of(*folders, out=tmp_path / "report")
+    assert [p.stem for p in sorted((tmp_path / "report").glob("energy-to-*"))] == [
+        "energy-to-target-1", "energy-to-target-2",
+    ]  # fmt: skip
+    for folder in folders:
+        assert f"Energy to accuracy 0.55, {folder}" in page.text
+
+
+def test_bits_that_cost_nothing(tmp_path: Path) -> None:
+    rounds = [of_round(number, energy_j=0.0) for number in (1, 2, 3)]
+    folder = compared(tmp_path / "cmp", "fp32", rounds=rounds)
+    page = page_of(folder, out=tmp_path / "report")
+    assert page.tables[0][1][1:4] == ["2.0", "0 J ±0%", ""]
+    comparison = json.loads((folder / "compare.json").read_text())
+    assert len(comparison_table.draw(comparison, tmp_path)) == 3
+
+
 def test_foreign_words_stay_words(tmp_path: Path) -> None:
     """Names of tasks, clients, schemes, settings and folders come from anywhere."""
     folder = tmp_path / EVIL.replace("/", "|")
@@ -240,6 +264,25 @@ def test_what_cannot_be_shown_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--out .*file: cannot be written: File exists"):
         write_report([run], tmp_path / "file")
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda whole: whole["lines"][0].pop("line"),
+    lambda whole: whole.update(target="high"),
+    lambda whole: whole.update(lines=[]),
+    lambda whole: whole["lines"][0].update(seeds=[]),
+    lambda whole: whole["lines"][0]["energy_j_to_target"].update(mean="much"),
+    lambda whole: whole["lines"][0].update(payload_bytes_to_target=None),
+])  # fmt: skip
+def test_a_foreign_comparison_is_one_line(
+    spoil: Callable[[dict[str, Any]], None], tmp_path: Path
+) -> None:
+    path = compared(tmp_path / "cmp", "fp32") / "compare.json"
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"compare.json: not the record of a comparison$"):
+        write_report([tmp_path / "cmp"], tmp_path / "report")
 
 
 def test_more_lines_than_colours(tmp_path: Path) -> None:

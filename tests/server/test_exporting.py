@@ -109,6 +109,12 @@ def finished(folder: Path, task: str, model: nn.Module, **facts: Any) -> Path:
     return folder
 
 
+def test_a_record_that_says_nothing_of_data(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run", "digits", DIGITS.model(), settings={})
+    export_model(folder, tmp_path / "model.pt2")
+    assert (tmp_path / "model.pt2").exists()
+
+
 class Choosy(nn.Module):
     """A model that looks at its values, which no exporter can follow."""
 
@@ -162,6 +168,9 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
     ]:
         with pytest.raises(UserError, match=sentence):
             export_model(folder, Path(to))
+    odd = finished(tmp_path / "odd", "digits", DIGITS.model(), settings={"data": 5})
+    with pytest.raises(UserError, match=r"run.json: not the record of a run: settings.data: "):
+        export_model(odd, tmp_path / "model.pt2")
     with pytest.raises(UserError, match="--data nowhere: there is no such file or folder"):
         export_model(run, tmp_path / "model.pt2", Path("nowhere"))
     assert not list(tmp_path.glob("*.pt2*"))

@@ -19,7 +19,7 @@ from server.test_saved import FACTS, record
 
 
 def save(folder: Path, last: int, **facts: Any) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     settings = Settings().model_dump(mode="json")
     write_run(folder, {**FACTS, "settings": settings, **facts}, rounds_to(last))
 
@@ -70,12 +70,36 @@ def test_tensorboard_has_every_round_once(tmp_path: Path) -> None:
     assert (logs / "run" / "events.out.tfevents.of.somebody.else").exists()
 
 
+def test_runs_whose_folders_share_a_name_are_told_apart(tmp_path: Path) -> None:
+    """As those of a comparison, all of which are called seed-1, in one command or in several."""
+    pytest.importorskip("tensorboard")
+    folders = [tmp_path / "cmp" / line / "seed-1" for line in ("fp32", "fedaq", "fixed")]
+    for last, folder in enumerate(folders, 1):
+        save(folder, last, id=folder.parent.name)
+    logs = tmp_path / "tb"
+    track_runs(folders[:2], logs, None, follow=False)
+    assert len(scalars(logs / "fp32" / "seed-1", "energy_j")) == 1
+    assert len(scalars(logs / "fedaq" / "seed-1", "energy_j")) == 2
+    track_runs(folders[2:], logs, None, follow=False)
+    assert len(scalars(logs / "seed-1", "energy_j")) == 3
+    # A run keeps its place, and another one does not get it.
+    save(tmp_path / "other" / "seed-1", 4, id="another")
+    for _ in range(2):
+        for folder in (tmp_path / "other" / "seed-1", folders[0]):
+            track_runs([folder], logs, None, follow=False)
+    places = sorted(path.parent for path in logs.rglob("events.*"))
+    (beside,) = logs.glob("seed-1-*")
+    assert places == sorted([*(logs / line / "seed-1" for line in ("fp32", "fedaq")),
+                             logs / "seed-1", beside])  # fmt: skip
+    assert len(scalars(beside, "energy_j")) == 4
+
+
 def test_a_run_is_followed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     monkeypatch.setattr(tracking, "POLL_S", 0.02)
     going, over = tmp_path / "going", tmp_path / "over"
     save(going, 1, finished=False)
-    save(over, 3)
+    save(over, 3, id="over")
     follower = threading.Thread(
         target=track_runs, args=([going, over], tmp_path / "tb", None), kwargs={"follow": True}
     )
@@ -90,6 +114,31 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not follower.is_alive()
     for name in ("going", "over"):
         assert [step for step, _ in scalars(tmp_path / "tb" / name, "energy_j")] == [1, 2, 3]
+
+
+def test_a_run_that_stalls_does_not_hold_up_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    stalled, going = tmp_path / "stalled", tmp_path / "going"
+    save(stalled, 1, id="aa", finished=False)
+    save(going, 1, id="bb", finished=False)
+    events = iter([lambda: save(going, 2, id="bb", finished=False),
+                   lambda: save(going, 3, id="bb"),
+                   lambda: save(stalled, 2, id="aa")])  # fmt: skip
+    brought = []
+
+    def sleep(seconds: float) -> None:
+        event = next(events, None)
+        assert event is not None, "it waits for what has come"
+        event()
+
+    monkeypatch.setattr(tracking.time, "sleep", sleep)
+    monkeypatch.setattr(tracking.EventFiles, "update", lambda self, run: brought.append(
+        (run.id, len(run.rounds))
+    ))  # fmt: skip
+    track_runs([stalled, going], tmp_path / "tb", None, follow=True)
+    assert brought == [("aa", 1), ("bb", 1), ("bb", 2), ("bb", 3), ("aa", 2)]
 
 
 # ---- MLflow --------------------------------------------------------------------
@@ -129,14 +178,16 @@ def test_mlflow_has_every_round_once_and_one_run(
 
 
 def test_runs_in_mlflow_are_told_apart(store: str, tmp_path: Path) -> None:
-    for name, identity in (("one", "aa"), ("two", "bb"), ("old", "")):
+    for name, identity in (("one/seed-1", "aa"), ("two/seed-1", "bb"), ("old", "")):
         save(tmp_path / name, 1, id=identity)
-    folders = [tmp_path / name for name in ("one", "two", "old")]
+    folders = [tmp_path / name for name in ("one/seed-1", "two/seed-1", "old")]
     track_runs(folders, None, store, follow=False)
     track_runs(folders, None, store, follow=False)
     client = tracking.open_mlflow(store)
     (experiment,) = (e for e in client.search_experiments() if e.name == "digits")
-    assert len(client.search_runs([experiment.experiment_id])) == 3
+    runs = client.search_runs([experiment.experiment_id])
+    names = sorted(run.info.run_name for run in runs)
+    assert names == ["old", "one/seed-1", "two/seed-1"]
 
 
 def test_an_mlflow_that_is_not_there_is_one_line(tmp_path: Path) -> None:
@@ -153,6 +204,15 @@ def test_an_mlflow_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run is in there"):
         track_runs([tmp_path], tmp_path / "tb", None, follow=False)
+    assert not (tmp_path / "tb").exists()
+
+
+def test_a_run_and_its_copy_are_not_mixed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    for name in ("run", "copy"):
+        save(tmp_path / name, 1)
+    with pytest.raises(UserError, match=r"copy: the same run as .*run; name one of them$"):
+        track_runs([tmp_path / "run", tmp_path / "copy"], tmp_path / "tb", None, follow=False)
     assert not (tmp_path / "tb").exists()
 
 

@@ -137,9 +137,15 @@ def test_a_wrong_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     other, spec = tmp_path / "other.safetensors", learner(0, CLIENTS).spec
     tensors = (*spec.tensors[:-1], TensorSpec(spec.tensors[-1].name, (5,)))
     write_weights(other, ModelSpec(tensors), np.zeros(sum(t.elements for t in tensors), "f4"))
+    for number in (np.nan, np.inf):
+        values = np.zeros(spec.parameters, "f4")
+        values[-1] = number
+        write_weights(tmp_path / f"{number}", spec, values)
     for path, sentence in [
         (other, r"other.safetensors: 4.bias is float32 5; the task's model has float32 4.bias 10$"),
         (tmp_path / "none", r"none: not a model that can be read: "),
+        (tmp_path / "nan", r"^--from .*nan: 4.bias has NaN or infinity$"),
+        (tmp_path / "inf", r"^--from .*inf: 4.bias has NaN or infinity$"),
     ]:
         settings = settings_of(CLIENTS, start_from=path)
         with pytest.raises(UserError, match=sentence), new_run(tmp_path / "new", settings) as run:
