@@ -54,7 +54,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/round.py --sizes 10 --clients 10 --bits 32
 	$(BIN)/python benchmarks/profile_round.py
 	$(BIN)/python benchmarks/heartbeats.py
-	$(BIN)/python benchmarks/viewers.py
+	$(BIN)/python benchmarks/viewers.py --tasks digits
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
