@@ -160,7 +160,7 @@ def failing(part: Learner) -> Learner:
     def train(*arguments: Any) -> float:
         return nan
 
-    part._task = replace(part._task, train=train)
+    part.task = replace(part.task, train=train)
     return part
 
 
