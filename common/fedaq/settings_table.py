@@ -1,6 +1,6 @@
 """Every setting there is: its name, its default and what it means."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedaq.errors import UserError
-from fedaq.settings import Settings, load_settings
+from fedaq.settings import Settings, flattened, load_settings
 from fedaq.terminal import console
 
 _VALUE_COLUMNS = 9
@@ -68,16 +68,17 @@ def show(word: str | None, *, config: Path | None, assignments: list[str]) -> No
     UserError
         If the word fits none, or what is given is no setting.
     """
-    now = load_settings(config=config, assignments=assignments).model_dump(mode="json")
+    settings = load_settings(config=config, assignments=assignments)
+    now = flattened(settings.model_dump(mode="json"))
     found = [*all_settings()] if word is None else _chosen(word)
     width = max(len(setting.name) for setting in found)
-    for section, settings in groupby(found, lambda setting: setting.section):
+    for section, members in groupby(found, lambda setting: setting.section):
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(width=width, no_wrap=True)
         table.add_column(min_width=_VALUE_COLUMNS, overflow="fold")
         table.add_column()
-        for setting in settings:
-            value = _value_of(now, setting.name)
+        for setting in members:
+            value = now[setting.name]
             style = "bold" if value != _json(setting.default) else ""
             table.add_row(setting.name, escape(_shown(value)), escape(setting.meaning), style=style)
         console.print(f"\n[italic]{escape(section)}[/italic]")
@@ -94,13 +95,6 @@ def _chosen(word: str) -> list[Setting]:
     if not chosen:
         raise UserError(f"no setting has {word!r} in its name or meaning")
     return chosen
-
-
-def _value_of(settings: Mapping[str, Any], name: str) -> Any:
-    value: Any = settings
-    for part in name.split("."):
-        value = value[part]
-    return value
 
 
 def _json(default: Any) -> Any:

@@ -12,6 +12,7 @@ from math import ceil, isfinite
 from typing import Any
 
 from fedaq.errors import printable
+from fedaq.settings import flattened
 from fedaq_server.bucket import TurnedAway
 
 # Rows of clients that one viewer is kept up to date on.
@@ -181,18 +182,18 @@ def forecast(all_points: Sequence[Point], rounds: int, planned_j: float | None) 
     return Forecast(_rounded(spent[-1] + per_round_j * left), "recent rounds")
 
 
-def flat(settings: Mapping[str, Any], at: str = "") -> dict[str, str]:
+def flat(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return settings by their dotted names, in words."""
-    words: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            words |= flat(value, f"{at}{key}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value)
-            if value is None:
-                text = "not set"
-            words[printable(f"{at}{key}")[:LONGEST]] = printable(text)[:LONGEST]
-    return words
+    return {
+        printable(name)[:LONGEST]: printable(_in_words(value))[:LONGEST]
+        for name, value in flattened(settings).items()
+    }
+
+
+def _in_words(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def changes(before: View | None, now: View, first: int = 0) -> dict[str, Any]:
