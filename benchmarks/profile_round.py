@@ -2,11 +2,11 @@
 
     python benchmarks/profile_round.py --out profile.json
 
-Runs the round of round.py with 10 M parameters, 10 clients and 4/4 bits twice, for a few
-rounds and for more; the difference is what rounds cost, without start and end. Each process
-counts its own processor time: in the loops of the codec and in what stands for training, which
-shrinks all weights and takes the difference (timed around every call); in the kernel (system
-time: bytes through sockets, page faults); and in all else: Python, protobuf, gRPC.
+Runs the round of round.py with 10 M parameters, 10 clients and 4/4 bits, and leaves out the
+first rounds. Each process counts its own processor time: in the loops of the codec and in
+what stands for training, which shrinks all weights and takes the difference (timed around
+every call); in the kernel (system time: bytes through sockets, page faults); and in all
+else: Python, protobuf, gRPC.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
@@ -23,11 +24,13 @@ from rich.table import Table
 from round import HERE, Case, Process, client_arguments, free_port, server_arguments
 
 CASE = Case(10, 10, 4)
-FEW, MANY = 4, 24
+# The first ones allocate what the others use again.
+ROUNDS, LEFT_OUT = 34, 4
 WRAPPER = """
-import atexit, json, os, runpy, sys, threading, time
+import atexit, json, os, resource, runpy, sys, threading, time
+from importlib import import_module
 from fedaq import kernels
-spent, lock = {}, threading.Lock()
+spent, lock, told = {}, threading.Lock(), []
 def timed(name, loop):
     def call(*arguments):
         began = time.thread_time()
@@ -37,16 +40,22 @@ def timed(name, loop):
             spent[name] = spent.get(name, 0.0) + took
         return result
     return call
+def tell(on_round):
+    def call(*arguments):
+        on_round(*arguments)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        told.append({**spent, "user": used.ru_utime, "system": used.ru_stime})
+    return call
 if "client" in sys.argv[1:]:
     from fedaq_client.training import Learner
     Learner.train = timed("training", Learner.train)
+    from fedaq_client.display import Display
+else:
+    from fedaq_server.display import Display
+Display.on_round = tell(Display.on_round)
 loops = {name: timed(name, loop) for name, loop in kernels._loops().items()}
 kernels._loops = lambda: loops
-def tell():
-    times = os.times()
-    out = {**spent, "user": times.user, "system": times.system}
-    open(os.environ["PROFILE"], "w").write(json.dumps(out))
-atexit.register(tell)
+atexit.register(lambda: open(os.environ["PROFILE"], "w").write(json.dumps(told)))
 sys.argv = sys.argv[1:]
 runpy.run_module("fedaq", run_name="__main__", alter_sys=True)
 """
@@ -61,42 +70,40 @@ class Share:
     seconds: float
 
 
-def run(rounds: int, settings: list[str]) -> tuple[dict[str, dict[str, float]], float]:
-    """Return processor seconds by side and kind, and the median of the seconds of a round."""
+def shares(settings: list[str]) -> tuple[list[Share], float]:
+    """Return where the time of a round went, and the median of the seconds of a round."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         port = free_port()
-        server = [*server_arguments(CASE, rounds, port, folder), *settings]
-        commands = [server, *client_arguments(CASE, port)]
+        server = [*server_arguments(CASE, ROUNDS, port, folder), *settings]
         processes = []
-        for number, command in enumerate(commands):
+        for number, command in enumerate([server, *client_arguments(CASE, port)]):
             os.environ["PROFILE"] = str(folder / f"{number}.json")
             arguments = ["-c", WRAPPER, *command[1:]]  # without -m
             processes.append(Process(arguments, folder / f"{number}.log"))
         for process in processes:
             process.peak_mb()
-        totals: dict[str, dict[str, float]] = {"server": {}, "clients": {}}
-        for number in range(len(commands)):
-            side = totals["clients" if number else "server"]
-            for kind, spent in json.loads((folder / f"{number}.json").read_text()).items():
-                side[kind] = side.get(kind, 0.0) + spent
-        records = json.loads((folder / "run" / "run.json").read_text())["rounds"][1:]
-    return totals, sorted(record["seconds"] for record in records)[len(records) // 2]
+        told = [
+            json.loads((folder / f"{number}.json").read_text()) for number in range(len(processes))
+        ]
+        records = json.loads((folder / "run" / "run.json").read_text())["rounds"][LEFT_OUT:]
+    seconds = median(record["seconds"] for record in records)
+    return [*shares_of("server", told[:1]), *shares_of("clients", told[1:])], seconds
 
 
-def shares(settings: list[str]) -> tuple[list[Share], float]:
-    (few, _), (many, seconds) = run(FEW, settings), run(MANY, settings)
-    result = []
-    for side in ("server", "clients"):
-        spent = {
-            kind: (many[side][kind] - few[side].get(kind, 0.0)) / (MANY - FEW)
-            for kind in many[side]
-        }
-        user, system = spent.pop("user"), spent.pop("system")
-        result += [Share(side, name, took) for name, took in sorted(spent.items()) if took > 0]
-        result.append(Share(side, "kernel", system))
-        result.append(Share(side, "all else", user - sum(spent.values())))
-    return result, seconds
+def shares_of(side: str, processes: list[list[dict[str, float]]]) -> list[Share]:
+    """Return what the rounds cost one side, from what its processes had spent after each round."""
+    spent: dict[str, float] = {}
+    for rounds in processes:
+        before, after = rounds[LEFT_OUT - 1], rounds[-1]
+        for kind in after:
+            took = (after[kind] - before.get(kind, 0.0)) / (len(rounds) - LEFT_OUT)
+            spent[kind] = spent.get(kind, 0.0) + took
+    user, system = spent.pop("user"), spent.pop("system")
+    result = [Share(side, name, took) for name, took in sorted(spent.items()) if took > 0]
+    result.append(Share(side, "kernel", system))
+    result.append(Share(side, "all else", user - sum(spent.values())))
+    return result
 
 
 def show(console: Console, parts: list[Share], seconds: float) -> None:

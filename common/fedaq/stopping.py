@@ -70,6 +70,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return await main
 
     running = cancelled_by_signals()
+    import gc
+    gc.freeze()
     try:
         return asyncio.run(running)
     finally:
