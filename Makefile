@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo bench test test-slow test-extras fuzz chaos hosts containers arm64 lint types \
-	protos clean
+	protos loops clean
 
 demo: $(VENV)/installed
 	$(BIN)/fedaq run
@@ -66,6 +66,10 @@ types: $(VENV)/installed
 protos: $(VENV)/installed
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \
 		protos/fedaq/v1/federation.proto
+
+# What numba makes of loops/loops.py.
+loops: $(VENV)/installed
+	$(BIN)/python loops/emit.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -105,7 +105,7 @@ def rayleigh_power_gain(seed: int, client: str, round_number: int) -> float:
 
 def _uniform(seed: int, *path: str | int) -> float:
     """Return a number in [0, 1) that depends on the path only, never on what was drawn before."""
-    # Here, because it brings numba along, which `fedaq radio` has no use for.
+    # Here, because it brings numpy and the codec, which `fedaq radio` has no use for.
     from fedaq.quantizer import derive_seed
 
     return (derive_seed(seed, *path) >> 10) / 2**53

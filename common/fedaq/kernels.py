@@ -1,10 +1,10 @@
 """The compiled inner loops of the codec, called with arrays.
 
-numba compiles them from `fedaq.loops`, in a process of its own (`fedaq.machine_code`): the
-compiler would take 130 MB of memory beside the model. What comes back is machine code that
-is kept on disk, under a name that changes with the loops, numba and the processor, and
-called through ctypes. Where that cannot be had (Linux on x86-64 and aarch64 have it), numba
-compiles in this process.
+LLVM compiles them from ``loops.ll``, in a process of its own (`fedaq.machine_code`): the
+compiler would take 80 MB of memory beside the model. What comes back is machine code that
+is kept on disk, under a name that changes with the loops, LLVM and the processor, and
+called through ctypes. Where that cannot be had (Linux on x86-64 and aarch64 have it), LLVM
+compiles in this process. Developers write the loops in Python: ``loops/loops.py``.
 
 All loops release the GIL. Arrays are contiguous, and those that are written to do not
 overlap the others. One of codes has ``ceil(n * bits / 8)`` bytes for n values, and a slice
@@ -278,9 +278,7 @@ def _loaded() -> dict[str, Callable[..., None]]:
     try:
         addresses = machine_code.load(_image())
     except machine_code.UnavailableError:
-        from fedaq.loops import LOOPS
-
-        addresses = {name: loop.address for name, loop in LOOPS.items()}
+        addresses = machine_code.compile_here()
     return {
         name: ctypes.CFUNCTYPE(None, *arguments)(addresses[name])
         for name, arguments in SIGNATURES.items()
@@ -342,18 +340,17 @@ def _cache_folders() -> Iterator[Path]:
 def _fingerprint() -> str:
     """Return a digest of all that the machine code depends on."""
     digest = blake2b(digest_size=8)
-    for module in ("loops.py", "machine_code.py", "kernels.py"):
-        digest.update(Path(__file__).with_name(module).read_bytes())
-    facts = [version("numba"), version("llvmlite"), platform.machine(), *_processor()]
+    for file in ("loops.ll", "machine_code.py", "kernels.py"):
+        digest.update(Path(__file__).with_name(file).read_bytes())
+    facts = [version("llvmlite"), platform.machine(), *_processor()]
     digest.update("\n".join(facts).encode())
     return digest.hexdigest()
 
 
 def _processor() -> list[str]:
-    """Return what tells a processor's kind, without its state, and what numba is told of it."""
-    told = [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
+    """Return what tells a processor's kind, without its state."""
     kinds = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # x86 and ARM
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return told + sorted({line for line in lines if line.startswith(kinds)})
-    return told
+        return sorted({line for line in lines if line.startswith(kinds)})
+    return []

@@ -2,9 +2,9 @@
 
     python -m fedaq.machine_code > IMAGE
 
-compiles `fedaq.loops` and links the result to an image: one block of bytes that runs at any
-address, where a line of JSON says at which offset each loop begins. `load` maps an image
-into this process.
+compiles ``loops.ll``, which is the same for all processors, for this one, and links the result
+to an image: one block of bytes that runs at any address, where a line of JSON says at which
+offset each loop begins. `load` maps an image into this process.
 
 The linker knows ELF objects for x86-64 and aarch64, and no more of them than these loops
 need: code and constants that refer to each other relative to their own place, and calls of
@@ -20,9 +20,11 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+# What numba made of the loops: `make loops`.
+LOOPS = Path(__file__).with_name("loops.ll")
 # Functions of the C library that the code may call, each through a stub: a jump to the address
 # that follows it and that `load` fills in.
 LIBRARY = ("memcpy", "memset")
@@ -50,6 +52,8 @@ def load(image: bytes) -> dict[str, int]:
     UnavailableError
         If this system does not let code be mapped.
     """
+    import numpy as np  # to compile takes less time without
+
     header = json.loads(image[:HEADER_BYTES])
     linked = bytearray(image)
     library = ctypes.CDLL(None)
@@ -64,13 +68,13 @@ def load(image: bytes) -> dict[str, int]:
         os.close(file)
     except (OSError, AttributeError):
         raise UnavailableError from None
-    _MAPPED.append(code)
+    _KEPT.append(code)
     start = np.frombuffer(code, np.uint8).ctypes.data
     return {name: start + offset for name, offset in header["loops"].items()}
 
 
-# What is mapped stays: the functions that point there do not keep it.
-_MAPPED: list[mmap.mmap] = []
+# What holds machine code stays: the functions that point there do not keep it.
+_KEPT: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,8 @@ class Section:
         )
 
 
-def link(machine_object: bytes, entries: dict[str, str]) -> bytes:
-    """Return the image of an ELF object.
-
-    Parameters
-    ----------
-    machine_object : bytes
-    entries : dict of str to str
-        The name of every loop, and the symbol under which the object holds it.
+def link(machine_object: bytes, loops: list[str]) -> bytes:
+    """Return the image of an ELF object that holds these loops.
 
     Raises
     ------
@@ -148,7 +146,7 @@ def link(machine_object: bytes, entries: dict[str, str]) -> bytes:
     }
     header = json.dumps(
         {
-            "loops": {name: found[symbol] for name, symbol in entries.items()},
+            "loops": {name: found[name] for name in loops},
             "library": {name: stub + len(jump) for name, stub in stubs.items()},
         }
     )
@@ -237,34 +235,52 @@ _RELOCATIONS: dict[tuple[int, int], Callable[[bytearray, int, int], None]] = {
 }
 
 
-def compile_loops() -> tuple[bytes, dict[str, str]]:
-    """Return the loops as one ELF object, and the symbol of each."""
+def compile_image() -> bytes:
+    """Compile the loops for this processor, and return their image.
+
+    Raises
+    ------
+    UnavailableError
+        If the machine code is of a kind that the linker does not know.
+    """
+    module, target = _optimized(reloc="pic", codemodel="small")
+    return link(target.emit_object(module), _loops(module))
+
+
+def compile_here() -> dict[str, int]:
+    """Compile the loops into the memory of this process, and return the address of each."""
     import llvmlite.binding as llvm
 
-    from fedaq.loops import LOOPS
+    module, target = _optimized(reloc="default", codemodel="jitdefault")
+    engine = llvm.create_mcjit_compiler(module, target)
+    engine.finalize_object()
+    _KEPT.append(engine)
+    return {name: engine.get_function_address(name) for name in _loops(module)}
+
+
+def _optimized(**options: str) -> tuple[Any, Any]:
+    """Return LLVM's module of the loops, and the target that it is optimized for."""
+    import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    symbols = {name: loop.native_name for name, loop in LOOPS.items()}
-    module = llvm.parse_assembly("")
+    module = llvm.parse_assembly(LOOPS.read_text())
     module.triple = llvm.get_process_triple()
-    for loop in LOOPS.values():
-        module.link_in(llvm.parse_assembly(loop.inspect_llvm()))
-    for function in module.functions:
-        if not function.is_declaration and function.name not in symbols.values():
-            # What is not called from elsewhere vanishes in its callers, with numba's errors.
-            function.linkage = "internal"
     target = llvm.Target.from_triple(module.triple).create_target_machine(
-        cpu=os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name(),
-        features=os.environ.get("NUMBA_CPU_FEATURES", llvm.get_host_cpu_features().flatten()),
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
         opt=3,
-        reloc="pic",
-        codemodel="small",
+        **options,
     )
+    module.data_layout = str(target.target_data)
     passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(3))
     passes.getModulePassManager().run(module, passes)
-    return target.emit_object(module), symbols
+    return module, target
+
+
+def _loops(module: Any) -> list[str]:
+    return [function.name for function in module.functions if not function.is_declaration]
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(link(*compile_loops()))
+    sys.stdout.buffer.write(compile_image())

@@ -5,9 +5,9 @@
 #
 # On Debian 12 on x86-64, as root, with qemu-user-static installed and arm64 among dpkg's
 # architectures (dpkg --add-architecture arm64; apt-get update). Fetches Debian's CPython 3.11
-# and the aarch64 wheels of numpy and numba into FOLDER, about 150 MB, and changes nothing
-# else. The compiler runs there too and takes minutes; the image it makes is then used without
-# it, and once more the loops are compiled in the process itself.
+# and the aarch64 wheels of numpy and llvmlite into FOLDER, about 80 MB, and changes nothing
+# else. The compiler runs there too; the image it makes is then used without it, and once more the
+# loops are compiled in the process itself.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=${1:-$(mktemp -d)}
@@ -21,7 +21,7 @@ for package in *.deb; do dpkg-deb -x "$package" system; done
 "$python" -m pip download --quiet --dest wheels --constraint "$root/constraints.txt" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
     --platform manylinux2014_aarch64 --platform any --python-version 3.11 \
-    --only-binary=:all: numpy numba protobuf
+    --only-binary=:all: numpy llvmlite protobuf
 for wheel in wheels/*.whl; do "$python" -m zipfile -e "$wheel" site; done
 
 emulated() {

@@ -2,7 +2,7 @@
 
     python tests/wire/codec_answers.py [IMAGE]
 
-Needs numpy and numba, no PyTorch. Codes the seeds of seeded_vectors.json, decodes
+Needs numpy and llvmlite, no PyTorch. Codes the seeds of seeded_vectors.json, decodes
 vectors.json, and prints a digest of what every loop makes of the same values, which must
 be the same on every processor. With IMAGE, a file that `python -m fedaq.machine_code`
 wrote, the loops come from there and the compiler must stay out of this process.

@@ -1,8 +1,9 @@
 """The inner loops of the codec, in the form that numba compiles.
 
+`make loops` keeps what numba makes of them (`emit.py`), and only that is installed.
 `fedaq.kernels` says how they are called, and what each one does. Every loop is a function
 of C: it takes pointers and numbers, allocates nothing, raises nothing and calls nothing, so
-that its machine code can run without numba.
+that it can run without numba.
 
 Loops over codes take any slice that starts at a multiple of `GROUP` values, so a tensor can
 be coded in pieces, by any thread, with the same bytes. They touch the packed bytes 64 bits
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, extending, njit, types
+from numba import extending, njit, types
 from numba.core import cgutils
 from numba.np import arrayobj
 
@@ -60,7 +61,11 @@ EVERY_32_BITS = U64(2**32 + 1)
 NUMBERS = {
     c_int64: types.int64, c_uint32: types.uint32, c_float: types.float32, c_double: types.float64
 }  # fmt: skip
-# The compiled loops by name.
+# No wrappers for callers in Python, and no counting of references: arrays here own nothing.
+OPTIONS: dict[str, Any] = {
+    "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True
+}  # fmt: skip
+# What numba made of the loops, by name.
 LOOPS: dict[str, Any] = {}
 
 # Declared as what the decorated function is, not as what it becomes.
@@ -71,14 +76,14 @@ populate_array: Any = arrayobj.populate_array
 def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` for the arguments that `fedaq.kernels` passes."""
     arguments = (NUMBERS.get(kind, types.voidptr) for kind in SIGNATURES[function.__name__])
-    LOOPS[function.__name__] = cfunc(types.void(*arguments), error_model="numpy")(function)
+    loop = njit([types.void(*arguments)], **OPTIONS)(function)
+    [LOOPS[function.__name__]] = loop.overloads.values()
     return function
 
 
 def _part(function: Callable[..., Any]) -> Any:
-    """Let loops call `function`; wrappers for other callers would double the time to compile."""
-    options: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(error_model="numpy", **options)(function)
+    """Let loops call `function`."""
+    return njit(**OPTIONS)(function)
 
 
 @intrinsic(prefer_literal=True)
@@ -142,6 +147,35 @@ def _store_word(typing_context: Any, data: Any, offset: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(data, types.uint64, types.uint64), generate
+
+
+@intrinsic
+def _one_by_one(typing_context: Any, data: Any) -> Any:
+    """Return an array as it is, by a call that has no form for vectors, so that no loop gets any.
+
+    Vectors gather from a table at half the speed of single reads. Of all calls that do nothing,
+    this one is not removed before that is decided, and does not keep a loop from being unrolled.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        kind = ir.FunctionType(array.data.type, [array.data.type])
+        same = builder.module.declare_intrinsic("llvm.launder.invariant.group.p0", (), kind)
+        array.data = builder.call(same, [array.data])
+        return array._getvalue()
+
+    return data(data), generate
+
+
+@intrinsic
+def _either(typing_context: Any, flag: Any, one: Any, other: Any) -> Any:
+    """Return `one` if `flag` is not 0, else `other`, where LLVM would make a branch of an `if`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        flag, one, other = args
+        return builder.select(builder.icmp_unsigned("!=", flag, flag.type(0)), one, other)
+
+    return one(flag, one, one), generate
 
 
 @_part
@@ -361,7 +395,7 @@ def _look_up_pairs(data: Any, bits: Any, table: Any, words: Any) -> None:
     two = width + width
     mask = (U64(1) << two) - U64(1)
     for group in range(U64(words.size >> 2)):
-        word = _load_word(data, group * width)
+        word = _load_word(_one_by_one(data), group * width)
         place = group << U64(2)
         words[place] = table[word & mask]
         words[place + U64(1)] = table[(word >> two) & mask]
@@ -443,7 +477,7 @@ def _add_looked_up(data: Any, bits: Any, table: Any, total: Any) -> None:
     width = U64(bits)
     mask = (U64(1) << width) - U64(1)
     for group in range(U64(total.size >> 3)):
-        word = _load_word(data, group * width)
+        word = _load_word(_one_by_one(data), group * width)
         for i in range(U64(GROUP)):
             total[group * U64(GROUP) + i] += table[(word >> (i * width)) & mask]
 
@@ -609,16 +643,16 @@ def merge_mode(flags: Any, mode: Any, others: Any, out: Any, size: Any) -> None:
     taken = U64(0)
     length = U64(size)
     whole = length & ~U64(7)
-    for start in range(U64(0), whole, U64(8)):
-        group = U64(bits[start >> U64(3)])
+    for place in range(length >> U64(3)):
+        group = U64(bits[place])
         for bit in range(8):
             other = (group >> U64(bit)) & U64(1)
             symbol = rest[taken]
-            symbols[start + U64(bit)] = symbol if other else usual
+            symbols[(place << U64(3)) + U64(bit)] = _either(other, symbol, usual)
             taken += other
     group = U64(bits[whole >> U64(3)])
     for i in range(whole, length):
         other = (group >> (i - whole)) & U64(1)
         symbol = rest[taken]
-        symbols[i] = symbol if other else usual
+        symbols[i] = _either(other, symbol, usual)
         taken += other
