@@ -1,7 +1,9 @@
-"""How the C library hands out memory."""
+"""How the C library and Python look after memory."""
 
 import ctypes
-from contextlib import suppress
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _M_ARENA_MAX = -8
 
@@ -14,3 +16,17 @@ def share_one_arena() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 1)
+
+
+@contextmanager
+def all_so_far_kept() -> Iterator[None]:
+    """Let the garbage collector leave alone, in the block, what was there before it.
+
+    Of some 200,000 objects, most of them PyTorch's, hardly one becomes garbage, and looking
+    through all of them again and again would take a tenth of a round without training.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -54,6 +54,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """
     import asyncio  # a command that only prints its help does without
 
+    from fedaq.memory import all_so_far_kept
+
     codes: list[int] = []
 
     async def cancelled_by_signals() -> T:
@@ -71,9 +73,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     running = cancelled_by_signals()
     import gc
+
     gc.freeze()
     try:
-        return asyncio.run(running)
+        with all_so_far_kept():
+            return asyncio.run(running)
     finally:
         # A signal may have come before they began, and Python would complain.
         running.close()
