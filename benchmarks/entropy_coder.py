@@ -25,7 +25,6 @@ from fedaq import chunks, payload, quantizer
 from fedaq.model import ModelSpec, TensorSpec
 from fedaq.payload import Payload
 from fedaq.quantizer import Floats, Range
-from fedaq.v1 import federation_pb2 as pb
 
 VALUES = 2**20
 CHUNK_BYTES = 2**17
@@ -82,7 +81,7 @@ def measure(values: Floats, distribution: str, bits: int, reach: float) -> Row:
     spans = list(header.chunks(CHUNK_BYTES))
     packed = [payload.encode_chunk(header, cut.__getitem__, keys, *span) for span in spans]
 
-    def compress() -> list[pb.Chunk]:
+    def compress() -> list[chunks.Chunk]:
         return [
             chunks.to_chunk(header, 1, offset, codes, squeeze=True)
             for (offset, _), codes in zip(spans, packed, strict=True)
@@ -96,7 +95,7 @@ def measure(values: Floats, distribution: str, bits: int, reach: float) -> Row:
         distribution,
         reach,
         entropy_bits(header, packed),
-        8 * sum(map(chunks.cost_bytes, coded)) / VALUES,
+        8 * sum(chunk.cost_bytes for chunk in coded) / VALUES,
         VALUES / seconds(compress) / 1e6,
         VALUES / seconds(lambda: [chunks.codes_of(header, chunk) for chunk in coded]) / 1e6,
     )

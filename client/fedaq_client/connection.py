@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 
+from fedaq.chunks import Chunk, parse
 from fedaq.credentials import Certificates
 from fedaq.errors import FedaqError, UserError, printable
 from fedaq.link import CLIENT_OPTIONS, PATH
@@ -32,8 +34,8 @@ class GrpcLink:
         self._call = call
         self._writing = asyncio.Lock()
 
-    async def send(self, message: pb.ClientMessage) -> None:
-        """Send a message; one at a time.
+    async def send(self, frame: bytes) -> None:
+        """Send a serialized message; one at a time.
 
         Raises
         ------
@@ -42,11 +44,11 @@ class GrpcLink:
         """
         try:
             async with self._writing:
-                await self._call.write(message)
+                await self._call.write(frame)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise await self._broken() from None
 
-    async def receive(self) -> pb.ServerMessage | None:
+    async def receive(self) -> pb.ServerMessage | Chunk | None:
         """Return the next message, or None at the end of the stream.
 
         Raises
@@ -64,7 +66,7 @@ class GrpcLink:
             if await self._call.code() != grpc.StatusCode.OK:
                 raise await self._broken()
             return None
-        assert isinstance(message, pb.ServerMessage)
+        assert isinstance(message, (pb.ServerMessage, Chunk))
         return message
 
     async def _broken(self) -> FedaqError:
@@ -105,8 +107,8 @@ async def connect(
             ) from None
         method: Any = channel.stream_stream(
             PATH,
-            request_serializer=pb.ClientMessage.SerializeToString,
-            response_deserializer=pb.ServerMessage.FromString,
+            request_serializer=None,
+            response_deserializer=partial(parse, envelope=pb.ServerMessage),
         )
         call = method(metadata=metadata_of(access))
         try:

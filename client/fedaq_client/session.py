@@ -9,6 +9,7 @@ from math import inf, nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, chunks, model, payload
+from fedaq.chunks import Chunk
 from fedaq.energy import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.logs import event
@@ -29,10 +30,10 @@ LEAVE_S = 1.0
 class Link(Protocol):
     """The client's end of its stream."""
 
-    async def send(self, message: pb.ClientMessage) -> None:
-        """Send a message, or wait until there is room for it."""
+    async def send(self, frame: bytes) -> None:
+        """Send a serialized `ClientMessage`, or wait until there is room for it."""
 
-    async def receive(self) -> pb.ServerMessage | None:
+    async def receive(self) -> pb.ServerMessage | Chunk | None:
         """Return the next message, or None when the server has closed the stream."""
 
 
@@ -111,7 +112,7 @@ class Session:
             If the server breaks off or breaks the protocol.
         """
         try:
-            await self.link.send(self._join())
+            await self.link.send(self._join().SerializeToString())
             welcome = (await self._expect("welcome")).welcome
             _check_welcome(welcome)
             self.welcomed = True
@@ -128,7 +129,9 @@ class Session:
     async def _leave(self, reason: str) -> None:
         with suppress(FedaqError, TimeoutError):
             async with asyncio.timeout(LEAVE_S):
-                await self.link.send(pb.ClientMessage(leave=pb.Leave(reason=reason)))
+                await self.link.send(
+                    pb.ClientMessage(leave=pb.Leave(reason=reason)).SerializeToString()
+                )
 
     async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
@@ -204,17 +207,16 @@ class Session:
             self._digest = b""
             payload.write_zeros(header, self.learner.held)
         while received < header.code_bytes:
-            chunk = (await self._expect("chunk")).chunk
-            code_bytes = chunks.code_bytes(chunk)
+            chunk = await self._expect_chunk()
             if (
                 chunk.offset != received
-                or code_bytes == 0
-                or received + code_bytes > header.code_bytes
-                or len(chunk.data) > code_bytes
+                or chunk.size == 0
+                or received + chunk.size > header.code_bytes
+                or len(chunk.data) > chunk.size
             ):
                 raise FedaqError("the server sent a chunk of the model out of place")
-            received += code_bytes
-            sent_bytes += chunks.cost_bytes(chunk)
+            received += chunk.size
+            sent_bytes += chunk.cost_bytes
             if message.base:
                 # Half a difference would leave a model that nobody knows.
                 coded.append(chunk)
@@ -226,11 +228,11 @@ class Session:
             await asyncio.to_thread(self._add, message.base, header, coded)
         return header.sent_bits(sent_bytes)
 
-    def _decode(self, header: Payload, chunk: pb.Chunk, *, add: bool = False) -> None:
+    def _decode(self, header: Payload, chunk: Chunk, *, add: bool = False) -> None:
         codes = chunks.codes_of(header, chunk)
         payload.decode_chunk(header, chunk.offset, codes, self.learner.held, add=add)
 
-    def _add(self, base: bytes, header: Payload, coded: list[pb.Chunk]) -> None:
+    def _add(self, base: bytes, header: Payload, coded: list[Chunk]) -> None:
         """Add a difference, unless it was added already or belongs to another model."""
         if base == self._holds():
             for chunk in coded:
@@ -260,7 +262,7 @@ class Session:
             train_loss=loss,
             holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
         )
-        await self.link.send(pb.ClientMessage(range_report=report))
+        await self.link.send(pb.ClientMessage(range_report=report).SerializeToString())
         grant = (await self._expect("grant")).grant
         if not _is_possible(grant, len(spreads)):
             raise FedaqError(
@@ -278,7 +280,7 @@ class Session:
             train_loss=nan,
             holds=self._holds() if plan.prove else b"",
         )
-        await self.link.send(pb.ClientMessage(range_report=report))
+        await self.link.send(pb.ClientMessage(range_report=report).SerializeToString())
 
     async def _send_update(
         self,
@@ -291,22 +293,21 @@ class Session:
         spec, bits = self.learner.spec, tuple(grant.uplink_bits)
         ranges = payload.clipped_ranges(spreads, bits) if plan.clip else spreads
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
-        coded: Iterable[pb.Chunk] = self._coded(update, plan, welcome)
+        coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:
             update, coded = await asyncio.to_thread(
                 self._coded_within, update, grant.limit_bytes, plan, welcome
             )
         self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
         sent_bytes = update.header_bytes
-        await self.link.send(pb.ClientMessage(update=payload.to_message(update, self._round)))
+        announcement = pb.ClientMessage(update=payload.to_message(update, self._round))
+        await self.link.send(announcement.SerializeToString())
         for chunk in coded:
-            await self.link.send(pb.ClientMessage(chunk=chunk))
-            sent_bytes += chunks.cost_bytes(chunk)
+            await self.link.send(chunk.frame(pb.ClientMessage))
+            sent_bytes += chunk.cost_bytes
         return update, sent_bytes
 
-    def _coded(
-        self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome
-    ) -> Iterator[pb.Chunk]:
+    def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
         for offset, length in update.chunks(plan.chunk_bytes):
             values_at = self.learner.weights.__getitem__
@@ -315,43 +316,54 @@ class Session:
 
     def _coded_within(
         self, update: Payload, limit_bytes: int, plan: pb.RoundPlan, welcome: pb.Welcome
-    ) -> tuple[Payload, list[pb.Chunk]]:
+    ) -> tuple[Payload, list[Chunk]]:
         """Code the update with the finest steps, from the granted ones up, that keep a limit."""
         for coarser in update.ever_coarser():
             coded = list(self._coded(coarser, plan, welcome))
-            if coarser.header_bytes + sum(map(chunks.cost_bytes, coded)) <= limit_bytes:
+            if coarser.header_bytes + sum(chunk.cost_bytes for chunk in coded) <= limit_bytes:
                 break
         return coarser, coded
 
     async def _expect(self, kind: str) -> pb.ServerMessage:
+        message = await self._next(kind)
+        assert not isinstance(message, Chunk)
+        return message
+
+    async def _expect_chunk(self) -> Chunk:
+        message = await self._next("chunk")
+        assert isinstance(message, Chunk)
+        return message
+
+    async def _next(self, kind: str) -> pb.ServerMessage | Chunk:
         while True:
             message = await self.link.receive()
             if message is None:
                 raise FedaqError("the server closed the stream")
-            got = message.WhichOneof("kind")
-            if got == "finish":
+            got = chunks.kind_of(message)
+            if got == kind:
+                return message
+            if isinstance(message, Chunk) or got in ("model", "grant"):
+                if kind == "plan":
+                    continue  # left over from a round that was given up
+            elif got == "finish":
                 reason = printable(message.finish.reason)
                 if message.finish.over:
                     raise FinishedError(reason)
                 raise ServerStoppedError(reason)
-            if got == "refusal":
+            elif got == "refusal":
                 # The next plan is due when this round is over already.
                 if message.refusal.round == self._round and kind != "plan":
                     raise RefusedError(message.refusal)
                 continue
-            if got == kind:
-                return message
-            if got == "plan" and self._round:
+            elif got == "plan" and self._round:
                 raise SupersededError(message.plan)
-            if got in ("model", "chunk", "grant") and kind == "plan":
-                continue  # left over from a round that was given up
             raise FedaqError(f"the server sent {got} where {kind} was due")
 
     async def _heartbeat(self, interval_s: float) -> None:
         with suppress(FedaqError):  # whoever reads from the link learns of its end too
             while True:
                 await asyncio.sleep(interval_s)
-                await self.link.send(pb.ClientMessage(heartbeat=pb.Heartbeat()))
+                await self.link.send(pb.ClientMessage(heartbeat=pb.Heartbeat()).SerializeToString())
 
     def _join(self) -> pb.ClientMessage:
         return pb.ClientMessage(

@@ -5,25 +5,165 @@ still can be coded and decoded on their own, and it is used only where it saves 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedaq import entropy, kernels
 from fedaq.errors import ProtocolError
-from fedaq.payload import Payload, Piece
+from fedaq.payload import Data, Payload, Piece
 from fedaq.quantizer import RAW_BITS, packed_bytes
 from fedaq.v1 import federation_pb2 as pb
 
 Bytes = NDArray[np.uint8]
 
 BYTE_BITS = 8
+# Of protobuf's encoding.
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_NUMBERS = {field.name: field.number for field in pb.Chunk.DESCRIPTOR.fields}
+_ROUND_TAG = _NUMBERS["round"] << 3 | _VARINT
+_OFFSET_TAG = _NUMBERS["offset"] << 3 | _VARINT
+_DATA_TAG = _NUMBERS["data"] << 3 | _LENGTH_DELIMITED
+
+Message = TypeVar("Message", pb.ClientMessage, pb.ServerMessage)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk outside of its message, in which each look at the data copies it.
+
+    Attributes
+    ----------
+    round : int
+    offset : int
+        Where its codes begin in the code bytes of the payload.
+    data : bytes or memoryview
+    code_bytes : int
+        Packed code bytes that `data` stands for; 0 if it is those.
+    coded_bytes : tuple of int
+        If it is not: bytes of each tensor's codes in `data`, 0 where they are not coded.
+    """
+
+    round: int
+    offset: int
+    data: Data
+    code_bytes: int = 0
+    coded_bytes: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many packed code bytes it stands for."""
+        return self.code_bytes or len(self.data)
+
+    @property
+    def cost_bytes(self) -> int:
+        """The bytes that energy is charged for: all that carries codes."""
+        return len(self.data) + self._lengths.ByteSize()
+
+    @property
+    def _lengths(self) -> pb.Chunk:
+        return pb.Chunk(code_bytes=self.code_bytes, coded_bytes=self.coded_bytes)
+
+    def frame(self, envelope: type[pb.ClientMessage] | type[pb.ServerMessage]) -> bytes:
+        """Return a serialized message with this chunk in it.
+
+        The same bytes as protobuf's, which would copy the data five times.
+        """
+        before = pb.Chunk(round=self.round, offset=self.offset).SerializeToString()
+        if self.data:
+            before += _field_start(_NUMBERS["data"], len(self.data))
+        after = self._lengths.SerializeToString()
+        length = len(before) + len(self.data) + len(after)
+        number = envelope.DESCRIPTOR.fields_by_name["chunk"].number
+        return b"".join((_field_start(number, length), before, self.data, after))
+
+
+def parse(frame: bytes, envelope: type[Message]) -> Message | Chunk:
+    """Return a serialized message from a peer, or the chunk that it carries.
+
+    A chunk's data stays where it is, if it stands where protobuf puts it; wherever else it stands,
+    and whatever else is odd, is left to protobuf, which copies it twice.
+
+    Raises
+    ------
+    DecodeError
+        If it is no such message.
+    """
+    found = _data_in(frame, envelope.DESCRIPTOR.fields_by_name["chunk"].number)
+    if found is not None:
+        fields, data = found
+        rest = pb.Chunk.FromString(frame[fields] + frame[data.stop :])
+        if not rest.data:
+            return _chunk(rest, memoryview(frame)[data])
+    message: Message = envelope.FromString(frame)
+    return read(message.chunk) if message.WhichOneof("kind") == "chunk" else message
+
+
+def kind_of(message: pb.ClientMessage | pb.ServerMessage | Chunk) -> str | None:
+    """Return which of its kinds a message is."""
+    return "chunk" if isinstance(message, Chunk) else message.WhichOneof("kind")
+
+
+def read(message: pb.Chunk) -> Chunk:
+    """Return what a message carries."""
+    return _chunk(message, message.data)
+
+
+def _chunk(fields: pb.Chunk, data: Data) -> Chunk:
+    return Chunk(fields.round, fields.offset, data, fields.code_bytes, tuple(fields.coded_bytes))
+
+
+def _data_in(frame: bytes, number: int) -> tuple[slice, slice] | None:
+    """Return where, in a message that is a chunk and no more, its first fields and its data lie.
+
+    None if round, offset and data are not what it begins with.
+    """
+    with suppress(IndexError):
+        if frame[0] != number << 3 | _LENGTH_DELIMITED:
+            return None
+        length, start = _varint(frame, 1)
+        if start + length != len(frame):
+            return None
+        at = start
+        for tag in (_ROUND_TAG, _OFFSET_TAG):
+            if frame[at] == tag:
+                _, at = _varint(frame, at + 1)
+        if frame[at] == _DATA_TAG:
+            length, begin = _varint(frame, at + 1)
+            if begin + length <= len(frame):
+                return slice(start, at), slice(begin, begin + length)
+    return None
+
+
+def _varint(frame: bytes, at: int) -> tuple[int, int]:
+    """Return a number of protobuf's, and where it ends."""
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = frame[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError
+
+
+def _field_start(number: int, length: int) -> bytes:
+    """Return what stands before a field with a length: its number, and how long it is."""
+    found = bytearray((number << 3 | _LENGTH_DELIMITED,))
+    while length > 0x7F:
+        found.append(length & 0x7F | 0x80)
+        length >>= 7
+    found.append(length)
+    return bytes(found)
 
 
 def to_chunk(
-    header: Payload, round_number: int, offset: int, codes: bytes, *, squeeze: bool
-) -> pb.Chunk:
-    """Return the message that carries packed code bytes.
+    header: Payload, round_number: int, offset: int, codes: Data, *, squeeze: bool
+) -> Chunk:
+    """Return packed code bytes as a chunk.
 
     Parameters
     ----------
@@ -31,12 +171,12 @@ def to_chunk(
     round_number : int
     offset : int
         Where `codes` begin in the code bytes of the payload.
-    codes : bytes
+    codes : bytes or memoryview
         Packed codes.
     squeeze : bool
         Entropy-code them where that is shorter.
     """
-    plain = pb.Chunk(round=round_number, offset=offset, data=codes)
+    plain = Chunk(round_number, offset, codes)
     if not squeeze:
         return plain
     parts, lengths = [], []
@@ -47,31 +187,11 @@ def to_chunk(
         shorter = len(coded) < len(packed)
         parts.append(coded if shorter else packed)
         lengths.append(len(coded) if shorter else 0)
-    chunk = pb.Chunk(
-        round=round_number,
-        offset=offset,
-        data=b"".join(parts),
-        code_bytes=len(codes),
-        coded_bytes=lengths,
-    )
-    return chunk if cost_bytes(chunk) < len(codes) else plain
+    chunk = Chunk(round_number, offset, b"".join(parts), len(codes), tuple(lengths))
+    return chunk if chunk.cost_bytes < len(codes) else plain
 
 
-def code_bytes(chunk: pb.Chunk) -> int:
-    """Return how many packed code bytes a chunk stands for."""
-    return chunk.code_bytes or len(chunk.data)
-
-
-def cost_bytes(chunk: pb.Chunk) -> int:
-    """Return the bytes of a chunk that energy is charged for: all that carries codes."""
-    return len(chunk.data) + _lengths(chunk).ByteSize()
-
-
-def _lengths(chunk: pb.Chunk) -> pb.Chunk:
-    return pb.Chunk(code_bytes=chunk.code_bytes, coded_bytes=chunk.coded_bytes)
-
-
-def codes_of(header: Payload, chunk: pb.Chunk) -> bytes:
+def codes_of(header: Payload, chunk: Chunk) -> Data:
     """Return the packed code bytes that a chunk from a peer stands for.
 
     Raises
@@ -92,8 +212,7 @@ def codes_of(header: Payload, chunk: pb.Chunk) -> bytes:
     return b"".join(_packed(header, chunk, pieces))
 
 
-def _packed(header: Payload, chunk: pb.Chunk, pieces: list[Piece]) -> Iterator[bytes]:
-    # Once: each access to the field copies it.
+def _packed(header: Payload, chunk: Chunk, pieces: list[Piece]) -> Iterator[Data]:
     content, at = chunk.data, 0
     for piece, coded_bytes in zip(pieces, chunk.coded_bytes, strict=True):
         tensor = header.spec.tensors[piece.tensor].name
@@ -119,7 +238,7 @@ def _packed(header: Payload, chunk: pb.Chunk, pieces: list[Piece]) -> Iterator[b
         )
 
 
-def _squeezed(packed: bytes, bits: int, values: int) -> bytes:
+def _squeezed(packed: Data, bits: int, values: int) -> bytes:
     """Entropy-code packed codes; of those of more than 8 bits, the highest 8."""
     symbols = _repacked(np.frombuffer(packed, np.uint8), bits, _aligned(bits), values)
     if bits <= BYTE_BITS:
@@ -131,7 +250,7 @@ def _squeezed(packed: bytes, bits: int, values: int) -> bytes:
     return high + _repacked(low, 2 * BYTE_BITS, low_bits, values).tobytes()
 
 
-def _expanded(coded: bytes, bits: int, values: int) -> bytes:
+def _expanded(coded: Data, bits: int, values: int) -> bytes:
     """Return the packed codes: `_squeezed` backwards.
 
     Raises

@@ -23,6 +23,8 @@ _COMMON: list[tuple[str, int]] = [
     # and so the server's memory with the number of clients.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
+    # gRPC's 16 KiB would cut each chunk into many, each with its own work.
+    ("grpc.http2.max_frame_size", LOOKAHEAD_BYTES),
 ]
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_COMMON,

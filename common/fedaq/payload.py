@@ -5,6 +5,7 @@ boundary. They travel in chunks; a chunk ends between two groups of eight values
 or at the end of a tensor, so each chunk can be coded and decoded on its own.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,8 @@ from fedaq.quantizer import RAW_BITS, SMALLEST_STEP, Floats, Grid, Key, Range, S
 from fedaq.v1 import federation_pb2 as pb
 
 Bits = tuple[int, ...]
+# Packed codes, of which nothing need be copied.
+Data = bytes | memoryview
 # Quantization steps per tensor; 0: the one that spans the tensor's range.
 Steps = tuple[float, ...]
 
@@ -164,7 +167,7 @@ class Payload:
                 f"a chunk of {length} bytes at byte {offset} does not fit a payload of "
                 f"{self.code_bytes} code bytes",
             )
-        tensor = int(np.searchsorted(self.starts, offset, side="right")) - 1
+        tensor = bisect_right(self.starts, offset) - 1
         while offset < end:
             code = self.codes[tensor]
             start, stop = self.starts[tensor], self.starts[tensor + 1]
@@ -209,7 +212,7 @@ class Payload:
         while offset < self.code_bytes:
             end = min(offset + chunk_bytes, self.code_bytes)
             if end < self.code_bytes:
-                tensor = int(np.searchsorted(self.starts, end, side="right")) - 1
+                tensor = bisect_right(self.starts, end) - 1
                 end -= (end - self.starts[tensor]) % self.codes[tensor].group_bytes
             yield offset, end - offset
             offset = end
@@ -307,8 +310,8 @@ def encode_chunk(
     length: int,
     *,
     nearest: bool = False,
-) -> bytes:
-    """Code one chunk of a model, update or difference.
+) -> memoryview:
+    """Return one chunk's packed codes of a model, update or difference.
 
     Parameters
     ----------
@@ -338,11 +341,11 @@ def encode_chunk(
                 out=out[piece.data],
                 nearest=nearest,
             )
-    return out.tobytes()
+    return out.data
 
 
 def decode_chunk(
-    payload: Payload, offset: int, data: bytes, flat: Floats, *, add: bool = False
+    payload: Payload, offset: int, data: Data, flat: Floats, *, add: bool = False
 ) -> None:
     """Decode one chunk into its place in the float32 array `flat`, or add it to what is there.
 
@@ -368,7 +371,7 @@ def decode_chunk(
             quantizer.dequantize(codes[piece.data], code.grid, out)
 
 
-def chunk_values(payload: Payload, offset: int, data: bytes) -> Iterator[tuple[slice, Floats]]:
+def chunk_values(payload: Payload, offset: int, data: Data) -> Iterator[tuple[slice, Floats]]:
     """Yield what a chunk holds: values, and where they lie in the flat array of all tensors."""
     codes = np.frombuffer(data, np.uint8)
     for piece in payload.pieces(offset, len(data)):

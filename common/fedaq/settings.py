@@ -302,10 +302,10 @@ class NetworkSettings(_Section):
         None, description="file with the secret that the page asks for"
     )
     chunk_bytes: int = Field(
-        256 * 1024,
+        1024 * 1024,
         ge=1024,
         le=2 * 1024 * 1024,
-        description="the largest; with more than 18 clients less, to keep the server's memory",
+        description="the largest; with more than 5 clients less, to keep the server's memory",
     )
     heartbeat_interval_s: float = Field(
         5.0, gt=0, description="a client is dropped after three that are missing"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedaq.chunks import Chunk, parse
 from fedaq.errors import FedaqError
 from fedaq.partition import Partition
 from fedaq.settings import Settings, load_settings
@@ -37,12 +38,15 @@ class _ServerEnd:
     incoming: Frames
     outgoing: Frames
 
-    async def read(self) -> pb.ClientMessage | None:
+    async def read(self) -> pb.ClientMessage | Chunk | None:
         frame = await self.incoming.get()
-        return None if frame is None else pb.ClientMessage.FromString(frame)
+        return None if frame is None else parse(frame, pb.ClientMessage)
 
     async def write(self, frame: bytes) -> None:
         await self.outgoing.put(frame)
+
+    def received_bytes(self) -> int:
+        return 0
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,12 @@ class _ClientEnd:
     incoming: Frames
     outgoing: Frames
 
-    async def send(self, message: pb.ClientMessage) -> None:
-        await self.outgoing.put(message.SerializeToString())
+    async def send(self, frame: bytes) -> None:
+        await self.outgoing.put(frame)
 
-    async def receive(self) -> pb.ServerMessage | None:
+    async def receive(self) -> pb.ServerMessage | Chunk | None:
         frame = await self.incoming.get()
-        return None if frame is None else pb.ServerMessage.FromString(frame)
+        return None if frame is None else parse(frame, pb.ServerMessage)
 
 
 def run_local(

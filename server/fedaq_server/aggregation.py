@@ -16,10 +16,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq import chunks, kernels, payload
+from fedaq import kernels, payload
+from fedaq.chunks import Chunk, codes_of
 from fedaq.errors import ProtocolError
 from fedaq.model import ModelSpec
-from fedaq.payload import Payload, Piece
+from fedaq.payload import Data, Payload, Piece
 from fedaq.quantizer import Floats, Grid, Range
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.robust import Robust
@@ -60,7 +61,7 @@ class Aggregate:
         self.total.fill(0)
 
     def fold(
-        self, update: Payload, examples: int, pieces: list[Piece], data: bytes, sign: int
+        self, update: Payload, examples: int, pieces: list[Piece], data: Data, sign: int
     ) -> None:
         """Add a chunk of an update of this weight (`sign` 1), or take it out again (-1)."""
         codes = np.frombuffer(data, np.uint8)
@@ -152,7 +153,7 @@ class Contribution:
         """Whether every code byte has arrived."""
         return self.received == self._payload.code_bytes
 
-    def add(self, chunk: pb.Chunk) -> bytes:
+    def add(self, chunk: Chunk) -> Data:
         """Fold in one chunk and return its code bytes.
 
         Raises
@@ -165,13 +166,13 @@ class Contribution:
                 pb.REFUSAL_REASON_OUT_OF_ORDER,
                 f"a chunk for byte {chunk.offset} arrived; byte {self.received} is next",
             )
-        data = chunks.codes_of(self._payload, chunk)
+        data = codes_of(self._payload, chunk)
         pieces = list(self._payload.pieces(chunk.offset, len(data)))
         squares = self._measured(pieces, data)
         self._fold(pieces, data, sign=1)
         self._spool.write(data)
         self.received += len(data)
-        self.payload_bytes += chunks.cost_bytes(chunk)
+        self.payload_bytes += chunk.cost_bytes
         self.chunks += 1
         self._squares += squares
         return data
@@ -191,10 +192,10 @@ class Contribution:
             self._fold(list(self._payload.pieces(offset, len(data))), data, sign=-1)
         self._spool.close()
 
-    def _fold(self, pieces: list[Piece], data: bytes, sign: int) -> None:
+    def _fold(self, pieces: list[Piece], data: Data, sign: int) -> None:
         self._aggregate.fold(self._payload, self._examples, pieces, data, sign)
 
-    def _measured(self, pieces: list[Piece], data: bytes) -> float:
+    def _measured(self, pieces: list[Piece], data: Data) -> float:
         """Check raw values; return the sum of the squares of all values."""
         codes, squares = np.frombuffer(data, np.uint8), 0.0
         for piece in pieces:

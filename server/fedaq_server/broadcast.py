@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedaq import chunks, payload
+from fedaq.chunks import Chunk
 from fedaq.payload import Payload
 from fedaq.quantizer import Floats
 from fedaq.v1 import federation_pb2 as pb
@@ -19,6 +20,13 @@ class Frame:
 
     message: bytes
     cost_bytes: int
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk in it."""
+        chunk = chunks.parse(self.message, pb.ServerMessage)
+        assert isinstance(chunk, Chunk)
+        return chunk
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,10 @@ class Broadcast:
         """Yield the messages in their order, each as soon as it is coded."""
         yield self.header
         for frame in self.frames:
-            # A client that is given up must not cancel what all others wait for.
-            yield (await asyncio.shield(frame)).message
+            if not frame.done():
+                # A client that is given up must not cancel what all others wait for.
+                await asyncio.shield(frame)
+            yield frame.result().message
 
     async def coded(self) -> list[Frame]:
         """Wait until all is coded and return it: the model may change from then on."""
@@ -87,8 +97,7 @@ class Source:
                 header, self.values_at, keys, offset, length, nearest=bool(self.base)
             )
             chunk = chunks.to_chunk(header, self.round, offset, codes, squeeze=self.squeeze)
-            message = pb.ServerMessage(chunk=chunk).SerializeToString()
-            return Frame(message, chunks.cost_bytes(chunk))
+            return Frame(chunk.frame(pb.ServerMessage), chunk.cost_bytes)
 
         return [
             lambda span=span: encode(*span)  # type: ignore[misc]
@@ -131,7 +140,7 @@ def broadcast_values(header: Payload, frames: list[Frame]) -> Iterator[tuple[sli
     """Yield the model as the clients receive it, ``Q(w_k)``, part by part in order."""
     position = 0
     for frame in frames:
-        chunk = pb.ServerMessage.FromString(frame.message).chunk
+        chunk = frame.chunk
         codes = chunks.codes_of(header, chunk)
         for part, values in payload.chunk_values(header, chunk.offset, codes):
             yield from _zeros(position, part.start)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from fedaq.chunks import Chunk, kind_of
 from fedaq.energy import RadioCost
 from fedaq.errors import FedaqError, ProtocolError
 from fedaq.quantizer import Spread
 from fedaq.v1 import federation_pb2 as pb
 
-# Chunks of one client that wait for the one that is folded in; more stay with the sender.
+# Chunks of one client that wait for the one that is folded in.
 INBOX = 1
 OF_A_ROUND = ("range_report", "update", "chunk")
 # Clients that are gone of which is remembered when and how; of more, those that went first
@@ -34,7 +35,7 @@ class Phase(StrEnum):
 class Stream(Protocol):
     """The server's end of one client's stream."""
 
-    async def read(self) -> pb.ClientMessage | None:
+    async def read(self) -> pb.ClientMessage | Chunk | None:
         """Return the next message, or None when the client has closed the stream."""
 
     async def write(self, frame: bytes) -> None:
@@ -45,6 +46,9 @@ class Stream(Protocol):
         DisconnectedError
             If the stream has ended.
         """
+
+    def received_bytes(self) -> int:
+        """Return the bytes that have come on its connection so far; 0 where nobody knows."""
 
 
 class DisconnectedError(FedaqError):
@@ -102,7 +106,7 @@ class Client:
     refusals: int = 0
     refusal: str = ""
     _granted: int = 0
-    _inbox: asyncio.Queue[pb.ClientMessage | None] | None = None
+    _inbox: asyncio.Queue[pb.ClientMessage | Chunk | None] | None = None
     _refused: int = -1
     _gone: bool = False
 
@@ -136,11 +140,11 @@ class Client:
     def close_round(self) -> None:
         """Refuse whatever else arrives for this round."""
         inbox, self._inbox = self._inbox, None
-        while inbox is not None and not inbox.empty():
-            inbox.get_nowait()
+        if inbox is not None:
+            _empty(inbox)
 
     async def expect(self, kind: str) -> pb.ClientMessage:
-        """Return the next message of the round, which must be of this kind.
+        """Return the next message of the round, which must be of this kind and no chunk.
 
         Raises
         ------
@@ -149,14 +153,34 @@ class Client:
         DisconnectedError
             If the stream has ended.
         """
+        message = await self._next(kind)
+        assert not isinstance(message, Chunk)
+        return message
+
+    async def expect_chunk(self) -> Chunk:
+        """Return the next message of the round, which must be a chunk.
+
+        Raises
+        ------
+        ProtocolError
+            If it is of another kind.
+        DisconnectedError
+            If the stream has ended.
+        """
+        message = await self._next("chunk")
+        assert isinstance(message, Chunk)
+        return message
+
+    async def _next(self, kind: str) -> pb.ClientMessage | Chunk:
         assert self._inbox is not None
         message = await self._inbox.get()
+        self._inbox.task_done()
         if message is None:
             raise DisconnectedError(f"{self.name} disconnected")
-        if message.WhichOneof("kind") != kind:
+        if kind_of(message) != kind:
             raise ProtocolError(
                 pb.REFUSAL_REASON_OUT_OF_ORDER,
-                f"{message.WhichOneof('kind')} arrived where {kind} was due",
+                f"{kind_of(message)} arrived where {kind} was due",
             )
         return message
 
@@ -164,20 +188,19 @@ class Client:
         """Let so many messages of rounds through `uses_grant`, and what is left of one before."""
         self._granted = min(self._granted, messages) + messages
 
-    def uses_grant(self, message: pb.ClientMessage) -> bool:
+    def uses_grant(self, message: pb.ClientMessage | Chunk) -> bool:
         """Tell whether a message is of a round that was opened, and not one too many.
 
         Those of a round that is over count, too: a late client may still be sending.
         """
-        kind = message.WhichOneof("kind")
-        if kind not in OF_A_ROUND or not 0 < getattr(message, kind).round <= self.round:
+        if kind_of(message) not in OF_A_ROUND or not 0 < _round_of(message) <= self.round:
             return False
         if self._granted == 0:
             return False
         self._granted -= 1
         return True
 
-    async def deliver(self, message: pb.ClientMessage) -> ProtocolError | None:
+    async def deliver(self, message: pb.ClientMessage | Chunk) -> ProtocolError | None:
         """Hand a message that was read from the stream to the round that waits for it.
 
         Returns
@@ -193,17 +216,19 @@ class Client:
         if self._gone:
             raise DisconnectedError(f"{self.name} has come back on another stream")
         self.last_seen = time.monotonic()
-        kind = message.WhichOneof("kind")
+        kind = kind_of(message)
         if kind in ("heartbeat", None):
             return None
         if kind == "join":
             again = ProtocolError(pb.REFUSAL_REASON_OUT_OF_ORDER, "you have joined already")
             await self.refuse(0, again)
             return again
-        round_number = getattr(message, kind).round
+        round_number = _round_of(message)
         inbox = self._inbox
         if inbox is not None and round_number == self.round:
             await inbox.put(message)
+            # What comes after it stays with gRPC, and behind that with the sender.
+            await inbox.join()
             return None
         stale = ProtocolError(
             pb.REFUSAL_REASON_STALE_ROUND,
@@ -216,9 +241,22 @@ class Client:
         """Let a waiting round, and those to come, know that the stream has ended."""
         self._gone = True
         if self._inbox is not None:
-            if self._inbox.full():
-                self._inbox.get_nowait()
+            _empty(self._inbox)
             self._inbox.put_nowait(None)
+
+
+def _empty(inbox: asyncio.Queue[pb.ClientMessage | Chunk | None]) -> None:
+    while not inbox.empty():
+        inbox.get_nowait()
+        inbox.task_done()
+
+
+def _round_of(message: pb.ClientMessage | Chunk) -> int:
+    """Return the round of a message of a round."""
+    if isinstance(message, Chunk):
+        return message.round
+    round_number: int = getattr(message, str(kind_of(message))).round
+    return round_number
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from math import ceil, isnan
 from typing import TypeVar
 
 from fedaq import payload
+from fedaq.chunks import Chunk
 from fedaq.errors import ProtocolError
 from fedaq.model import DIGEST_BYTES
-from fedaq.payload import ZERO, Payload, TensorCode, coarser_steps
+from fedaq.payload import ZERO, Data, Payload, TensorCode, coarser_steps
 from fedaq.quantizer import RAW_BITS, Spread
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.aggregation import Aggregate, Contribution, check_magnitude
@@ -259,17 +260,14 @@ async def _receive_update(
         )
     contribution = Contribution(work.aggregate, update, work.weights[client.name])
     most_chunks = _most_chunks(update.code_bytes, work.chunk_bytes)
-    chunks = []
+    captured: list[Data] = []
     try:
         while not contribution.complete:
-            chunk = (await client.expect("chunk")).chunk
-            _check_size(chunk, work.chunk_bytes)
-            codes = await work.fold(contribution.add, chunk)
+            # What it holds is gone before the next chunk is waited for.
+            await _fold_chunk(client, work, contribution, captured)
             _check_count(contribution.chunks, most_chunks)
             if limit_bytes is not None:
                 _check_limit(contribution, limit_bytes)
-            if work.capture is not None:
-                chunks.append(codes)
         work.norms[client.name] = contribution.norm
         _check_norm(contribution.norm, work.norm_limit)
         await client.send(pb.ServerMessage(receipt=pb.Receipt(round=work.state.round)))
@@ -280,8 +278,18 @@ async def _receive_update(
     contribution.commit()
     work.charged[client.name] = contribution.payload_bytes
     if work.capture is not None:
-        work.capture.keep(update, work.state.round, client.name, b"".join(chunks))
+        work.capture.keep(update, work.state.round, client.name, b"".join(captured))
     return update
+
+
+async def _fold_chunk(
+    client: Client, work: RoundWork, contribution: Contribution, captured: list[Data]
+) -> None:
+    chunk = await client.expect_chunk()
+    _check_size(chunk, work.chunk_bytes)
+    codes = await work.fold(contribution.add, chunk)
+    if work.capture is not None:
+        captured.append(codes)
 
 
 def _is_granted(code: TensorCode, granted: TensorCode) -> bool:
@@ -301,7 +309,7 @@ def _check_limit(contribution: Contribution, limit_bytes: int) -> None:
         )
 
 
-def _check_size(chunk: pb.Chunk, largest: int) -> None:
+def _check_size(chunk: Chunk, largest: int) -> None:
     # Entropy-coded or not: otherwise few bytes could ask for the memory of a whole payload.
     size = max(len(chunk.data), chunk.code_bytes)
     if size > largest:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedaq import chunks, model, payload
+from fedaq.chunks import Chunk
 from fedaq.errors import UserError
 from fedaq.model import ModelSpec
 from fedaq.payload import RAW, Payload
@@ -212,7 +213,8 @@ class History:
         announcement = pb.ServerMessage.FromString(messages[0]).model
         header = payload.from_message(self.spec, announcement)
         for message in messages[1:]:
-            chunk = pb.ServerMessage.FromString(message).chunk
+            chunk = chunks.parse(message, pb.ServerMessage)
+            assert isinstance(chunk, Chunk)
             codes = chunks.codes_of(header, chunk)
             payload.decode_chunk(header, chunk.offset, codes, self.held, add=True)
 
@@ -225,5 +227,4 @@ class History:
 
     def _whole_chunk(self, header: Payload, round_number: int, offset: int, length: int) -> bytes:
         codes = payload.encode_chunk(header, self.held.__getitem__, (), offset, length)
-        chunk = pb.Chunk(round=round_number, offset=offset, data=codes)
-        return pb.ServerMessage(chunk=chunk).SerializeToString()
+        return Chunk(round_number, offset, codes).frame(pb.ServerMessage)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedaq import payload, quantizer
 from fedaq.model import ModelSpec
-from fedaq.payload import ZERO, Payload, Piece
+from fedaq.payload import ZERO, Data, Payload, Piece
 from fedaq.quantizer import Floats
 
 # Values of all clients that are held at once, at least `LEAST_BLOCK` of each.
@@ -51,7 +51,7 @@ class Robust:
         self.close()
 
     def fold(
-        self, update: Payload, examples: int, pieces: list[Piece], data: bytes, sign: int
+        self, update: Payload, examples: int, pieces: list[Piece], data: Data, sign: int
     ) -> None:
         """Wait for the end of the round: nothing can be said of one update alone."""
 

@@ -39,8 +39,9 @@ from fedaq_server.wire import WireCounter
 log = logging.getLogger(__name__)
 
 NOTICE_S = 1.0
-# For the chunks of all clients together; each has a few on their way at any time.
-CHUNK_MEMORY_BYTES, LEAST_CHUNK_BYTES = 50 * 96 * 1024, 64 * 1024
+# For the chunks of all clients together, up and down. At any time a few of each client are on
+# their way up, and one copy of one is on its way down.
+CHUNK_MEMORY_BYTES, LEAST_CHUNK_BYTES = (60 * 96 * 1024, 120 * 96 * 1024), 64 * 1024
 # Values that show a scheme how long codes will be, of all tensors and of each at least.
 SAMPLE, LEAST_SAMPLE = 2**17, 2**8
 
@@ -276,14 +277,17 @@ async def _begin(
     spreads = state.downlink_ranges
     grant = checked(plan.downlink, spreads, federation.spec)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
-    chunk_bytes = _chunk_bytes(settings.network.chunk_bytes, len(weights))
+    uplink_chunk_bytes, downlink_chunk_bytes = (
+        _chunk_bytes(settings.network.chunk_bytes, memory_bytes, len(weights))
+        for memory_bytes in CHUNK_MEMORY_BYTES
+    )
     source = Source(
         _going_down(federation),
         settings.seed,
         state.round,
         b"" if history is None else history.digest,
         settings.entropy,
-        chunk_bytes,
+        downlink_chunk_bytes,
     )
     broadcast = await begin_broadcast(
         payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps),
@@ -312,7 +316,7 @@ async def _begin(
         deadline_s=settings.network.round_deadline_s,
         folder=folder,
         capture=capture,
-        chunk_bytes=chunk_bytes,
+        chunk_bytes=uplink_chunk_bytes,
         squeeze=settings.entropy,
         differences=differences,
         weights=weights,
@@ -320,8 +324,8 @@ async def _begin(
     )
 
 
-def _chunk_bytes(largest: int, clients: int) -> int:
-    return min(largest, max(CHUNK_MEMORY_BYTES // clients, LEAST_CHUNK_BYTES))
+def _chunk_bytes(largest: int, memory_bytes: int, clients: int) -> int:
+    return min(largest, max(memory_bytes // clients, LEAST_CHUNK_BYTES))
 
 
 def _aggregate(federation: Federation, weights: Mapping[str, int]) -> Aggregate | Robust:
@@ -480,8 +484,7 @@ def _advance(federation: Federation, work: RoundWork, frames: list[Frame]) -> No
 
 
 def _codes(header: Payload, frames: list[Frame]) -> bytes:
-    messages = (pb.ServerMessage.FromString(frame.message) for frame in frames)
-    return b"".join(chunks.codes_of(header, message.chunk) for message in messages)
+    return b"".join(chunks.codes_of(header, frame.chunk) for frame in frames)
 
 
 def _write_model(federation: Federation, number: int) -> None:

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from fedaq import PROTOCOL_VERSION, __version__, model
+from fedaq.chunks import Chunk, kind_of, parse
 from fedaq.energy import RadioCost, checked_cost
 from fedaq.errors import UserError, printable
 from fedaq.link import DESCRIBE_PATH, PATH, SERVER_OPTIONS, SERVICE
@@ -26,7 +27,9 @@ from fedaq_server.bucket import AddressCounts, Bucket, TurnedAway
 from fedaq_server.clients import Client, DisconnectedError, Roster, Stream
 from fedaq_server.conduct import Conduct, blame, is_fault
 from fedaq_server.metrics import Metrics
+from fedaq_server.patience import Read, patient
 from fedaq_server.unknown_calls import robust_server
+from fedaq_server.wire import received_bytes
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +75,13 @@ class Admission:
     turned_away: dict[tuple[str, str], TurnedAway] = field(default_factory=dict)
 
     def admit(
-        self, message: pb.ClientMessage | None, stream: Stream, identity: str | None = None
+        self, message: pb.ClientMessage | Chunk | None, stream: Stream, identity: str | None = None
     ) -> Client:
         """Return the client that its first message describes.
 
         Parameters
         ----------
-        message : ClientMessage, optional
+        message : ClientMessage or Chunk, optional
         stream : Stream
         identity : str, optional
             The name that its certificate or token proves; None where nothing is proved.
@@ -88,7 +91,7 @@ class Admission:
         JoinRefusedError
             If it cannot take part.
         """
-        if message is None or message.WhichOneof("kind") != "join":
+        if message is None or isinstance(message, Chunk) or not message.HasField("join"):
             raise JoinRefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "the first message of a stream must be a join"
             )
@@ -237,7 +240,10 @@ async def serve_client(admission: Admission, stream: Stream, identity: str | Non
             "%s joined with %d examples", client.name, client.examples,
             extra=event("client joined", client=client.name, examples=client.examples),
         )  # fmt: skip
-        await _listen(admission, client, patience_s)
+        async with patient(stream, patience_s) as read:
+            await _listen(admission, client, read)
+    except TimeoutError:
+        raise _silent(patience_s) from None
     except JoinRefusedError as refusal:
         if refusal.code in FAULTS:
             client.left = True
@@ -266,37 +272,39 @@ async def _admitted(
     return admission.admit(join, stream, identity)
 
 
-async def _listen(admission: Admission, client: Client, patience_s: float) -> None:
+async def _listen(admission: Admission, client: Client, read: Read) -> None:
     """Hand on what a client sends until it leaves."""
     settings = admission.settings
     messages_per_s = settings.limits.messages_per_s
     interval_s = settings.network.heartbeat_interval_s
     bucket = Bucket(SAVED_S * messages_per_s, messages_per_s + HEARTBEATS / interval_s)
     while True:
-        try:
-            async with asyncio.timeout(patience_s):
-                message = await client.stream.read()
-        except TimeoutError:
-            raise _silent(patience_s) from None
+        message = await read()
         if message is None:
             return
-        if message.WhichOneof("kind") == "leave":
+        kind = kind_of(message)
+        if kind == "leave":
             client.left = True
             return
         if not client.uses_grant(message):
-            cost = 1 + message.ByteSize() // MESSAGE_BYTES
+            cost = 1 + _size(message) // MESSAGE_BYTES
             if not bucket.take(cost, time.monotonic()):
                 raise JoinRefusedError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"more than {messages_per_s:g} messages a second that no round asked for",
                 )
-        if message.WhichOneof("kind") != "heartbeat":
+        if kind != "heartbeat":
             await admission.roster.heard_of(client)
         error = await client.deliver(message)
         if error is not None and is_fault(error):
             await blame(admission.conduct, admission.roster, client, str(error))
             if client.parting:
                 raise _parted(client)
+        del message  # may be large, and the next one may be long in coming
+
+
+def _size(message: pb.ClientMessage | Chunk) -> int:
+    return message.cost_bytes if isinstance(message, Chunk) else message.ByteSize()
 
 
 def _parted(client: Client) -> JoinRefusedError:
@@ -317,12 +325,12 @@ class _GrpcStream:
         self._context = context
         self._writing = asyncio.Lock()
 
-    async def read(self) -> pb.ClientMessage | None:
+    async def read(self) -> pb.ClientMessage | Chunk | None:
         message = await self._context.read()
         if message is grpc.aio.EOF:  # type: ignore[attr-defined]
             return None
         try:
-            return pb.ClientMessage.FromString(message)
+            return parse(message, pb.ClientMessage)
         except DecodeError:
             raise JoinRefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "a message is not a fedaq.v1.ClientMessage"
@@ -334,6 +342,9 @@ class _GrpcStream:
                 await self._context.write(frame)
         except (grpc.aio.BaseError, asyncio.InvalidStateError):
             raise DisconnectedError("the stream has ended") from None
+
+    def received_bytes(self) -> int:
+        return received_bytes(self._context.peer())
 
 
 Handler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]

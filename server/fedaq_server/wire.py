@@ -7,15 +7,20 @@ port are asked for their TCP_INFO (Linux 4.19 or newer).
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
 _FDS = Path("/proc/self/fd")
 _TCP_INFO_BYTES = 256
 _BYTES_RECEIVED = 128
 _BYTES_SENT = 200
 _BYTES_RETRANSMITTED = 208
+
+# Host and port.
+Address = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,16 @@ class WireBytes:
 
     uplink: int
     downlink: int
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """A TCP connection of this process: its local port, its peer, and the bytes over it."""
+
+    port: int
+    peer: Address
+    received: int
+    sent: int
 
 
 class WireCounter(Protocol):
@@ -46,52 +61,71 @@ class SocketCounter:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._seen: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._seen: dict[Address, tuple[int, int]] = {}
 
     def sample(self) -> WireBytes | None:
         """Return the bytes since the last call."""
         uplink = downlink = 0
-        present: dict[tuple[object, ...], tuple[int, int]] = {}
-        for peer, received, sent in self._connections():
-            before = self._seen.get(peer, (0, 0))
-            uplink += received - before[0]
-            downlink += sent - before[1]
-            present[peer] = (received, sent)
+        present: dict[Address, tuple[int, int]] = {}
+        for connection in _connections():
+            if connection.port != self._port:
+                continue
+            before = self._seen.get(connection.peer, (0, 0))
+            uplink += connection.received - before[0]
+            downlink += connection.sent - before[1]
+            present[connection.peer] = (connection.received, connection.sent)
         self._seen = present
         return WireBytes(uplink, downlink)
 
-    def _connections(self) -> list[tuple[tuple[object, ...], int, int]]:
-        found = []
-        for entry in os.listdir(_FDS):  # noqa: PTH208
-            try:
-                if not os.readlink(_FDS / entry).startswith("socket:"):  # noqa: PTH115
-                    continue
-                connection = socket.socket(fileno=os.dup(int(entry)))
-            except OSError:
-                continue
-            with connection:
-                counts = self._counts(connection)
-            if counts is not None:
-                found.append(counts)
-        return found
 
-    def _counts(self, connection: socket.socket) -> tuple[tuple[object, ...], int, int] | None:
+def received_bytes(peer: str) -> int:
+    """Return what has come over the connection to a peer, as gRPC names it; 0 if unknown."""
+    host, _, port = unquote(peer).partition(":")[2].rpartition(":")
+    if not port.isdecimal():
+        return 0
+    address = host.strip("[]"), int(port)
+    return next((each.received for each in _connections() if each.peer == address), 0)
+
+
+def _can_count() -> bool:
+    return hasattr(socket, "TCP_INFO") and _FDS.is_dir()
+
+
+def _connections() -> Iterator[_Connection]:
+    if not _can_count():
+        return
+    for entry in os.listdir(_FDS):  # noqa: PTH208
         try:
-            if connection.type != socket.SOCK_STREAM or connection.getsockname()[1] != self._port:
-                return None
-            peer = connection.getpeername()
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        except (OSError, IndexError, TypeError):
+            if not os.readlink(_FDS / entry).startswith("socket:"):  # noqa: PTH115
+                continue
+            connection = socket.socket(fileno=os.dup(int(entry)))
+        except OSError:
+            continue
+        with connection:
+            found = _counts(connection)
+        if found is not None:
+            yield found
+
+
+def _counts(connection: socket.socket) -> _Connection | None:
+    try:
+        if connection.type != socket.SOCK_STREAM:
             return None
-        if len(info) < _BYTES_RETRANSMITTED + 8:
-            return None
-        (received,) = struct.unpack_from("<Q", info, _BYTES_RECEIVED)
-        sent, again = struct.unpack_from("<QQ", info, _BYTES_SENT)
-        return peer, received, sent - again
+        port = connection.getsockname()[1]
+        host, peer_port = connection.getpeername()[:2]
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except (OSError, IndexError, TypeError, ValueError):
+        return None
+    if len(info) < _BYTES_RETRANSMITTED + 8:
+        return None
+    (received,) = struct.unpack_from("<Q", info, _BYTES_RECEIVED)
+    sent, again = struct.unpack_from("<QQ", info, _BYTES_SENT)
+    # gRPC names an IPv4 peer of an IPv6 socket as an IPv4 one.
+    return _Connection(port, (host.removeprefix("::ffff:"), peer_port), received, sent - again)
 
 
 def socket_counter(port: int) -> WireCounter:
     """Return a counter for the connections to `port`, where the system can count."""
-    if hasattr(socket, "TCP_INFO") and _FDS.is_dir():
+    if _can_count():
         return SocketCounter(port)
     return NoWire()

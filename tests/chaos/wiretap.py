@@ -67,7 +67,7 @@ class Conversation:
         elif kind == "update":
             self._up = self._header_bytes(message.update)
         elif kind == "chunk":
-            self._up += chunks.cost_bytes(message.chunk)
+            self._up += chunks.read(message.chunk).cost_bytes
         if kind in ("update", "chunk"):
             self.tell(self._round, self._down, self._up)
 
@@ -78,7 +78,7 @@ class Conversation:
         elif kind == "model":
             self._down += self._header_bytes(message.model)
         elif kind == "chunk":
-            self._down += chunks.cost_bytes(message.chunk)
+            self._down += chunks.read(message.chunk).cost_bytes
 
     def _header_bytes(self, message: pb.PayloadHeader) -> int:
         assert self._spec is not None

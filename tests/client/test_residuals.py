@@ -149,13 +149,14 @@ class ScriptedLink:
         self._lines = list(lines)
         self.said: list[pb.ClientMessage] = []
 
-    async def send(self, message: pb.ClientMessage) -> None:
+    async def send(self, frame: bytes) -> None:
+        message = pb.ClientMessage.FromString(frame)
         if message.WhichOneof("kind") != "heartbeat":
             self.said.append(message)
 
-    async def receive(self) -> pb.ServerMessage | None:
+    async def receive(self) -> pb.ServerMessage | chunks.Chunk:
         await asyncio.sleep(0)
-        return self._lines.pop(0)
+        return chunks.parse(self._lines.pop(0).SerializeToString(), pb.ServerMessage)
 
     def heard(self, kind: str) -> list[Any]:
         return [getattr(m, kind) for m in self.said if m.WhichOneof("kind") == kind]
@@ -169,7 +170,7 @@ class ScriptedLink:
                 found.append((header, np.zeros(spec.parameters, np.float32)))
             if message.WhichOneof("kind") == "chunk":
                 header, values = found[-1]
-                codes = chunks.codes_of(header, message.chunk)
+                codes = chunks.codes_of(header, chunks.read(message.chunk))
                 payload.decode_chunk(header, message.chunk.offset, codes, values)
         return found
 
@@ -198,7 +199,7 @@ def model_of(number: int, header: Payload, flat: Floats, base: bytes = b"") -> l
     for offset, length in header.chunks(1024):
         data = payload.encode_chunk(header, flat.__getitem__, keys, offset, length, nearest=True)
         chunk = chunks.to_chunk(header, number, offset, data, squeeze=True)
-        lines.append(pb.ServerMessage(chunk=chunk))
+        lines.append(pb.ServerMessage.FromString(chunk.frame(pb.ServerMessage)))
     return lines
 
 

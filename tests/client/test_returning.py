@@ -37,7 +37,8 @@ class Lines:
         self._lines = list(lines)
         self.joins: list[pb.Join] = []
 
-    async def send(self, message: pb.ClientMessage) -> None:
+    async def send(self, frame: bytes) -> None:
+        message = pb.ClientMessage.FromString(frame)
         if message.WhichOneof("kind") == "join":
             self.joins.append(message.join)
 

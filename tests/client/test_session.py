@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedaq import PROTOCOL_VERSION, payload
+from fedaq import PROTOCOL_VERSION, chunks, payload
 from fedaq.energy import RadioCost
 from fedaq.errors import FedaqError
 from fedaq.quantizer import Range
@@ -63,7 +63,8 @@ class ScriptedLink:
         self.said: list[pb.ClientMessage] = []
         self.heartbeats = 0
 
-    async def send(self, message: pb.ClientMessage) -> None:
+    async def send(self, frame: bytes) -> None:
+        message = pb.ClientMessage.FromString(frame)
         if message.WhichOneof("kind") == "heartbeat":
             self.heartbeats += 1
             return
@@ -71,7 +72,7 @@ class ScriptedLink:
             self.said.append(message)
             self._heard.notify_all()
 
-    async def receive(self) -> Message | None:
+    async def receive(self) -> Message | chunks.Chunk | None:
         assert self._lines, "the session reads on after the last line"
         line = self._lines.pop(0)
         if isinstance(line, int):
@@ -80,7 +81,7 @@ class ScriptedLink:
             return await self.receive()
         if isinstance(line, FedaqError):
             raise line
-        return line
+        return None if line is None else chunks.parse(line.SerializeToString(), Message)
 
     def kinds(self) -> list[str | None]:
         return [message.WhichOneof("kind") for message in self.said]
@@ -297,10 +298,11 @@ def test_the_end_of_the_run_may_find_the_link_broken() -> None:
     assert play.act() == "enough"
 
     class Broken(ScriptedLink):
-        async def send(self, message: pb.ClientMessage) -> None:
+        async def send(self, frame: bytes) -> None:
+            message = pb.ClientMessage.FromString(frame)
             if message.WhichOneof("kind") == "leave":
                 raise FedaqError("the connection broke")
-            await super().send(message)
+            await super().send(frame)
 
     async def act() -> str:
         link = Broken([welcome(), FINISH])
@@ -401,13 +403,14 @@ def test_a_broken_link_ends_the_session_and_leaves_nothing_running(
             super().__init__([welcome(heartbeat_interval_s=0.001)])
             self.broken = asyncio.Event()
 
-        async def send(self, message: pb.ClientMessage) -> None:
+        async def send(self, frame: bytes) -> None:
+            message = pb.ClientMessage.FromString(frame)
             if message.WhichOneof("kind") == "heartbeat":
                 self.broken.set()
                 raise FedaqError("the connection broke")
-            await super().send(message)
+            await super().send(frame)
 
-        async def receive(self) -> Message | None:
+        async def receive(self) -> Message | chunks.Chunk | None:
             if self._lines:
                 return await super().receive()
             await self.broken.wait()

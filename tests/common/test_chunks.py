@@ -6,14 +6,16 @@ Broken chunks are made by changing good ones.
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaq import chunks, entropy, payload
+from fedaq.chunks import Chunk
 from fedaq.errors import ProtocolError
 from fedaq.model import ModelSpec, TensorSpec
 from fedaq.payload import Payload
@@ -35,16 +37,24 @@ class Packed:
     header: Payload
     codes: bytes
 
-    def chunks(self, chunk_bytes: int) -> list[pb.Chunk]:
+    def chunks(self, chunk_bytes: int) -> list[Chunk]:
         """Return the entropy-coded chunks as they come out of the wire."""
         return [
-            pb.Chunk.FromString(
+            chunks.read(pb.ClientMessage.FromString(message(sent)).chunk)
+            for offset, length in self.header.chunks(chunk_bytes)
+            for sent in [
                 chunks.to_chunk(
                     self.header, 7, offset, self.codes[offset : offset + length], squeeze=True
-                ).SerializeToString()
-            )
-            for offset, length in self.header.chunks(chunk_bytes)
+                )
+            ]
         ]
+
+
+Envelope = type[pb.ClientMessage] | type[pb.ServerMessage]
+
+
+def message(chunk: Chunk) -> bytes:
+    return chunk.frame(pb.ClientMessage)
 
 
 def packed(flats: list[Floats], codings: list[float]) -> Packed:
@@ -85,6 +95,84 @@ def payloads(draw: st.DrawFn) -> Packed:
     )
 
 
+# ---- The bytes of a message ----------------------------------------------------
+
+CHUNKS = st.builds(
+    Chunk,
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**64 - 1),
+    st.binary(max_size=300),
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 2**32 - 1), max_size=4).map(tuple),
+)
+ENVELOPES = st.sampled_from([pb.ClientMessage, pb.ServerMessage])
+
+
+def as_protobuf(chunk: Chunk) -> pb.Chunk:
+    return pb.Chunk(
+        round=chunk.round,
+        offset=chunk.offset,
+        data=bytes(chunk.data),
+        code_bytes=chunk.code_bytes,
+        coded_bytes=chunk.coded_bytes,
+    )
+
+
+@given(CHUNKS, ENVELOPES)
+def test_a_chunk_has_the_bytes_that_protobuf_gives_it(chunk: Chunk, envelope: Envelope) -> None:
+    assert chunk.frame(envelope) == envelope(chunk=as_protobuf(chunk)).SerializeToString()
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 2**14 - 1, 2**14, 2**20])
+def test_chunks_of_all_lengths_come_back_without_a_copy(size: int) -> None:
+    chunk = Chunk(3, 2**40, bytes(size), 2 * size, (size, 0))
+    frame = message(chunk)
+    parsed = chunks.parse(frame, pb.ClientMessage)
+    assert parsed == chunk
+    assert isinstance(parsed, Chunk)
+    assert size == 0 or (isinstance(parsed.data, memoryview) and parsed.data.obj is frame)
+
+
+@st.composite
+def odd_frames(draw: st.DrawFn) -> bytes:
+    """Draw chunks whose fields come in any order, twice, unknown ones among them, then spoilt."""
+    pieces = [
+        part.SerializeToString()
+        for chunk in draw(st.lists(CHUNKS, min_size=1, max_size=2))
+        for part in (
+            pb.Chunk(round=chunk.round),
+            pb.Chunk(offset=chunk.offset),
+            pb.Chunk(data=bytes(chunk.data)),
+            pb.Chunk(code_bytes=chunk.code_bytes),
+            pb.Chunk(coded_bytes=chunk.coded_bytes),
+            pb.RangeReport(holds=b"unknown"),
+        )
+    ]
+    kept = draw(st.lists(st.sampled_from(pieces), max_size=6))
+    ordered = kept if draw(st.booleans()) else sorted(kept)
+    inner = b"".join(ordered)
+    frame = bytearray(chunks._field_start(4, len(inner)) + inner)
+    for _ in range(draw(st.integers(0, 2))):
+        frame[draw(st.integers(0, len(frame) - 1))] = draw(st.integers(0, 255))
+    return bytes(frame + draw(st.sampled_from([b"", b"\0", b"\x2a\0", bytes(frame)])))
+
+
+@given(odd_frames() | st.binary(max_size=40), ENVELOPES)
+def test_any_bytes_are_read_as_protobuf_reads_them(frame: bytes, envelope: Envelope) -> None:
+    try:
+        whole = envelope.FromString(frame)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            chunks.parse(frame, envelope)
+        return
+    parsed = chunks.parse(frame, envelope)
+    assert chunks.kind_of(parsed) == whole.WhichOneof("kind")
+    if isinstance(parsed, Chunk):
+        assert parsed == chunks.read(whole.chunk)
+    else:
+        assert parsed == whole
+
+
 # ---- What is right -----------------------------------------------------------
 
 
@@ -95,7 +183,7 @@ def test_what_is_sent_comes_back(sent: Packed, chunk_bytes: int) -> None:
     offset = 0
     for chunk in coded:
         assert chunk.offset == offset
-        offset += chunks.code_bytes(chunk)
+        offset += chunk.size
 
 
 @given(payloads(), CHUNK_BYTES)
@@ -103,11 +191,11 @@ def test_no_chunk_is_longer_than_packed(sent: Packed, chunk_bytes: int) -> None:
     for chunk, (_, length) in zip(
         sent.chunks(chunk_bytes), sent.header.chunks(chunk_bytes), strict=True
     ):
-        plain = pb.Chunk(round=chunk.round, offset=chunk.offset, data=bytes(length))
-        assert chunks.cost_bytes(chunk) <= chunks.cost_bytes(plain) == length
-        # What is charged is what the message grows by, but for the length of its data.
-        saved = plain.ByteSize() - chunk.ByteSize()
-        assert saved == pytest.approx(length - chunks.cost_bytes(chunk), abs=3)
+        plain = Chunk(chunk.round, chunk.offset, bytes(length))
+        assert chunk.cost_bytes <= plain.cost_bytes == length
+        # What is charged is what the message grows by, but for the lengths of its data and its own.
+        saved = len(message(plain)) - len(message(chunk))
+        assert saved == pytest.approx(length - chunk.cost_bytes, abs=6)
         assert saved >= 0
 
 
@@ -123,7 +211,7 @@ def test_without_entropy_coding_chunks_are_what_they_were(sent: Packed) -> None:
     for offset, length in sent.header.chunks(2**20):
         codes = sent.codes[offset : offset + length]
         chunk = chunks.to_chunk(sent.header, 3, offset, codes, squeeze=False)
-        assert chunk == pb.Chunk(round=3, offset=offset, data=codes)
+        assert chunk == Chunk(3, offset, codes)
         assert chunks.codes_of(sent.header, chunk) == codes
 
 
@@ -138,7 +226,7 @@ def shannon_bytes(codes: bytes, bits: int, values: int) -> float:
 def excess(sent: Packed) -> float:
     """Return by how much the chunks of one tensor are longer than the entropy of its codes."""
     [bits], [values] = sent.header.bits, sent.header.spec.elements
-    taken = sum(map(chunks.cost_bytes, sent.chunks(2**17)))
+    taken = sum(chunk.cost_bytes for chunk in sent.chunks(2**17))
     return taken / shannon_bytes(sent.codes, bits, values) - 1
 
 
@@ -186,30 +274,18 @@ MIXED = packed(
 FIRST, RAW_PIECE, WIDE, STEPPED, TINY = range(5)
 
 
-def changed(**fields: object) -> pb.Chunk:
-    chunk = pb.Chunk()
-    chunk.CopyFrom(CHUNK)
-    for name, value in fields.items():
-        if name == "coded_bytes":
-            del chunk.coded_bytes[:]
-            chunk.coded_bytes.extend(value)  # type: ignore[arg-type]
-        else:
-            setattr(chunk, name, value)
-    return chunk
-
-
-def lengths(change: Callable[[list[int]], object]) -> pb.Chunk:
+def lengths(change: Callable[[list[int]], object]) -> Chunk:
     coded = list(CHUNK.coded_bytes)
     change(coded)
-    return changed(coded_bytes=coded)
+    return replace(CHUNK, coded_bytes=tuple(coded))
 
 
-def replaced(number: int, value: int) -> pb.Chunk:
+def replaced(number: int, value: int) -> Chunk:
     return lengths(lambda coded: coded.__setitem__(number, value))
 
 
 @contextmanager
-def little_memory(chunk: pb.Chunk) -> Iterator[None]:
+def little_memory(chunk: Chunk) -> Iterator[None]:
     """Allow a small multiple of the packed codes and the data, whatever the chunk claims."""
     allowed = 20 * len(MIXED.codes) + 3 * len(chunk.data)
     tracemalloc.start()
@@ -232,7 +308,7 @@ SIZE, SHAPE, BROKEN = (
     pb.REFUSAL_REASON_WRONG_SHAPE,
     pb.REFUSAL_REASON_BROKEN_CODE,
 )
-LIES: dict[str, tuple[pb.Chunk, Reason, str]] = {
+LIES: dict[str, tuple[Chunk, Reason, str]] = {
     "a length missing": (lengths(list.pop), SHAPE, "has 4 lengths for 5 tensors"),
     "no lengths": (lengths(list.clear), SHAPE, "has 0 lengths for 5 tensors"),
     "a length too many": (lengths(lambda c: c.append(0)), SHAPE, "6 lengths for 5"),
@@ -249,24 +325,25 @@ LIES: dict[str, tuple[pb.Chunk, Reason, str]] = {
     "raw values said to be coded": (
         replaced(RAW_PIECE, 40), BROKEN, "tensor t1: raw values cannot be entropy-coded"),
     "a length of one byte": (replaced(WIDE, 1), BROKEN, "tensor t3: coded block"),
-    "huge code bytes": (changed(code_bytes=2**32 - 1), SIZE, "does not fit a payload"),
+    "huge code bytes": (replace(CHUNK, code_bytes=2**32 - 1), SIZE, "does not fit a payload"),
     "code bytes one too many": (
-        changed(code_bytes=len(MIXED.codes) + 1), SIZE, "does not fit a payload"),
+        replace(CHUNK, code_bytes=len(MIXED.codes) + 1), SIZE, "does not fit a payload"),
     "code bytes of a group less": (
-        changed(code_bytes=len(MIXED.codes) - 1), SIZE, "has 1 bytes too many"),
+        replace(CHUNK, code_bytes=len(MIXED.codes) - 1), SIZE, "has 1 bytes too many"),
     "code bytes of half a group less": (
-        changed(code_bytes=len(MIXED.codes) - 2), SIZE, "splits a group of values of tensor t6"),
+        replace(CHUNK, code_bytes=len(MIXED.codes) - 2), SIZE, "splits a group of values of"),
     "code bytes of fewer tensors": (
-        changed(code_bytes=MIXED.header.starts[6]), SHAPE, "5 lengths for 4 tensors"),
-    "another place": (changed(offset=4), SIZE, "does not fit a payload"),
-    "a place far away": (changed(offset=2**64 - 1), SIZE, "does not fit a payload"),
-    "no data": (changed(data=b""), SIZE, "ends in the codes of tensor t0"),
-    "data cut short": (changed(data=CHUNK.data[:-1]), SIZE, "ends in the codes of tensor t6"),
+        replace(CHUNK, code_bytes=MIXED.header.starts[6]), SHAPE, "5 lengths for 4 tensors"),
+    "another place": (replace(CHUNK, offset=4), SIZE, "does not fit a payload"),
+    "a place far away": (replace(CHUNK, offset=2**64 - 1), SIZE, "does not fit a payload"),
+    "no data": (replace(CHUNK, data=b""), SIZE, "ends in the codes of tensor t0"),
+    "data cut short": (
+        replace(CHUNK, data=CHUNK.data[:-1]), SIZE, "ends in the codes of tensor t6"),
     "data in the middle cut": (
-        changed(data=CHUNK.data[:100] + CHUNK.data[101:]), BROKEN, "coded block"),
-    "data that goes on": (changed(data=CHUNK.data + b"\0"), SIZE, "has 1 bytes too many"),
+        replace(CHUNK, data=CHUNK.data[:100] + CHUNK.data[101:]), BROKEN, "coded block"),
+    "data that goes on": (replace(CHUNK, data=CHUNK.data + b"\0"), SIZE, "has 1 bytes too many"),
     "much data that goes on": (
-        changed(data=CHUNK.data + bytes(10**6)), SIZE, "has 1000000 bytes too many"),
+        replace(CHUNK, data=CHUNK.data + bytes(10**6)), SIZE, "has 1000000 bytes too many"),
 }  # fmt: skip
 
 
@@ -287,7 +364,7 @@ def test_a_small_chunk_that_expands_to_far_more_is_refused(width: int) -> None:
     assert len(bomb) < 200
     sent = packed([gaussian(1000, 1)], [width])
     data = bomb if width <= 8 else len(bomb).to_bytes(3, "little") + bomb + bomb
-    chunk = pb.Chunk(data=data, code_bytes=len(sent.codes), coded_bytes=[len(data)])
+    chunk = Chunk(0, 0, data, len(sent.codes), (len(data),))
     with little_memory(chunk), pytest.raises(ProtocolError, match="coded block") as caught:
         chunks.codes_of(sent.header, chunk)
     assert caught.value.reason == BROKEN
@@ -299,7 +376,7 @@ def test_a_corrupted_chunk_is_refused_or_has_the_right_length(data: st.DataObjec
     spoilt = bytearray(CHUNK.data)
     for _ in range(data.draw(st.integers(1, 3))):
         spoilt[data.draw(st.integers(0, len(spoilt) - 1))] = data.draw(st.integers(0, 255))
-    chunk = changed(data=bytes(spoilt))
+    chunk = replace(CHUNK, data=bytes(spoilt))
     with little_memory(chunk):
         check_refused_or_right(MIXED.header, chunk)
 
@@ -313,25 +390,25 @@ def test_a_corrupted_chunk_is_refused_or_has_the_right_length(data: st.DataObjec
 def test_any_chunk_is_refused_or_has_the_right_length(
     data: bytes, code_bytes: int, coded: list[int], offset: int
 ) -> None:
-    chunk = pb.Chunk(offset=offset, data=data, code_bytes=code_bytes, coded_bytes=coded)
+    chunk = Chunk(0, offset, data, code_bytes, tuple(coded))
     with little_memory(chunk):
         check_refused_or_right(MIXED.header, chunk)
 
 
-def check_refused_or_right(header: Payload, chunk: pb.Chunk) -> None:
+def check_refused_or_right(header: Payload, chunk: Chunk) -> None:
     try:
         codes = chunks.codes_of(header, chunk)
     except ProtocolError as error:
         assert error.reason in (SIZE, SHAPE, BROKEN)
     else:
-        assert len(codes) == chunks.code_bytes(chunk)
+        assert len(codes) == chunk.size
 
 
 def test_codes_never_leave_their_range() -> None:
     """Three bits travel as four, of which a sender may set the fourth."""
     sent = packed([gaussian(1600, 1)], [3])
     block = entropy.compress(np.full(800, 0xFF, np.uint8))
-    chunk = pb.Chunk(data=block, code_bytes=len(sent.codes), coded_bytes=[len(block)])
+    chunk = Chunk(0, 0, block, len(sent.codes), (len(block),))
     flat = np.empty(1600, np.float32)
     payload.decode_chunk(sent.header, 0, chunks.codes_of(sent.header, chunk), flat)
     bounds = sent.header.codes[0].bounds

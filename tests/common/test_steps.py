@@ -51,7 +51,7 @@ def sent(flat: Floats, code: TensorCode, *, nearest: bool = False, seed: int = 1
     keys = payload.transfer_keys(header.spec, seed, "test")
     [(offset, length)] = header.chunks(2**21)
     data = payload.encode_chunk(header, flat.__getitem__, keys, offset, length, nearest=nearest)
-    return oracle.unpack(data, code.bits, flat.size)
+    return oracle.unpack(bytes(data), code.bits, flat.size)
 
 
 # ---- Which codes -------------------------------------------------------------

@@ -256,7 +256,7 @@ class Mutant(RawClient):
                 # Mostly zeros, so that the entropy coder has something to do.
                 codes = b"".join((bytes(31), os.urandom(1))) * (length // 32 + 1)
                 chunk = chunks.to_chunk(update, number, offset, codes[:length], squeeze=True)
-                await self.send(pb.ClientMessage(chunk=chunk))
+                await self.send(pb.ClientMessage.FromString(chunk.frame(pb.ClientMessage)))
             await self._answer("receipt", "refusal")
 
     async def _answer(self, *kinds: str) -> pb.ServerMessage:

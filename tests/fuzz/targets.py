@@ -84,9 +84,12 @@ def server(data: bytes) -> int:
     contribution, decoded = None, 0
     try:
         for frame in unframed(data):
-            message = pb.ClientMessage.FromString(frame)
+            message = chunks.parse(frame, pb.ClientMessage)
             decoded += 1
-            if message.HasField("join"):
+            if isinstance(message, chunks.Chunk):
+                if contribution is not None and _fits(message):
+                    contribution.add(message)
+            elif message.HasField("join"):
                 with suppress(ValueError):
                     SPEC.difference(model.from_message(message.join.model))
             elif message.HasField("range_report"):
@@ -95,8 +98,6 @@ def server(data: bytes) -> int:
             elif message.HasField("update") and contribution is None:
                 header = payload.from_message(SPEC, message.update)
                 contribution = Contribution(aggregate, header, 10)
-            elif message.HasField("chunk") and contribution is not None and _fits(message.chunk):
-                contribution.add(message.chunk)
     except (DecodeError, ProtocolError):
         decoded += 1
     finally:
@@ -106,7 +107,7 @@ def server(data: bytes) -> int:
     return decoded
 
 
-def _fits(chunk: pb.Chunk) -> bool:
+def _fits(chunk: chunks.Chunk) -> bool:
     return max(len(chunk.data), chunk.code_bytes) <= CHUNK_BYTES
 
 
@@ -116,14 +117,15 @@ def client(data: bytes) -> int:
     add = False
     try:
         for frame in unframed(data):
-            message = pb.ServerMessage.FromString(frame)
+            message = chunks.parse(frame, pb.ServerMessage)
             decoded += 1
-            if message.HasField("model"):
+            if isinstance(message, chunks.Chunk):
+                if header is not None:
+                    codes = chunks.codes_of(header, message)
+                    payload.decode_chunk(header, message.offset, codes, held, add=add)
+            elif message.HasField("model"):
                 header, add = payload.from_message(SPEC, message.model), bool(message.model.base)
                 payload.write_zeros(header, held)
-            elif message.HasField("chunk") and header is not None:
-                codes = chunks.codes_of(header, message.chunk)
-                payload.decode_chunk(header, message.chunk.offset, codes, held, add=add)
     except (DecodeError, ProtocolError):
         decoded += 1
     return decoded
@@ -182,7 +184,7 @@ def _payloads() -> Iterator[tuple[Payload, bool]]:
     yield payload.plan_payload(SPEC, (0, 4, 0, 0), ranges), True
 
 
-def _coded(header: Payload, *, squeeze: bool) -> list[pb.Chunk]:
+def _coded(header: Payload, *, squeeze: bool) -> list[chunks.Chunk]:
     # Of little entropy, so that it is squeezed indeed.
     values = np.zeros(SPEC.parameters, np.float32)
     values[::7] = 0.3
@@ -208,7 +210,7 @@ def server_seeds() -> list[bytes]:
         framed([
             *(m.SerializeToString() for m in before),
             pb.ClientMessage(update=payload.to_message(header, _ROUND)).SerializeToString(),
-            *(pb.ClientMessage(chunk=chunk).SerializeToString()
+            *(chunk.frame(pb.ClientMessage)
               for chunk in _coded(header, squeeze=squeeze)),
         ])
         for header, squeeze in _payloads()
@@ -220,7 +222,7 @@ def client_seeds() -> list[bytes]:
     return [
         framed([
             pb.ServerMessage(model=payload.to_message(header, _ROUND, base)).SerializeToString(),
-            *(pb.ServerMessage(chunk=chunk).SerializeToString()
+            *(chunk.frame(pb.ServerMessage)
               for chunk in _coded(header, squeeze=squeeze)),
         ])
         for header, squeeze in _payloads()

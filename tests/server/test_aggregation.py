@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaq import payload
-from fedaq.chunks import to_chunk
+from fedaq.chunks import Chunk, to_chunk
 from fedaq.errors import ProtocolError
 from fedaq.model import ModelSpec, TensorSpec
 from fedaq.quantizer import Range
@@ -36,7 +36,7 @@ class Update:
     squeeze: bool = False
 
     @property
-    def chunks(self) -> list[pb.Chunk]:
+    def chunks(self) -> list[Chunk]:
         header = self.sent.header
         return [
             to_chunk(header, 1, offset, data, squeeze=self.squeeze)
@@ -282,13 +282,13 @@ def test_a_bad_chunk_is_refused_and_changes_nothing(
     header = payload.plan_payload(SPEC, (3, 32), [Range(-1.0, 1.0), Range(-1.0, 1.0)])
     aggregate = empty(SPEC, 10, tmp_path)
     contribution = Contribution(aggregate, header, 4)
-    contribution.add(pb.Chunk(data=b"\xff\x00\xaa"))
+    contribution.add(Chunk(0, 0, b"\xff\x00\xaa"))
     before = aggregate.total.tobytes()
     with refused(reason, said):
-        contribution.add(pb.Chunk(offset=offset, data=data))
+        contribution.add(Chunk(0, offset, data))
     assert aggregate.total.tobytes() == before
     # The rest can still come, and the whole still go.
-    contribution.add(pb.Chunk(offset=3, data=bytes(5) + RAW.tobytes()))
+    contribution.add(Chunk(0, 3, bytes(5) + RAW.tobytes()))
     assert contribution.complete
     contribution.undo()
     assert not aggregate.total.any()

@@ -370,7 +370,7 @@ async def send_update(client: RawClient, number: int, flat: Floats) -> None:
     for offset, length in header.chunks(2**16):
         codes = payload.encode_chunk(header, flat.__getitem__, (), offset, length)
         chunk = chunks.to_chunk(header, number, offset, codes, squeeze=False)
-        await client.send(pb.ClientMessage(chunk=chunk))
+        await client.send(chunk.frame(pb.ClientMessage))
 
 
 def test_an_update_far_longer_than_those_before_is_refused(tmp_path: Path) -> None:

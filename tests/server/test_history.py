@@ -57,7 +57,7 @@ class Server:
                 header, flat.__getitem__, keys, offset, length, nearest=True
             )
             chunk = chunks.to_chunk(header, number, offset, codes, squeeze=True)
-            yield pb.ServerMessage(chunk=chunk).SerializeToString()
+            yield chunk.frame(pb.ServerMessage)
 
     def digests(self) -> list[bytes]:
         return [model.digest(held) for held in self.models]
@@ -90,7 +90,7 @@ def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
             assert message.model.base == model.digest(held)
             header = payload.from_message(SPEC, message.model)
             continue
-        codes = chunks.codes_of(header, message.chunk)
+        codes = chunks.codes_of(header, chunks.read(message.chunk))
         for piece in header.pieces(message.chunk.offset, len(codes)):
             values = [np.float32(v) for v in decoded(header, piece.tensor, codes[piece.data])]
             start = SPEC.slices[piece.tensor].start + piece.first

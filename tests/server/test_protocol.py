@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fedaq import PROTOCOL_VERSION, model
+from fedaq import PROTOCOL_VERSION, chunks, model
 from fedaq.errors import FedaqError
 from fedaq.link import MAX_MESSAGE_BYTES, PATH
 from fedaq.model import ModelSpec, TensorSpec
@@ -792,24 +792,26 @@ class Mutilated:
     spoil: Callable[[bytes], list[bytes]]
     sent: int = 0
 
-    async def send(self, message: pb.ClientMessage) -> None:
-        frame = message.SerializeToString()
+    async def send(self, frame: bytes) -> None:
         for other in self.spoil(frame) if self.sent == self.number else [frame]:
             await self.to_server.put(other)
         self.sent += 1
 
-    async def receive(self) -> pb.ServerMessage:
-        return pb.ServerMessage.FromString(await self.to_client.get())
+    async def receive(self) -> pb.ServerMessage | chunks.Chunk:
+        return chunks.parse(await self.to_client.get(), pb.ServerMessage)
 
-    async def read(self) -> pb.ClientMessage | None:
+    async def read(self) -> pb.ClientMessage | chunks.Chunk | None:
         frame = await self.to_server.get()
         try:
-            return None if frame is None else pb.ClientMessage.FromString(frame)
+            return None if frame is None else chunks.parse(frame, pb.ClientMessage)
         except DecodeError:
             raise JoinRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "no message") from None
 
     async def write(self, frame: bytes) -> None:
         await self.to_client.put(frame)
+
+    def received_bytes(self) -> int:
+        return 0
 
 
 def spoilt(how: str, place: float, piece: bytes) -> Callable[[bytes], list[bytes]]:

@@ -125,7 +125,7 @@ class RawClient:
             message = (await self.receive("model")).model
             header, received = payload.from_message(self.spec, message), 0
             while received < header.code_bytes:
-                chunk = (await self.receive("chunk")).chunk
+                chunk = chunks.read((await self.receive("chunk")).chunk)
                 codes = chunks.codes_of(header, chunk)
                 payload.decode_chunk(
                     header, chunk.offset, codes, self._held, add=bool(message.base)

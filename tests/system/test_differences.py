@@ -482,7 +482,7 @@ def test_a_right_chunk_that_is_entropy_coded_counts(
         for offset, length in header.chunks(4096):
             chunk = chunks.to_chunk(header, number, offset, b"\x24" * length, squeeze=True)
             assert chunk.code_bytes == length > 4 * len(chunk.data)
-            await client.send(pb.ClientMessage(chunk=chunk))
+            await client.send(chunk.frame(pb.ClientMessage))
         await client.receive("receipt")
 
     run, _ = asyncio.run(federate(tmp_path, every_round(attack, "berta"), **OPEN))
@@ -518,7 +518,7 @@ def test_an_update_beyond_its_limit_is_refused_and_honest_clients_stay_within(
         for offset, length in header.chunks(4096):
             data = (codes * length)[:length]
             chunk = chunks.to_chunk(header, number, offset, data, squeeze=True)
-            await client.send(pb.ClientMessage(chunk=chunk))
+            await client.send(chunk.frame(pb.ClientMessage))
 
     def refused(factor: float) -> Callable[[RawClient, int], Awaitable[object]]:
         async def attack(client: RawClient, number: int) -> None:
