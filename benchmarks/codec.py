@@ -6,7 +6,9 @@ Times to quantize and pack, to unpack and dequantize, and to unpack and accumula
 million float32 values, for every width, on one thread and on all, in turn with copies of
 the same values by `np.copyto`. Speeds are GB/s of float32 values, from the fastest of
 several repeats; the ratio is to the fastest copy among the same repeats, both on one
-thread, and the gain is that of all threads over one. `np.packbits` and `bitarray` pack
+thread. The gains are those of all threads over one: with all values, which memory has to
+deliver, and with 256 thousand a thread again and again, which the processor keeps in its
+cache as it does a chunk. `np.packbits` and `bitarray` pack
 the same codes from a matrix of their bits, whose making is timed with them. What a process
 waits for at its first call is timed as well.
 """
@@ -37,6 +39,8 @@ from fedaq import kernels, quantizer
 from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Grid, Key, Range, range_grid
 
 VALUES = 8_000_000
+# Of one thread; as often, they are as many values as one thread of two has of all.
+CACHED, AGAIN = 2**18, 16
 REPEATS = 9
 BASELINE_REPEATS = 1
 THREADS = os.cpu_count() or 1
@@ -85,12 +89,16 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Speed:
-    """Speed of one loop in GB/s of float32, and against a copy and itself on one thread."""
+    """Speed of one loop in GB/s of float32, and against a copy and itself on one thread.
+
+    `gain_in_cache` is that of all threads over one where memory has nothing to do.
+    """
 
     one_thread_gb_s: float
     ratio_to_copy: float
     all_threads_gb_s: float
     gain_of_threads: float
+    gain_in_cache: float
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,19 @@ def run_in_parts(loop: Loop, bits: int, slices: list[slice], pool: ThreadPoolExe
         pass
 
 
+def run_in_cache(loop: Loop, bits: int, threads: int, pool: ThreadPoolExecutor) -> None:
+    """Run a loop over as many small slices as there are threads, on one thread or on all."""
+
+    def again(part: slice) -> None:
+        for _ in range(AGAIN):
+            loop(part, bits)
+
+    slices = [slice(CACHED * i, CACHED * (i + 1)) for i in range(THREADS)]
+    run = map if threads == 1 else pool.map
+    for _ in run(again, slices):
+        pass
+
+
 def seconds(work: Callable[[], object]) -> float:
     start = perf_counter()
     work()
@@ -151,16 +172,20 @@ def measure(arrays: Arrays, bits: int, pool: ThreadPoolExecutor) -> dict[str, Sp
         "accumulate": arrays.accumulate,
     }
     best = dict.fromkeys(product(loops, (1, THREADS)), inf)
+    cached = dict(best)
     for _ in range(REPEATS):
         for name, threads in best:
             work = partial(run_in_parts, loops[name], bits, parts(threads), pool)
             best[name, threads] = min(best[name, threads], seconds(work))
+            work = partial(run_in_cache, loops[name], bits, threads, pool)
+            cached[name, threads] = min(cached[name, threads], seconds(work))
     return {
         name: Speed(
             one_thread_gb_s=rate_gb_s(best[name, 1]),
             ratio_to_copy=best["copy", 1] / best[name, 1],
             all_threads_gb_s=rate_gb_s(best[name, THREADS]),
             gain_of_threads=best[name, 1] / best[name, THREADS],
+            gain_in_cache=cached[name, 1] / cached[name, THREADS],
         )
         for name in loops
     }
@@ -236,8 +261,8 @@ def measure_first_call() -> FirstCall:
 
 def table(rows: list[Row]) -> Table:
     result = Table(
-        title=f"GB/s of float32 on 1 and {THREADS} threads; in brackets the ratio to a copy "
-        "and the gain of threads"
+        title=f"GB/s of float32 on 1 and {THREADS} threads; in brackets the ratio to a copy, "
+        "and the gains of threads, from memory and in cache"
     )
     for heading in ("bits", "copy", "quantize", "dequantize", "accumulate", "packbits", "bitarray"):
         result.add_column(heading, justify="right")
@@ -247,7 +272,8 @@ def table(rows: list[Row]) -> Table:
             str(row.bits),
             *(
                 f"{speed.one_thread_gb_s:.1f} ({speed.ratio_to_copy:.2f}) "
-                f"{speed.all_threads_gb_s:.1f} (x{speed.gain_of_threads:.1f})"
+                f"{speed.all_threads_gb_s:.1f} (x{speed.gain_of_threads:.1f}, "
+                f"x{speed.gain_in_cache:.1f})"
                 for speed in speeds
             ),
             f"{row.packbits_gb_s:.2f}",

@@ -84,7 +84,10 @@ def received_bytes(peer: str) -> int:
     if not port.isdecimal():
         return 0
     address = host.strip("[]"), int(port)
-    return next((each.received for each in _connections() if each.peer == address), 0)
+    try:
+        return next((each.received for each in _connections() if each.peer == address), 0)
+    except OSError:  # no descriptor is left to look with
+        return 0
 
 
 def _can_count() -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedaq_server import wire
-from fedaq_server.wire import NoWire, SocketCounter, WireBytes, socket_counter
+from fedaq_server.wire import NoWire, SocketCounter, WireBytes, received_bytes, socket_counter
 
 PATIENCE_S = 10.0
 
@@ -130,6 +130,37 @@ def test_counting_leaves_the_sockets_and_their_number_as_they_are(
         pair.up(1)
         pair.down(1)
         assert counter.sample() == WireBytes(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "listen_at", "connect_to", "peer"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1", "ipv4:127.0.0.1:{}"),
+        (socket.AF_INET6, "::1", "::1", "ipv6:%5B::1%5D:{}"),
+        (socket.AF_INET6, "::1", "::1", "ipv6:[::1]:{}"),
+        (socket.AF_INET6, "::", "127.0.0.1", "ipv4:127.0.0.1:{}"),
+    ],
+)
+def test_what_came_over_one_connection_is_found_by_its_peer(
+    family: socket.AddressFamily, listen_at: str, connect_to: str, peer: str
+) -> None:
+    both = listen_at == "::"
+    with (
+        socket.create_server((listen_at, 0), family=family, dualstack_ipv6=both) as listener,
+        socket.create_connection((connect_to, port_of(listener))) as client,
+        socket.create_connection((connect_to, port_of(listener))) as other,
+        closing(listener.accept()[0]) as here,
+        closing(listener.accept()[0]),
+    ):
+        client.sendall(bytes(1234))
+        other.sendall(bytes(99))
+        assert len(here.recv(1234, socket.MSG_WAITALL)) == 1234
+        assert received_bytes(peer.format(client.getsockname()[1])) == 1234
+
+
+@pytest.mark.parametrize("peer", ["", "unix:", "unix:/a/b", "ipv4:127.0.0.1:1", "ipv4:x", "::::"])
+def test_of_a_peer_that_is_none_nothing_is_known(peer: str) -> None:
+    assert received_bytes(peer) == 0
 
 
 def test_where_the_kernel_does_not_count_nothing_is_claimed(
