@@ -21,6 +21,7 @@ import torch
 from rich.table import Table
 
 from fedaq import model
+from fedaq.chunks import Chunk
 from fedaq.errors import FedaqError
 from fedaq.partition import Partition
 from fedaq.quantizer import derive_seed
@@ -51,12 +52,12 @@ class CuttingLink:
     chance: float
     rounds: int
 
-    async def send(self, message: pb.ClientMessage) -> None:
-        await self.link.send(message)
+    async def send(self, frame: bytes) -> None:
+        await self.link.send(frame)
 
-    async def receive(self) -> pb.ServerMessage | None:
+    async def receive(self) -> pb.ServerMessage | Chunk | None:
         message = await self.link.receive()
-        if message is not None and message.WhichOneof("kind") == "plan":
+        if isinstance(message, pb.ServerMessage) and message.HasField("plan"):
             number = message.plan.round
             draw = derive_seed(self.seed, "cut off", self.name, number) / 2**63
             # Nobody is cut off in the last round, in which all are to show what they hold.

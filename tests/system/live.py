@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedaq.chunks import Chunk
 from fedaq.partition import Partition
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task, train_classifier
@@ -80,15 +81,15 @@ class HeardLink:
         Takes the message; what it raises ends the session, and with it the stream.
     """
 
-    def __init__(self, link: Link, hear: Callable[[pb.ServerMessage], object]) -> None:
+    def __init__(self, link: Link, hear: Callable[[pb.ServerMessage | Chunk], object]) -> None:
         self._link = link
         self._hear = hear
 
-    async def send(self, message: pb.ClientMessage) -> None:
+    async def send(self, frame: bytes) -> None:
         """Send a message."""
-        await self._link.send(message)
+        await self._link.send(frame)
 
-    async def receive(self) -> pb.ServerMessage | None:
+    async def receive(self) -> pb.ServerMessage | Chunk | None:
         """Return the next message."""
         message = await self._link.receive()
         if message is not None:
@@ -101,7 +102,7 @@ async def take_part(
     name: str,
     part: Learner,
     on_round: Callable[[Progress], None] = lambda progress: None,
-    hear: Callable[[pb.ServerMessage], object] = lambda message: None,
+    hear: Callable[[pb.ServerMessage | Chunk], object] = lambda message: None,
     patience_s: float = PATIENCE_S,
 ) -> None:
     """Take part from now to the end of the run; connect within `patience_s`."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fedaq import chunks, entropy, model, payload
+from fedaq.chunks import Chunk, kind_of
 from fedaq.errors import FedaqError
 from fedaq.model import ModelSpec
 from fedaq.payload import coarser_steps, plan_payload
@@ -95,9 +96,9 @@ class Truant:
     def _prove(self, progress: Progress) -> None:
         self.proven[progress.round] = model.digest(self.learner.held)
 
-    def _hear(self, message: pb.ServerMessage) -> None:
+    def _hear(self, message: pb.ServerMessage | Chunk) -> None:
         """Cut the stream in 30 % of the rounds: before, amid or after the model."""
-        if message.WhichOneof("kind") == "plan":
+        if kind_of(message) == "plan":
             misses = self.random.random() < 0.3 and message.plan.round < self.last
             self._left = self.random.randrange(4) if misses else -1
         self._left -= 1
@@ -165,10 +166,10 @@ class Witness:
         self.models: list[pb.PayloadHeader] = []
         self.refusals: list[pb.Refusal] = []
 
-    def hear(self, message: pb.ServerMessage) -> None:
-        if message.WhichOneof("kind") == "model":
+    def hear(self, message: pb.ServerMessage | Chunk) -> None:
+        if kind_of(message) == "model":
             self.models.append(message.model)
-        if message.WhichOneof("kind") == "refusal":
+        if kind_of(message) == "refusal":
             self.refusals.append(message.refusal)
 
 
@@ -285,9 +286,9 @@ def test_the_next_round_waits_until_the_difference_of_this_one_is_held(
     part, witness, counted = learner(0, 1), Witness(), list[int]()
     cuts = [2]
 
-    def hear(message: pb.ServerMessage) -> None:
+    def hear(message: pb.ServerMessage | Chunk) -> None:
         witness.hear(message)
-        if message.WhichOneof("kind") == "plan" and message.plan.round in cuts:
+        if kind_of(message) == "plan" and message.plan.round in cuts:
             cuts.clear()
             raise CutError
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fedaq.chunks import Chunk, kind_of
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 from fedaq_lab.local import federate as federate_locally
@@ -134,8 +135,8 @@ def test_a_client_that_loses_its_connection_returns_to_the_same_round(
     """Its update counts once, and the model is the one of a run without the loss."""
     cuts = [2, 3]
 
-    def hear(name: str, message: pb.ServerMessage) -> None:
-        said = message.WhichOneof("kind")
+    def hear(name: str, message: pb.ServerMessage | Chunk) -> None:
+        said = kind_of(message)
         number = getattr(message, said).round if said in ("model", "grant", "receipt") else 0
         if name == "client-1" and said == kind and number in cuts:
             cuts.remove(number)

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from fedaq import PROTOCOL_VERSION, model
+from fedaq.chunks import Chunk
 from fedaq.credentials import Certificates, client_certificates, client_context
 from fedaq.errors import FedaqError, UserError
 from fedaq.link import PATH
@@ -105,9 +106,10 @@ def join(address: str, access: Access, name: str) -> pb.ServerMessage | None:
 
     async def attempt() -> pb.ServerMessage | None:
         async with connect(address, PATIENCE_S, access) as link:
-            await link.send(message)
+            await link.send(message.SerializeToString())
             first = await link.receive()
-            await link.send(pb.ClientMessage(leave=pb.Leave()))
+            assert not isinstance(first, Chunk)
+            await link.send(pb.ClientMessage(leave=pb.Leave()).SerializeToString())
             return first
 
     while True:
