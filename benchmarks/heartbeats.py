@@ -27,6 +27,7 @@ from round import HERE, Process
 
 from fedaq.settings import load_settings
 from fedaq_server.federation import Run, serve
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
 
 TASK = "idle_task:m50_later"
@@ -103,7 +104,7 @@ def run_case(scheme: str, bits: int | None, folder: Path) -> Result:
     }  # fmt: skip
     if bits is not None and bits < 32:
         flags |= {"fixed.uplink_bits": bits, "fixed.downlink_bits": bits}
-    run = Run(load_settings(environment={}, flags=flags), folder, records.append)
+    run = Run(load_settings(environment={}, flags=flags), Ledger(folder), records.append)
     watch = Watch()
     processes: list[Process] = []
 

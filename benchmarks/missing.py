@@ -33,6 +33,7 @@ from fedaq_client.connection import GrpcLink, connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
 from fedaq_server.federation import Run, serve
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import summarize
 
 PATIENCE_S = 60.0
@@ -94,7 +95,7 @@ async def federate(settings: Settings, chance: float) -> Run:
         for i in range(settings.clients)
     ]
     with TemporaryDirectory() as folder:
-        run = Run(settings, Path(folder), lambda record: None)
+        run = Run(settings, Ledger(Path(folder)), lambda record: None)
         port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
             server = group.create_task(serve(run, port.set_result))

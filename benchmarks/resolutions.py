@@ -17,6 +17,7 @@ from fedaq.settings import load_settings
 from fedaq.terminal import console
 from fedaq_lab.local import federate
 from fedaq_server.federation import Run
+from fedaq_server.ledger import Ledger
 from fedaq_server.record import RoundRecord
 
 UPLINK = (0.05, 0.1, 0.15, 0.2)
@@ -29,7 +30,7 @@ PACKED = ("coding.entropy=false", "coding.downlink=model")
 def run(seed: int, *assignments: str) -> list[RoundRecord]:
     settings = load_settings(flags={"seed": seed}, assignments=assignments)
     with tempfile.TemporaryDirectory() as folder:
-        federation = Run(settings, Path(folder), lambda record: None)
+        federation = Run(settings, Ledger(Path(folder)), lambda record: None)
         asyncio.run(federate(federation))
         return federation.records
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedaq import entropy, kernels
 from fedaq.errors import ProtocolError
+from fedaq.model import MAX_TENSORS
 from fedaq.payload import Data, Payload, Piece
 from fedaq.quantizer import RAW_BITS, packed_bytes
 from fedaq.v1 import federation_pb2 as pb
@@ -23,6 +24,8 @@ Bytes = NDArray[np.uint8]
 BYTE_BITS = 8
 # Of protobuf's encoding.
 _VARINT, _LENGTH_DELIMITED = 0, 2
+# Of lengths, which protobuf refuses if they have more bytes than those take.
+_VARINT_BITS = 35
 _NUMBERS = {field.name: field.number for field in pb.Chunk.DESCRIPTOR.fields}
 _ROUND_TAG = _NUMBERS["round"] << 3 | _VARINT
 _OFFSET_TAG = _NUMBERS["offset"] << 3 | _VARINT
@@ -95,8 +98,10 @@ def parse(frame: bytes, envelope: type[Message]) -> Message | Chunk:
     found = _data_in(frame, envelope.DESCRIPTOR.fields_by_name["chunk"].number)
     if found is not None:
         fields, data = found
-        rest = pb.Chunk.FromString(frame[fields] + frame[data.stop :])
-        if not rest.data:
+        others = frame[fields] + frame[data.stop :]
+        rest = pb.Chunk.FromString(others)
+        # As protobuf writes them, so that no second data, even an empty one, is among them.
+        if not rest.data and rest.SerializeToString() == others:
             return _chunk(rest, memoryview(frame)[data])
     message: Message = envelope.FromString(frame)
     return read(message.chunk) if message.WhichOneof("kind") == "chunk" else message
@@ -113,7 +118,9 @@ def read(message: pb.Chunk) -> Chunk:
 
 
 def _chunk(fields: pb.Chunk, data: Data) -> Chunk:
-    return Chunk(fields.round, fields.offset, data, fields.code_bytes, tuple(fields.coded_bytes))
+    # Of too many, as many are kept as it takes to see that.
+    lengths = tuple(fields.coded_bytes[: MAX_TENSORS + 1])
+    return Chunk(fields.round, fields.offset, data, fields.code_bytes, lengths)
 
 
 def _data_in(frame: bytes, number: int) -> tuple[slice, slice] | None:
@@ -139,9 +146,9 @@ def _data_in(frame: bytes, number: int) -> tuple[slice, slice] | None:
 
 
 def _varint(frame: bytes, at: int) -> tuple[int, int]:
-    """Return a number of protobuf's, and where it ends."""
+    """Return a number of protobuf's, of a few bytes at the most, and where it ends."""
     value = 0
-    for shift in range(0, 64, 7):
+    for shift in range(0, _VARINT_BITS, 7):
         byte = frame[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -201,7 +208,9 @@ def codes_of(header: Payload, chunk: Chunk) -> Data:
         allocated for what its lengths claim beyond what the payload has room for.
     """
     if not chunk.code_bytes:
-        return chunk.data
+        # Raw values are read twice, and would be copied each time where they lie askew.
+        is_raw = any(code.bits == RAW_BITS for code in header.codes)
+        return bytes(chunk.data) if is_raw else chunk.data
     pieces = list(header.pieces(chunk.offset, chunk.code_bytes))
     if len(chunk.coded_bytes) != len(pieces):
         raise ProtocolError(

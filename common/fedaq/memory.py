@@ -22,8 +22,8 @@ def share_one_arena() -> None:
 def all_so_far_kept() -> Iterator[None]:
     """Let the garbage collector leave alone, in the block, what was there before it.
 
-    Of some 200,000 objects, most of them PyTorch's, hardly one becomes garbage, and looking
-    through all of them again and again would take a tenth of a round without training.
+    Of some 200,000 objects, most of them PyTorch's, hardly one becomes garbage; looking through
+    all of them again and again would take time from every round.
     """
     gc.freeze()
     try:

@@ -72,9 +72,6 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return await main
 
     running = cancelled_by_signals()
-    import gc
-
-    gc.freeze()
     try:
         with all_so_far_kept():
             return asyncio.run(running)

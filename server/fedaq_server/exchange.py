@@ -40,7 +40,7 @@ class RoundWork:
     folder : Executor
         One worker: folding is serial, so the running sum needs no lock.
     chunk_bytes : int
-        The largest chunk, of either side.
+        The largest chunk of an update.
     squeeze : bool
         Whether updates are entropy-coded.
     differences : Differences, optional

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fedaq.chunks import Chunk
 from fedaq.v1 import federation_pb2 as pb
@@ -25,7 +25,8 @@ async def patient(stream: Stream, patience_s: float) -> AsyncIterator[Read]:
     Raises
     ------
     TimeoutError
-        In the block, if nothing has come for `patience_s` seconds, and up to a quarter more.
+        In the block, if nothing has come for `patience_s` seconds. To notice it may take three
+        quarters more, for nobody looks before half of the first are over.
     """
     reading_since: float | None = None
 
@@ -47,15 +48,20 @@ async def patient(stream: Stream, patience_s: float) -> AsyncIterator[Read]:
                 received = 0
                 continue
             arrived = stream.received_bytes()
-            if received == 0:
-                received = arrived
-            elif arrived - received >= PROGRESS_BYTES:
+            if received == 0 < arrived or arrived - received >= PROGRESS_BYTES:
                 received, moved_at = arrived, now
             if now - max(reading_since, moved_at) >= patience_s:
-                limit.reschedule(asyncio.get_running_loop().time())
+                return
+
+    def give_up(watching: asyncio.Task[None]) -> None:
+        # Also if it failed, or the client would be waited for without end.
+        if not watching.cancelled():
+            with suppress(RuntimeError):  # the block has ended meanwhile
+                limit.reschedule(0)
 
     async with asyncio.timeout(None) as limit:
         watching = asyncio.create_task(watch())
+        watching.add_done_callback(give_up)
         try:
             yield read
         finally:

@@ -39,9 +39,11 @@ from fedaq_server.wire import WireCounter
 log = logging.getLogger(__name__)
 
 NOTICE_S = 1.0
-# For the chunks of all clients together, up and down. At any time a few of each client are on
-# their way up, and one copy of one is on its way down.
-CHUNK_MEMORY_BYTES, LEAST_CHUNK_BYTES = (60 * 96 * 1024, 120 * 96 * 1024), 64 * 1024
+# For the chunks of all clients together. At any time two of each client's are held, and one more
+# is on its way; of what goes down, gRPC has a copy of one. With ten clients and 10 M parameters
+# they keep the server under 400 MB (docs/benchmarks-speed.md).
+UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES = 5_760 * 1024, 11_520 * 1024
+LEAST_CHUNK_BYTES = 64 * 1024
 # Values that show a scheme how long codes will be, of all tensors and of each at least.
 SAMPLE, LEAST_SAMPLE = 2**17, 2**8
 
@@ -279,7 +281,7 @@ async def _begin(
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
     uplink_chunk_bytes, downlink_chunk_bytes = (
         _chunk_bytes(settings.network.chunk_bytes, memory_bytes, len(weights))
-        for memory_bytes in CHUNK_MEMORY_BYTES
+        for memory_bytes in (UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES)
     )
     source = Source(
         _going_down(federation),

@@ -7,8 +7,10 @@ port are asked for their TCP_INFO (Linux 4.19 or newer).
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -79,15 +81,25 @@ class SocketCounter:
 
 
 def received_bytes(peer: str) -> int:
-    """Return what has come over the connection to a peer, as gRPC names it; 0 if unknown."""
+    """Return what has come over the connection to a peer, as gRPC names it; 0 if unknown.
+
+    It may be a second old.
+    """
     host, _, port = unquote(peer).partition(":")[2].rpartition(":")
     if not port.isdecimal():
         return 0
-    address = host.strip("[]"), int(port)
+    # The kernel gives a link-local address without its scope.
+    address = host.strip("[]").partition("%")[0], int(port)
     try:
-        return next((each.received for each in _connections() if each.peer == address), 0)
+        return _received_by_peer(int(time.monotonic())).get(address, 0)
     except OSError:  # no descriptor is left to look with
         return 0
+
+
+@lru_cache(maxsize=1)
+def _received_by_peer(second: int) -> dict[Address, int]:
+    """Look at all connections, once a second for all who ask."""
+    return {connection.peer: connection.received for connection in _connections()}
 
 
 def _can_count() -> bool:
@@ -101,8 +113,13 @@ def _connections() -> Iterator[_Connection]:
         try:
             if not os.readlink(_FDS / entry).startswith("socket:"):  # noqa: PTH115
                 continue
-            connection = socket.socket(fileno=os.dup(int(entry)))
+            duplicate = os.dup(int(entry))
         except OSError:
+            continue
+        try:
+            connection = socket.socket(fileno=duplicate)
+        except OSError:  # it is no socket any more
+            os.close(duplicate)
             continue
         with connection:
             found = _counts(connection)
