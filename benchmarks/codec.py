@@ -39,8 +39,8 @@ from fedaq import kernels, quantizer
 from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Grid, Key, Range, range_grid
 
 VALUES = 8_000_000
-# Of one thread; as often, they are as many values as one thread of two has of all.
-CACHED, AGAIN = 2**18, 16
+# Of one thread, and so often that the threads have long been spread over the processors.
+CACHED, AGAIN = 2**18, 64
 REPEATS = 9
 BASELINE_REPEATS = 1
 THREADS = os.cpu_count() or 1
