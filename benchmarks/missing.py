@@ -11,7 +11,6 @@ last round holds the model that the server says it holds.
 
 import argparse
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,11 +35,16 @@ from fedaq_server.federation import Run, serve
 from fedaq_server.ledger import Ledger
 from fedaq_server.record import summarize
 
+PAUSE_S = 0.005
 PATIENCE_S = 60.0
 
 
 class CutOffError(FedaqError):
     """The client's connection broke when a round began."""
+
+    def __init__(self, round_number: int) -> None:
+        super().__init__(f"cut off in round {round_number}")
+        self.round = round_number
 
 
 @dataclass(frozen=True)
@@ -61,23 +65,24 @@ class CuttingLink:
         if isinstance(message, pb.ServerMessage) and message.HasField("plan"):
             number = message.plan.round
             draw = derive_seed(self.seed, "cut off", self.name, number) / 2**63
-            # Nobody is cut off in the last round, in which all are to show what they hold.
-            if draw < self.chance and number < self.rounds:
-                raise CutOffError(f"{self.name} is cut off in round {number}")
+            # In the last round all are to show what they hold, and who is cut off is away for two.
+            if draw < self.chance and number < self.rounds - 2:
+                raise CutOffError(number)
         return message
 
 
-async def take_part(
-    settings: Settings, address: str, name: str, learner: Learner, chance: float
-) -> None:
-    """Take part to the end of the run, coming back whenever the link was cut."""
-    over = False
-    while not over:
-        with suppress(CutOffError):
+async def take_part(run: Run, address: str, name: str, learner: Learner, chance: float) -> None:
+    """Take part to the end of the run, coming back when a round is over in which it was cut off."""
+    settings = run.settings
+    while True:
+        try:
             async with connect(address, PATIENCE_S) as link:
                 cutting = CuttingLink(link, settings.seed, name, chance, settings.rounds)
                 await Session(cutting, name, learner, None, lambda progress: None).participate()
-                over = True
+                return
+        except CutOffError as error:
+            while len(run.records) < error.round:  # noqa: ASYNC110 - a run tells nobody here
+                await asyncio.sleep(PAUSE_S)
 
 
 async def federate(settings: Settings, chance: float) -> Run:
@@ -101,7 +106,7 @@ async def federate(settings: Settings, chance: float) -> Run:
             server = group.create_task(serve(run, port.set_result))
             address = f"127.0.0.1:{await port}"
             for number, learner in enumerate(learners, 1):
-                group.create_task(take_part(settings, address, f"client-{number}", learner, chance))
+                group.create_task(take_part(run, address, f"client-{number}", learner, chance))
             await server
     history = run.federation.history
     assert history is not None
@@ -137,7 +142,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     flags = {name: getattr(options, name) for name in ("task", "data", "clients", "rounds")}
-    settings = load_settings(flags={**flags, "network.port": 0})
+    settings = load_settings(flags={**flags, "network.port": 0, "network.return_wait_s": 0.0})
     table = Table(
         "", "missed", "final accuracy", "MB down", "of that to catch up", "MB of fresh models", "J"
     )
