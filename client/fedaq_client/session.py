@@ -112,7 +112,7 @@ class Session:
             If the server breaks off or breaks the protocol.
         """
         try:
-            await self.link.send(self._join().SerializeToString())
+            await self._say(self._join())
             welcome = (await self._expect("welcome")).welcome
             _check_welcome(welcome)
             self.welcomed = True
@@ -129,9 +129,7 @@ class Session:
     async def _leave(self, reason: str) -> None:
         with suppress(FedaqError, TimeoutError):
             async with asyncio.timeout(LEAVE_S):
-                await self.link.send(
-                    pb.ClientMessage(leave=pb.Leave(reason=reason)).SerializeToString()
-                )
+                await self._say(pb.ClientMessage(leave=pb.Leave(reason=reason)))
 
     async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
@@ -262,7 +260,7 @@ class Session:
             train_loss=loss,
             holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
         )
-        await self.link.send(pb.ClientMessage(range_report=report).SerializeToString())
+        await self._say(pb.ClientMessage(range_report=report))
         grant = (await self._expect("grant")).grant
         if not _is_possible(grant, len(spreads)):
             raise FedaqError(
@@ -280,7 +278,7 @@ class Session:
             train_loss=nan,
             holds=self._holds() if plan.prove else b"",
         )
-        await self.link.send(pb.ClientMessage(range_report=report).SerializeToString())
+        await self._say(pb.ClientMessage(range_report=report))
 
     async def _send_update(
         self,
@@ -300,8 +298,7 @@ class Session:
             )
         self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
         sent_bytes = update.header_bytes
-        announcement = pb.ClientMessage(update=payload.to_message(update, self._round))
-        await self.link.send(announcement.SerializeToString())
+        await self._say(pb.ClientMessage(update=payload.to_message(update, self._round)))
         for chunk in coded:
             await self.link.send(chunk.frame(pb.ClientMessage))
             sent_bytes += chunk.cost_bytes
@@ -323,6 +320,9 @@ class Session:
             if coarser.header_bytes + sum(chunk.cost_bytes for chunk in coded) <= limit_bytes:
                 break
         return coarser, coded
+
+    async def _say(self, message: pb.ClientMessage) -> None:
+        await self.link.send(message.SerializeToString())
 
     async def _expect(self, kind: str) -> pb.ServerMessage:
         message = await self._next(kind)
@@ -363,7 +363,7 @@ class Session:
         with suppress(FedaqError):  # whoever reads from the link learns of its end too
             while True:
                 await asyncio.sleep(interval_s)
-                await self.link.send(pb.ClientMessage(heartbeat=pb.Heartbeat()).SerializeToString())
+                await self._say(pb.ClientMessage(heartbeat=pb.Heartbeat()))
 
     def _join(self) -> pb.ClientMessage:
         return pb.ClientMessage(
