@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from math import inf
 
-from fedaq.energy import RadioCost
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, UserError
-from fedaq_client.connection import NameTakenError
 from fedaq_client.session import Link, Progress, Session
 from fedaq_client.training import Learner
+from fedaq_client.transport.connection import NameTakenError
 
 log = logging.getLogger(__name__)
 

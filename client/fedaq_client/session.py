@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import NoReturn, Protocol
 
-from fedaq import PROTOCOL_VERSION, __version__, chunks, model, payload
-from fedaq.chunks import Chunk
-from fedaq.energy import RadioCost
+from fedaq import PROTOCOL_VERSION, __version__
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Spread, is_width
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
-from fedaq.logs import event
-from fedaq.payload import Payload
-from fedaq.quantizer import Spread, is_width
+from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner

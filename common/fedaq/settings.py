@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedaq.energy import (
+from fedaq.energy.cost import (
     FADING_FLOOR,
     MAX_J_PER_BIT,
     RadioCost,
@@ -34,8 +34,8 @@ from fedaq.energy import (
     rayleigh_power_gain,
     shannon_rate_bps,
 )
+from fedaq.energy.radios import CONSTANT, PRESETS, suggest
 from fedaq.errors import UserError
-from fedaq.radios import CONSTANT, PRESETS, suggest
 
 ENVIRONMENT_PREFIX = "FEDAQ_"
 MAX_DISTANCE_M = 1e6

@@ -13,7 +13,7 @@ from typing import Any
 from fedaq.errors import ProtocolError
 from fedaq.settings import LimitsSettings
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.clients import Client, Roster
+from fedaq_server.transport.roster import Client, Roster
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from browser import chromium
 from fedaq.settings import HOW_REACHED, Settings
-from fedaq_server.display import si
+from fedaq_server.cli.display import si
 from system.commands import Commands, Running, free_port
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 from fedaq.errors import UserError
-from fedaq.partition import (
+from fedaq.settings import PartitionSettings, load_settings
+from fedaq.tasks import Examples
+from fedaq.tasks.partition import (
     LEAST_EXAMPLES,
     WHOLE,
     Partition,
@@ -20,8 +22,6 @@ from fedaq.partition import (
     parse_partition,
     shard_owners,
 )
-from fedaq.settings import PartitionSettings, load_settings
-from fedaq.tasks import Examples
 from fedaq_client.training import local_data
 
 KINDS = st.builds(

@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from fedaq import completion
+from fedaq.cli import completion
+from fedaq.cli.settings_table import all_settings, show
 from fedaq.errors import UserError
 from fedaq.settings import Settings, load_settings
-from fedaq.settings_table import all_settings, show
 from fedaq.tasks import BUILT_IN
 from fedaq_server import schemes
 

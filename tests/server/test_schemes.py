@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.energy import RadioCost
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Spread, is_width
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Spread, is_width
 from fedaq.settings import DadaquantSettings, FeddqSettings, Settings, load_settings
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
 from fedaq_server.schemes import (
     BUILT_IN,
     ClientState,

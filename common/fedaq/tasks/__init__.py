@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
+from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError, UserError
-from fedaq.quantizer import derive_seed
 
 BUILT_IN = {
     "digits": "fedaq.tasks.digits:task",

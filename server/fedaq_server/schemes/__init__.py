@@ -14,11 +14,11 @@ from typing import Any, Protocol, cast, get_type_hints
 
 from pydantic import TypeAdapter
 
-from fedaq.energy import RadioCost
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.payload import Bits, Steps
+from fedaq.codec.quantizer import RAW_BITS, Floats, Spread, is_width
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec
-from fedaq.payload import Bits, Steps
-from fedaq.quantizer import RAW_BITS, Floats, Spread, is_width
 from fedaq.settings import Settings
 from fedaq.tasks import load_attribute
 

@@ -7,8 +7,8 @@ says which loss stands for ``F_k`` and how levels become bits.
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
+from fedaq.codec.quantizer import MAX_BITS, Range
 from fedaq.errors import UserError
-from fedaq.quantizer import MAX_BITS, Range
 from fedaq.settings import AdaquantflSettings, Settings
 from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 
-from fedaq.quantizer import Range
+from fedaq.codec.quantizer import Range
 from fedaq.settings import DadaquantSettings, Settings
 from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.adaquantfl import bits_for_levels
