@@ -28,7 +28,8 @@ from round import HERE, Process
 from fedaq.settings import load_settings
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
-from fedaq_server.run import Run, serve
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
 
 TASK = "idle_task:m50_later"
 CLIENTS = 3

@@ -30,10 +30,11 @@ from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
-from fedaq_client.transport.connection import GrpcLink, connect
+from fedaq_client.transport.connection import GrpcStream, connect
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import summarize
-from fedaq_server.run import Run, serve
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
 
 PAUSE_S = 0.005
 PATIENCE_S = 60.0
@@ -51,7 +52,7 @@ class CutOffError(FedaqError):
 class CuttingLink:
     """A link that breaks off in some rounds, which the seed decides."""
 
-    link: GrpcLink
+    link: GrpcStream
     seed: int
     name: str
     chance: float

@@ -28,7 +28,7 @@ SHORTEST_INTERVAL_S = 0.001
 LEAVE_S = 1.0
 
 
-class Link(Protocol):
+class Stream(Protocol):
     """The client's end of its stream."""
 
     async def send(self, frame: bytes) -> None:
@@ -79,7 +79,7 @@ class Session:
 
     Attributes
     ----------
-    link : Link
+    stream : Stream
     name : str
         Its identity.
     learner : Learner
@@ -94,7 +94,7 @@ class Session:
         Whether the server has let the client in.
     """
 
-    link: Link
+    stream: Stream
     name: str
     learner: Learner
     radio: RadioCost | None
@@ -301,7 +301,7 @@ class Session:
         sent_bytes = update.header_bytes
         await self._say(pb.ClientMessage(update=payload.to_message(update, self._round)))
         for chunk in coded:
-            await self.link.send(chunk.frame(pb.ClientMessage))
+            await self.stream.send(chunk.frame(pb.ClientMessage))
             sent_bytes += chunk.cost_bytes
         return update, sent_bytes
 
@@ -323,7 +323,7 @@ class Session:
         return coarser, coded
 
     async def _say(self, message: pb.ClientMessage) -> None:
-        await self.link.send(message.SerializeToString())
+        await self.stream.send(message.SerializeToString())
 
     async def _expect(self, kind: str) -> pb.ServerMessage:
         message = await self._next(kind)
@@ -337,7 +337,7 @@ class Session:
 
     async def _next(self, kind: str) -> pb.ServerMessage | Chunk:
         while True:
-            message = await self.link.receive()
+            message = await self.stream.receive()
             if message is None:
                 raise FedaqError("the server closed the stream")
             got = chunks.kind_of(message)

@@ -23,7 +23,8 @@ from fedaq_client.training import Learner, local_data
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run
 from fedaq_server.records.run_folder import new_run
-from fedaq_server.run import Run, page_shown
+from fedaq_server.run import Run
+from fedaq_server.serve import page_shown
 from fedaq_server.transport.service import serve_client
 from fedaq_server.transport.tcp_counter import NoWire
 
@@ -51,7 +52,7 @@ class _ServerEnd:
 
 @dataclass(frozen=True)
 class _ClientEnd:
-    """A `fedaq_client.session.Link`."""
+    """A `fedaq_client.session.Stream`."""
 
     incoming: Frames
     outgoing: Frames

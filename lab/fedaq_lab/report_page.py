@@ -16,7 +16,8 @@ from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
 from fedaq_lab import comparison_table
 from fedaq_lab.report_pictures import Line, Picture, drawn
-from fedaq_server.records.record import replacing, summarize
+from fedaq_server.records.files import replacing
+from fedaq_server.records.record import summarize
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 
 COMPARISON = "compare.json"

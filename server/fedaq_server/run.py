@@ -1,10 +1,10 @@
-"""A run from its settings to its results."""
+"""A run: what it holds, from its settings to its results."""
 
 import asyncio
 import logging
 import platform
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -19,22 +19,23 @@ from fedaq.process.logs import event
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.identity.access import access_of
-from fedaq_server.metrics import Metrics, exposed
+from fedaq_server.metrics import Metrics
+from fedaq_server.records.files import replacing
 from fedaq_server.records.ledger import Committed, Ledger
-from fedaq_server.records.record import RoundRecord, replacing, write_run
+from fedaq_server.records.record import RoundRecord, write_run
 from fedaq_server.records.weights import write_weights
 from fedaq_server.rounds.differences import History
 from fedaq_server.rounds.loop import Federation, run_rounds
-from fedaq_server.schemes import Plan, load_scheme
+from fedaq_server.schemes.loading import load_scheme
+from fedaq_server.schemes.scheme import Plan
 from fedaq_server.transport import service
-from fedaq_server.transport.health import Health
 from fedaq_server.transport.roster import Roster
-from fedaq_server.transport.tcp_counter import WireCounter, socket_counter
+from fedaq_server.transport.tcp_counter import WireCounter
 
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
+
 # Steps up to which the median still protects (docs/hostile-clients.md).
 FINE_STEP = 0.01
 
@@ -227,80 +228,3 @@ def training_of(task: Task, settings: Settings) -> Training:
     """Return the task's training with the settings' changes."""
     changes = settings.training.model_dump(exclude_none=True)
     return Training(**{**vars(task.training), **changes})
-
-
-async def serve(
-    run: Run,
-    on_listening: Callable[[int], None],
-    on_page: Callable[[str], None] = lambda address: None,
-) -> None:
-    """Run a federation for clients that connect over gRPC.
-
-    Parameters
-    ----------
-    run : Run
-    on_listening : callable
-        Told of the port.
-    on_page : callable
-        Told of the address of the page to watch, if there is one.
-
-    Raises
-    ------
-    UserError
-        If the server cannot listen where it should, or may not without TLS.
-    FedaqError
-        If too few clients connect in time.
-    """
-    network = run.settings.network
-    access = access_of(network)
-    server = service.grpc_server(run.admission, access.identify)
-    health = Health(server)
-    port = await service.bind(server, network.host, network.port, access.credentials)
-    async with page_shown(run) as page:
-        with _metrics_exposed(run):
-            await health.start()
-            await server.start()
-            log.info(
-                "listening on %s:%d", network.host, port,
-                extra=event("listening", host=network.host, port=port),
-            )  # fmt: skip
-            on_listening(port)
-            if page is not None:
-                on_page(page)
-            try:
-                await run.rounds(socket_counter(port))
-            finally:
-                await health.stop()
-                await server.stop(GOODBYE_S)
-
-
-@asynccontextmanager
-async def page_shown(run: Run) -> AsyncIterator[str | None]:
-    """Let people watch the run within the block if the settings say so; yield where.
-
-    Raises
-    ------
-    UserError
-        If the page cannot be where it should, or may not without a token.
-    """
-    if run.settings.network.dashboard_port is None:
-        yield None
-        return
-    from fedaq_server.dashboard.watch import shown  # a server without the page does without it
-
-    async with shown(run) as address:
-        yield address
-
-
-@contextmanager
-def _metrics_exposed(run: Run) -> Iterator[None]:
-    network = run.settings.network
-    if network.metrics_port is None:
-        yield
-        return
-    with exposed(run.metrics, network.metrics_host, network.metrics_port) as port:
-        log.info(
-            "metrics at http://%s:%d/metrics", network.metrics_host, port,
-            extra=event("metrics listening", host=network.metrics_host, port=port),
-        )  # fmt: skip
-        yield

@@ -29,12 +29,13 @@ from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_lab.local import federate
 from fedaq_server.conduct import Conduct
+from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
 from fedaq_server.transport.roster import Client, Roster
-from fedaq_server.transport.service import Admission, JoinRefusedError
+from fedaq_server.transport.service import Admission
 
 LINK = {
     "bandwidth_hz": 1e6,

@@ -24,14 +24,9 @@ from fedaq.settings import load_settings
 from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, checked
-from fedaq_server.schemes.coded import (
-    CodedBudget,
-    CodedResolution,
-    downlink_grant,
-    uplink_grant,
-)
+from fedaq_server.schemes.coded import CodedBudget, CodedResolution, downlink_grant, uplink_grant
 from fedaq_server.schemes.fedaq import fedaq
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, checked
 
 SPEC = ModelSpec((TensorSpec("w1", (64, 50)), TensorSpec("b1", (50,)), TensorSpec("w2", (50, 10))))
 HEADER_BYTES = 4 * len(SPEC.tensors)

@@ -18,9 +18,10 @@ from fedaq.errors import ProtocolError, UserError
 from fedaq.settings import LimitsSettings, Settings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
-from fedaq_server.conduct import Conduct, TrainingFailedError, is_fault
+from fedaq_server.conduct import Conduct
 from fedaq_server.run import Run
 from fedaq_server.transport import rate_limit
+from fedaq_server.transport.faults import TrainingFailedError, is_fault
 from fedaq_server.transport.rate_limit import Bucket
 from fedaq_server.transport.roster import Client
 from system.live import learner, live_server, settings_of, take_part
@@ -282,16 +283,16 @@ def test_a_late_client_may_send_the_rest_of_its_update() -> None:
     """What is left of a round that is over is not held against it."""
     client = Client("a", 1, None, None)  # type: ignore[arg-type]
     message = pb.ClientMessage(chunk=pb.Chunk(round=1))
-    assert not client.uses_grant(message)
+    assert not client.uses_credit(message)
     client.round = 1
-    client.grant(10)
-    assert [client.uses_grant(message) for _ in range(7)] == [True] * 7
+    client.give_credit(10)
+    assert [client.uses_credit(message) for _ in range(7)] == [True] * 7
     client.round = 2
-    client.grant(10)
-    assert [client.uses_grant(message) for _ in range(14)] == [True] * 13 + [False]
-    client.grant(10)
-    assert not client.uses_grant(pb.ClientMessage(heartbeat=pb.Heartbeat()))
-    assert not client.uses_grant(pb.ClientMessage(chunk=pb.Chunk(round=3)))
+    client.give_credit(10)
+    assert [client.uses_credit(message) for _ in range(14)] == [True] * 13 + [False]
+    client.give_credit(10)
+    assert not client.uses_credit(pb.ClientMessage(heartbeat=pb.Heartbeat()))
+    assert not client.uses_credit(pb.ClientMessage(chunk=pb.Chunk(round=3)))
 
 
 # ---- Weights ----------------------------------------------------------------

@@ -38,12 +38,14 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
 from fedaq_client.transport.connection import connect
+from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord, write_run
 from fedaq_server.rounds.differences import History
-from fedaq_server.run import Run, serve
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
 from fedaq_server.transport.roster import Client, DisconnectedError
-from fedaq_server.transport.service import JoinRefusedError, serve_client
+from fedaq_server.transport.service import serve_client
 from fedaq_server.transport.tcp_counter import NoWire
 from system.raw_client import EndedError, FinishedError, RawClient, group_bytes, raw_client
 
@@ -751,6 +753,7 @@ def test_who_reads_nothing_costs_one_deadline(
 ) -> None:
     """Its flow-control window is full, so nothing can be written to it: no refusal, no goodbye."""
     monkeypatch.setattr("fedaq_server.run.GOODBYE_S", 1.0)
+    monkeypatch.setattr("fedaq_server.serve.LAST_WORDS_S", 1.0)
     settings = settings_of(
         2, task="wire.noise_task:task", scheme="fp32", network__round_deadline_s=4.0,
         network__heartbeat_interval_s=0.5,

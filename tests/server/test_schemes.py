@@ -22,19 +22,11 @@ from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
-from fedaq_server.schemes import (
-    BUILT_IN,
-    ClientState,
-    Grant,
-    Outcome,
-    RoundState,
-    Scheme,
-    checked,
-    load_scheme,
-)
 from fedaq_server.schemes.adaquantfl import Adaquantfl, adaquantfl, bits_for_levels
 from fedaq_server.schemes.dadaquant import Dadaquant, client_levels, dadaquant
 from fedaq_server.schemes.feddq import Feddq, descending_bits, feddq
+from fedaq_server.schemes.loading import BUILT_IN, load_scheme
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, RoundState, Scheme, checked
 
 SPEC = ModelSpec((TensorSpec("weight", (3, 4)), TensorSpec("bias", (3,))))
 RADIO = RadioCost(1e-7, 1e-7)

@@ -24,7 +24,7 @@ from fedaq_server.dashboard.watch import Watch
 from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
-from fedaq_server.schemes import Plan
+from fedaq_server.schemes.scheme import Plan
 from system.commands import Commands, free_port
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import FinishedError, raw_client

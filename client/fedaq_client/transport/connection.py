@@ -27,8 +27,8 @@ class NameTakenError(FedaqError):
     """A client of this name is connected: another one, or this one before it was restarted."""
 
 
-class GrpcLink:
-    """A `Link` over one gRPC call."""
+class GrpcStream:
+    """A `Stream` over one gRPC call."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -86,7 +86,7 @@ class GrpcLink:
 @asynccontextmanager
 async def connect(
     address: str, timeout_s: float, access: Access = PLAIN
-) -> AsyncIterator[GrpcLink]:
+) -> AsyncIterator[GrpcStream]:
     """Open a stream to the server at ``host:port``.
 
     Raises
@@ -112,7 +112,7 @@ async def connect(
         )
         call = method(metadata=metadata_of(access))
         try:
-            yield GrpcLink(call)
+            yield GrpcStream(call)
         finally:
             call.cancel()
 

@@ -106,7 +106,3 @@ def _fail(sentence: str, code: int) -> NoReturn:
     else:
         print(f"fedaq: {line}", file=sys.stderr)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

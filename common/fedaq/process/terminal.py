@@ -1,15 +1,12 @@
 """The one console that people read, and how quantities are written on it."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 
 from fedaq.errors import printable
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 # With the rest of a line it fits a terminal of 80 columns.
 _BAR_COLUMNS = 10
@@ -17,18 +14,52 @@ _BAR_COLUMNS = 10
 console = Console(highlight=False, soft_wrap=True)
 
 
-def progress_of_rounds() -> "Progress":
-    """Return progress with a bar and the field ``facts``; it shows nothing but on a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+class RoundDisplay:
+    """How far a run is: a bar on a terminal, a line for each step elsewhere.
 
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=_BAR_COLUMNS),
-        TextColumn("{task.fields[facts]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=console.quiet or not console.is_terminal,
-    )
+    Parameters
+    ----------
+    step, facts : str
+        What is done now, and what there is to say of it.
+    rounds : int, optional
+        None before their number is known.
+    done : int
+    """
+
+    def __init__(self, step: str, facts: str, rounds: int | None, done: int = 0) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=_BAR_COLUMNS),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=console.quiet or not console.is_terminal,
+        )
+        self._bar = self._progress.add_task(step, total=rounds, completed=done, facts=facts)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def _show(
+        self,
+        step: str,
+        facts: str,
+        between: str = "  ",
+        rounds: int | None = None,
+        done: int | None = None,
+    ) -> None:
+        """Show a step; `rounds` and `done` stay as they were where they are left out."""
+        self._progress.update(
+            self._bar, total=rounds, completed=done, description=step, facts=facts
+        )
+        if not console.is_terminal:
+            console.print(f"{step}{between}{facts}")
 
 
 def starting() -> AbstractContextManager[object]:

@@ -1,41 +1,25 @@
 """What a person sees while a federation trains, and the table at the end."""
 
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedaq.process.terminal import console, foreign, progress_of_rounds, si
+from fedaq.process.terminal import RoundDisplay, console, foreign, si
 from fedaq.settings import Settings
 from fedaq_server.records.record import RoundRecord, summarize
 
 _TABLE_ROWS = 12
 
 
-class Display:
+class Display(RoundDisplay):
     """Live progress on a terminal, one line per round elsewhere."""
 
     def __init__(self, settings: Settings, records: Sequence[RoundRecord]) -> None:
         self._settings = settings
         self._energy_j = sum(record.energy_j for record in records)
         self._done = len(records)
-        self._progress = progress_of_rounds()
-        self._bar = self._progress.add_task(
-            "starting", total=settings.rounds, completed=self._done, facts=""
-        )
-
-    def __enter__(self) -> "Display":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
+        super().__init__("starting", "", settings.rounds, self._done)
 
     def on_listening(self, port: int) -> None:
         """Say where the server listens."""
@@ -56,10 +40,7 @@ class Display:
     def on_clients(self, count: int, wanted: int) -> None:
         """Say how many clients are there, and are waited for, while no round can begin."""
         if count < wanted:
-            facts = f"{count}/{wanted} clients"
-            self._progress.update(self._bar, description="waiting", facts=facts)
-            if not console.is_terminal:
-                console.print(f"waiting  {facts}")
+            self._show("waiting", f"{count}/{wanted} clients")
 
     def on_round(self, record: RoundRecord) -> None:
         """Show a finished round."""
@@ -68,10 +49,7 @@ class Display:
             f"accuracy {record.test_accuracy:.4f}  bits {record.downlink_bits:.2f} down "
             f"{record.uplink_bits:.2f} up  {si(self._energy_j, 'J')}"
         )
-        name = f"round {record.round}/{self._settings.rounds}"
-        self._progress.update(self._bar, completed=record.round, description=name, facts=facts)
-        if not console.is_terminal:
-            console.print(f"{name}  {facts}")
+        self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
 
     def summary(self, records: Sequence[RoundRecord]) -> None:
         """Print the table of the run."""

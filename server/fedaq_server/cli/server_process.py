@@ -14,7 +14,8 @@ from fedaq.settings import Settings, load_settings
 from fedaq_server.cli.display import Display
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.run_folder import new_run, resumed_run
-from fedaq_server.run import Run, serve
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
 
 
 def run_server(

@@ -19,7 +19,7 @@ from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.live import ClientView, Point, Status, Sums, View, flat, forecast
 from fedaq_server.dashboard.serving import access_of, served
 from fedaq_server.records.ledger import Committed
-from fedaq_server.schemes import Plan
+from fedaq_server.schemes.scheme import Plan
 from fedaq_server.transport.roster import Client, Gone
 
 if TYPE_CHECKING:

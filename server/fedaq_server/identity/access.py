@@ -11,9 +11,9 @@ import grpc
 from fedaq.errors import UserError
 from fedaq.net.credentials import is_loopback, server_certificates
 from fedaq.settings import NetworkSettings
+from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.identity.fingerprints import fingerprint, read_fingerprints
 from fedaq_server.identity.tokens import Tokens, read_tokens
-from fedaq_server.transport.service import Identify, JoinRefusedError, nobody_in_particular
 
 log = logging.getLogger(__name__)
 

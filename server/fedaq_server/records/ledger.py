@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,13 +23,15 @@ from fedaq.codec.quantizer import Floats, Spread
 from fedaq.errors import UserError
 from fedaq.settings import LimitsSettings
 from fedaq_server.conduct import Conduct
-from fedaq_server.records.record import RoundRecord, replacing
+from fedaq_server.records.files import replacing
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.weights import read_weights, write_weights
-from fedaq_server.rounds.differences import Difference
-from fedaq_server.schemes import Scheme, restored, state_of
 
 FILE = "ledger.sqlite"
 VERSION = 1
+
+S = TypeVar("S")
 
 _TYPES: dict[Any, str] = {int: "INTEGER", float: "REAL", int | None: "INTEGER"}
 _TABLES = f"""
@@ -89,13 +91,35 @@ class ClientMemory:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """One difference that was sent: where its messages lie, and where it leads from.
+
+    Attributes
+    ----------
+    base : bytes
+        Digest of the model before it.
+    payload_bytes : int
+        What it costs to send.
+    start : int
+        Offset of its messages in the file.
+    lengths : tuple of int
+        Bytes of each message: a header, then chunks.
+    """
+
+    base: bytes
+    payload_bytes: int
+    start: int
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Committed:
     """A round to be committed, and what the next one depends on."""
 
     record: RoundRecord
     transfers: tuple[Transfer, ...]
     clients: Mapping[str, ClientMemory]
-    scheme: Scheme
+    scheme: object
     differences: tuple[Difference, ...]
     conduct: Conduct
 
@@ -182,7 +206,7 @@ class Ledger:
         )
         return {(client, direction): total for client, direction, total in rows}
 
-    def scheme(self, fresh: Scheme) -> Scheme:
+    def scheme(self, fresh: S) -> S:
         """Return a scheme in the state of the last committed round."""
         text = self._value("scheme")
         return fresh if text is None else restored(fresh, json.loads(text))

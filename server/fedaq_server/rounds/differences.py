@@ -21,28 +21,7 @@ from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import UserError
 from fedaq.v1 import federation_pb2 as pb
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One difference that was sent: where its messages lie, and where it leads from.
-
-    Attributes
-    ----------
-    base : bytes
-        Digest of the model before it.
-    payload_bytes : int
-        What it costs to send.
-    start : int
-        Offset of its messages in the file.
-    lengths : tuple of int
-        Bytes of each message: a header, then chunks.
-    """
-
-    base: bytes
-    payload_bytes: int
-    start: int
-    lengths: tuple[int, ...]
+from fedaq_server.records.ledger import Difference
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from fedaq.codec.payload import ZERO, Data, Payload, TensorCode, coarser_steps
 from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.conduct import TrainingFailedError
 from fedaq_server.records.capture import Capture
 from fedaq_server.rounds.aggregation import Aggregate, Contribution, check_magnitude
 from fedaq_server.rounds.broadcast import Broadcast
 from fedaq_server.rounds.differences import CatchUp, History
 from fedaq_server.rounds.robust import Robust
-from fedaq_server.schemes import Plan, RoundState, Scheme, checked
+from fedaq_server.schemes.scheme import Plan, RoundState, Scheme, checked
+from fedaq_server.transport.faults import TrainingFailedError
 from fedaq_server.transport.roster import Client, Phase
 
 T = TypeVar("T")
@@ -37,8 +37,8 @@ class RoundWork:
 
     Attributes
     ----------
-    folder : Executor
-        One worker: folding is serial, so the running sum needs no lock.
+    worker : Executor
+        One thread: folding is serial, so the running sum needs no lock.
     chunk_bytes : int
         The largest chunk of an update.
     squeeze : bool
@@ -62,7 +62,7 @@ class RoundWork:
     broadcast: Broadcast
     aggregate: Aggregate | Robust
     deadline_s: float
-    folder: Executor
+    worker: Executor
     capture: Capture | None
     chunk_bytes: int
     squeeze: bool
@@ -74,7 +74,7 @@ class RoundWork:
 
     async def fold(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a step of the aggregation off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.folder, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self.worker, function, *arguments)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ async def exchange(client: Client, work: RoundWork) -> Report:
     """
     client.open_round(work.state.round)
     largest = RAW_BITS // 8 * work.state.spec.parameters
-    client.grant(_most_chunks(largest, work.chunk_bytes))
+    client.give_credit(_most_chunks(largest, work.chunk_bytes))
     phase = Phase.WAITING
     try:
         client.phase = Phase.RECEIVING
@@ -173,11 +173,11 @@ async def _model(client: Client, work: RoundWork) -> AsyncIterator[bytes]:
             catch_up = differences.catch_ups[client.name] = history.whole()
         if catch_up.whole:
             await asyncio.shield(differences.advanced)
-            frames = history.whole_frames(work.state.round, work.chunk_bytes, work.folder)
+            frames = history.whole_frames(work.state.round, work.chunk_bytes, work.worker)
             async for message in frames:
                 yield message
             return
-        async for message in history.frames(catch_up.missed, work.folder):
+        async for message in history.frames(catch_up.missed, work.worker):
             yield message
     async for message in work.broadcast.messages():
         yield message

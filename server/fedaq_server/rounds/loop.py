@@ -22,11 +22,11 @@ from fedaq.process.logs import event
 from fedaq.settings import Settings
 from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.conduct import OF_VALUES, Conduct, blame, is_fault
+from fedaq_server.conduct import Conduct
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.capture import Capture
 from fedaq_server.records.ledger import ClientMemory, Committed, Ledger, Transfer
-from fedaq_server.records.record import Downlink, RoundRecord, catch_up_j, measure
+from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import (
     Broadcast,
@@ -37,8 +37,10 @@ from fedaq_server.rounds.broadcast import (
 )
 from fedaq_server.rounds.differences import UP_TO_DATE, CatchUp, History
 from fedaq_server.rounds.exchange import Differences, Report, RoundWork, exchange
+from fedaq_server.rounds.measure import Downlink, catch_up_j, measure
 from fedaq_server.rounds.robust import Robust
-from fedaq_server.schemes import ClientState, Outcome, Plan, RoundState, Scheme, checked
+from fedaq_server.schemes.scheme import ClientState, Outcome, Plan, RoundState, Scheme, checked
+from fedaq_server.transport.faults import OF_VALUES, blame, is_fault
 from fedaq_server.transport.roster import Client, DisconnectedError, Roster
 from fedaq_server.transport.tcp_counter import WireCounter
 
@@ -113,7 +115,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
     """
     settings = federation.settings
     first = 1 if last is None else last.round + 1
-    with ThreadPoolExecutor(1, "fold") as folder:
+    with ThreadPoolExecutor(1, "fold") as worker:
         for number in range(first, settings.rounds + 1):
             if last is not None and _reached(settings, last):
                 break
@@ -131,7 +133,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             plan = federation.scheme.plan(state)
             if plan is None:
                 break
-            work = await _begin(federation, state, plan, weights, catch_ups, folder)
+            work = await _begin(federation, state, plan, weights, catch_ups, worker)
             try:
                 with federation.metrics.phase("exchange"):
                     reports = await _exchange_all(clients, work, federation)
@@ -278,7 +280,7 @@ async def _begin(
     plan: Plan,
     weights: Mapping[str, int],
     catch_ups: dict[str, CatchUp],
-    folder: ThreadPoolExecutor,
+    worker: ThreadPoolExecutor,
 ) -> RoundWork:
     settings, history, ledger = federation.settings, federation.history, federation.ledger
     started = time.monotonic()
@@ -301,17 +303,17 @@ async def _begin(
         payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps),
         source,
         grant.limit_bytes,
-        folder,
+        worker,
     )
     differences = None
     if history is not None:
         before = len(history.differences)
-        advanced = asyncio.ensure_future(_advance_history(history, broadcast, folder))
+        advanced = asyncio.ensure_future(_advance_history(history, broadcast, worker))
         differences = Differences(history, catch_ups, before, advanced)
     capture = Capture(ledger.folder / "payloads") if settings.capture else None
     aggregate = _aggregate(federation, weights)
     # Behind all coding of the broadcast, which reads the model, and before any update.
-    cleared = folder.submit(aggregate.clear)
+    cleared = worker.submit(aggregate.clear)
     cleared.add_done_callback(
         lambda _: federation.metrics.took("broadcast", time.monotonic() - started)
     )
@@ -322,7 +324,7 @@ async def _begin(
         broadcast=broadcast,
         aggregate=aggregate,
         deadline_s=settings.network.round_deadline_s,
-        folder=folder,
+        worker=worker,
         capture=capture,
         chunk_bytes=uplink_chunk_bytes,
         squeeze=settings.entropy,
@@ -344,12 +346,12 @@ def _aggregate(federation: Federation, weights: Mapping[str, int]) -> Aggregate 
 
 
 async def _advance_history(
-    history: History, broadcast: Broadcast, folder: ThreadPoolExecutor
+    history: History, broadcast: Broadcast, worker: ThreadPoolExecutor
 ) -> bytes:
     messages = [broadcast.header, *(frame.message for frame in await broadcast.coded())]
     payload_bytes = await broadcast.payload_bytes()
     await asyncio.get_running_loop().run_in_executor(
-        folder, history.advance, messages, payload_bytes
+        worker, history.advance, messages, payload_bytes
     )
     return history.digest
 

@@ -20,7 +20,6 @@ from fedaq.codec.payload import Bits
 from fedaq.codec.quantizer import Spread
 from fedaq.errors import UserError
 from fedaq.settings import FedaqSettings
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.optimizer import (
     Allocation,
     Items,
@@ -30,6 +29,7 @@ from fedaq_server.schemes.optimizer import (
     join,
     make_items,
 )
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
 # is worth less than it costs: fewer and better rounds are run instead (docs/budget.md).

@@ -105,7 +105,7 @@ class Client:
     phase: Phase = Phase.WAITING
     refusals: int = 0
     refusal: str = ""
-    _granted: int = 0
+    _credit: int = 0
     _inbox: asyncio.Queue[pb.ClientMessage | Chunk | None] | None = None
     _refused: int = -1
     _gone: bool = False
@@ -184,20 +184,20 @@ class Client:
             )
         return message
 
-    def grant(self, messages: int) -> None:
-        """Let so many messages of rounds through `uses_grant`, and what is left of one before."""
-        self._granted = min(self._granted, messages) + messages
+    def give_credit(self, messages: int) -> None:
+        """Let so many messages of rounds through `uses_credit`, and what is left of one before."""
+        self._credit = min(self._credit, messages) + messages
 
-    def uses_grant(self, message: pb.ClientMessage | Chunk) -> bool:
+    def uses_credit(self, message: pb.ClientMessage | Chunk) -> bool:
         """Tell whether a message is of a round that was opened, and not one too many.
 
         Those of a round that is over count, too: a late client may still be sending.
         """
         if kind_of(message) not in OF_A_ROUND or not 0 < _round_of(message) <= self.round:
             return False
-        if self._granted == 0:
+        if self._credit == 0:
             return False
-        self._granted -= 1
+        self._credit -= 1
         return True
 
     async def deliver(self, message: pb.ClientMessage | Chunk) -> ProtocolError | None:

@@ -17,15 +17,17 @@ from fedaq.codec import model
 from fedaq.codec.chunks import Chunk, kind_of, parse
 from fedaq.codec.model import ModelSpec
 from fedaq.energy.cost import RadioCost, checked_cost
-from fedaq.errors import UserError, printable
+from fedaq.errors import UserError
 from fedaq.net.grpc_options import DESCRIBE_PATH, PATH, SERVER_OPTIONS, SERVICE
 from fedaq.process.logs import event
 from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.conduct import Conduct, blame, is_fault
+from fedaq_server.conduct import Conduct
 from fedaq_server.identity import client_names
+from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.metrics import Metrics
+from fedaq_server.transport.faults import blame, is_fault
 from fedaq_server.transport.grpc_workaround import robust_server
 from fedaq_server.transport.patience import Read, patient
 from fedaq_server.transport.rate_limit import AddressCounts, Bucket, TurnedAway
@@ -45,20 +47,6 @@ SAVED_S, HEARTBEATS, MESSAGE_BYTES = 50, 2, 4096
 REMEMBERED = 5
 # Ends of a stream that are the client's fault.
 FAULTS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
-
-
-class JoinRefusedError(Exception):
-    """A client may not join, or may not stay; the sentence is for its operator and ours.
-
-    It may quote what the client sent, so it is cut to what fits an HTTP/2 trailer and
-    cleared of what would steer a terminal. Where `told` is given, the client learns only that.
-    """
-
-    def __init__(self, code: grpc.StatusCode, sentence: str, told: str | None = None) -> None:
-        shown = printable(sentence)
-        super().__init__(shown)
-        self.code = code
-        self.told = shown if told is None else told
 
 
 @dataclass(frozen=True)
@@ -287,7 +275,7 @@ async def _listen(admission: Admission, client: Client, read: Read) -> None:
         if kind == "leave":
             client.left = True
             return
-        if not client.uses_grant(message):
+        if not client.uses_credit(message):
             cost = 1 + _size(message) // MESSAGE_BYTES
             if not bucket.take(cost, time.monotonic()):
                 raise JoinRefusedError(
@@ -349,11 +337,6 @@ class _GrpcStream:
 
 
 Handler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
-Identify = Callable[[Any], str | None]
-
-
-def nobody_in_particular(context: Any) -> None:
-    """Let a caller take any name."""
 
 
 def grpc_server(admission: Admission, identify: Identify = nobody_in_particular) -> grpc.aio.Server:
