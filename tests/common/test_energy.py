@@ -22,7 +22,7 @@ from fedaq.energy import (
     shannon_rate_bps,
 )
 from fedaq.errors import UserError
-from fedaq.radios import PRESETS
+from fedaq.radios import PRESETS, Radio
 from fedaq.settings import EnergySettings, Settings, ShannonSettings, load_settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
@@ -268,7 +268,7 @@ def test_presets_are_power_over_rate(
 
 
 @pytest.mark.parametrize("radio", PRESETS.values(), ids=PRESETS)
-def test_every_figure_of_a_preset_has_its_source(radio) -> None:
+def test_every_figure_of_a_preset_has_its_source(radio: Radio) -> None:
     checked_cost(radio.cost())
     for activity in (radio.uplink, radio.receive, radio.downlink):
         assert len(activity.source) > 20

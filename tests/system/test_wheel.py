@@ -89,6 +89,7 @@ def test_the_wheel_alone_joins_a_server(commands: Commands) -> None:
     assert "fedaq_server/dashboard/static/vendor/LICENSES.txt" in files
     venv.create(commands.folder / "empty", with_pip=True)
     python = commands.folder / "empty" / "bin" / "python"
+    install: list[str | Path]
     install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
     subprocess.run([*install, f"fedaq[client] @ file://{wheel}"], check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True)
