@@ -21,10 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fedaq import chunks, payload, quantizer
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import Floats, Range
+from fedaq.codec import chunks, payload, quantizer
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Floats, Range
 
 VALUES = 2**20
 CHUNK_BYTES = 2**17

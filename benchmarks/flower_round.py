@@ -16,7 +16,7 @@ import flwr as fl
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "server"))
-from fedaq_server.wire import SocketCounter
+from fedaq_server.transport.tcp_counter import SocketCounter
 
 LAYERS = 8
 SHRINK = np.float32(0.99)

@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from fedaq import kernels, payload
-from fedaq.chunks import to_chunk
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import value_range
+from fedaq.codec import kernels, payload
+from fedaq.codec.chunks import to_chunk
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import value_range
 from fedaq.settings import Settings, load_settings
 from fedaq_client.training import Learner
 from fedaq_lab import local
-from fedaq_server.aggregation import Aggregate, Contribution
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.robust import Middle, Robust
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.rounds.aggregation import Aggregate, Contribution
+from fedaq_server.rounds.robust import Middle, Robust
+from fedaq_server.run import Run
 
 SEEDS = (1, 2)
 ROUNDS = 20

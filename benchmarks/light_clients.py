@@ -14,8 +14,9 @@ from typing import Any
 import grpc
 import torch
 
-from fedaq import PROTOCOL_VERSION, model
-from fedaq.link import CLIENT_OPTIONS, PATH
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import model
+from fedaq.net.grpc_options import CLIENT_OPTIONS, PATH
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
 

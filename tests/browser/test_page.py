@@ -18,8 +18,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from browser import chromium
+from fedaq.process.terminal import si
 from fedaq.settings import HOW_REACHED, Settings
-from fedaq.terminal import si
 from system.commands import Commands, Running, free_port
 
 ROOT = Path(__file__).parents[2]

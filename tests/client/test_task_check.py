@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 from typer.testing import CliRunner
 
-from fedaq import checkup
+from fedaq.cli import checkup
 from fedaq.errors import UserError
-from fedaq.partition import WHOLE, Partition
 from fedaq.settings import load_settings
 from fedaq.tasks import BUILT_IN, Evaluation, Examples, Task, Training
-from fedaq_client import task_check
-from fedaq_client.task_check import Checked, Kind, check
+from fedaq.tasks.partition import WHOLE, Partition
+from fedaq_client.cli import task_check
+from fedaq_client.cli.task_check import Checked, Kind, check
 
 GOOD = Task(
     name="good",
@@ -516,7 +516,7 @@ def command(
 
     import typer
 
-    from fedaq_client.check_task import check_task
+    from fedaq_client.cli.check_task import check_task
 
     (folder / "mine.py").write_text(source)
     monkeypatch.chdir(folder)

@@ -14,12 +14,12 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import chunks, entropy, payload
-from fedaq.chunks import Chunk
+from fedaq.codec import chunks, entropy, payload
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import RAW_BITS, Floats, value_range
 from fedaq.errors import ProtocolError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import RAW_BITS, Floats, value_range
 from fedaq.v1 import federation_pb2 as pb
 
 Reason = pb.RefusalReason

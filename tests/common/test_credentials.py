@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedaq.credentials import client_certificates, is_loopback, server_certificates
 from fedaq.errors import UserError
-from fedaq_server.certificates import issue
+from fedaq.net.credentials import client_certificates, is_loopback, server_certificates
+from fedaq_server.identity.certificates import issue
 
 
 def load(path: Path) -> x509.Certificate:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
 from fedaq.errors import UserError
-from fedaq.partition import (
+from fedaq.settings import PartitionSettings, load_settings
+from fedaq.tasks import Examples
+from fedaq.tasks.partition import (
     LEAST_EXAMPLES,
     WHOLE,
     Partition,
@@ -23,8 +25,6 @@ from fedaq.partition import (
     parse_partition,
     shard_owners,
 )
-from fedaq.settings import PartitionSettings, load_settings
-from fedaq.tasks import Examples
 from fedaq_client.training import local_data
 
 Labels = NDArray[np.int64]

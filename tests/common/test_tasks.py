@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
-from fedaq.model import spec_of
 from fedaq.tasks import (
     Examples,
     Normalise,

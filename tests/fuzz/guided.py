@@ -31,7 +31,7 @@ def main() -> None:
     with atheris.instrument_imports(
         include=["fedaq", "fedaq_server"],
         # Those go to the compiler, or are of no concern here.
-        exclude=["fedaq.machine_code", "fedaq.kernels", "fedaq.v1"],
+        exclude=["fedaq.codec.machine_code", "fedaq.codec.kernels", "fedaq.v1"],
     ):
         from targets import TARGETS, framed, unframed  # type: ignore[import-not-found]
 

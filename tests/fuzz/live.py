@@ -26,13 +26,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedaq import PROTOCOL_VERSION, chunks, payload
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, payload
 from fedaq.errors import FedaqError
-from fedaq.link import PATH
+from fedaq.net.grpc_options import PATH
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.connection import connect
 from fedaq_client.session import Progress, Session
 from fedaq_client.training import Learner
+from fedaq_client.transport.connection import connect
 from fuzz.mutation import mutate, mutated_bytes
 from fuzz.small_task import task
 from system.commands import free_port

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import chunks, model, payload
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload, plan_payload
+from fedaq.codec.quantizer import RAW_BITS, Floats, value_range
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload, plan_payload
-from fedaq.quantizer import RAW_BITS, Floats, value_range
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.history import CatchUp, History
+from fedaq_server.rounds.differences import CatchUp, History
 from wire import oracle
 
 SPEC = ModelSpec(

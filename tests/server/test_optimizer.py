@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fedaq.codec.quantizer import Spread
 from fedaq.errors import FedaqError
-from fedaq.quantizer import Spread
-from fedaq_server.optimizer import (
+from fedaq_server.schemes.optimizer import (
     Items,
     allocate,
     bits_at_price,

@@ -26,25 +26,27 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fedaq import PROTOCOL_VERSION, chunks, model
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, model
+from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.errors import FedaqError
-from fedaq.link import MAX_MESSAGE_BYTES, PATH
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.partition import WHOLE, Partition
+from fedaq.net.grpc_options import MAX_MESSAGE_BYTES, PATH
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
+from fedaq.tasks.partition import WHOLE, Partition
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.connection import connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
-from fedaq_server import federation
-from fedaq_server.clients import Client, DisconnectedError
-from fedaq_server.federation import Run, serve
-from fedaq_server.history import History
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord, write_run
-from fedaq_server.service import JoinRefusedError, serve_client
-from fedaq_server.wire import NoWire
+from fedaq_client.transport.connection import connect
+from fedaq_server.identity.caller import JoinRefusedError
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.rounds.differences import History
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
+from fedaq_server.transport.roster import Client, DisconnectedError
+from fedaq_server.transport.service import serve_client
+from fedaq_server.transport.tcp_counter import NoWire
 from system.raw_client import EndedError, FinishedError, RawClient, group_bytes, raw_client
 
 HONEST = 2
@@ -752,7 +754,8 @@ def test_who_reads_nothing_costs_one_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its flow-control window is full, so nothing can be written to it: no refusal, no goodbye."""
-    monkeypatch.setattr(federation, "GOODBYE_S", 1.0)
+    monkeypatch.setattr("fedaq_server.run.GOODBYE_S", 1.0)
+    monkeypatch.setattr("fedaq_server.serve.LAST_WORDS_S", 1.0)
     settings = settings_of(
         2, task="wire.noise_task:task", scheme="fp32", network__round_deadline_s=4.0,
         network__heartbeat_interval_s=0.5,

@@ -11,10 +11,10 @@ import pytest
 
 from fedaq.errors import UserError
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord, write_run
-from fedaq_server.saved import read_run
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.saved import read_run
+from fedaq_server.run import Run
 from system.live import settings_of
 
 FACTS = {

@@ -13,17 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.energy import RadioCost
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Spread, is_width
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Spread, is_width
 from fedaq.settings import DadaquantSettings, FeddqSettings, Settings, load_settings
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
-from fedaq_server.schemes import (
-    BUILT_IN,
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
+from fedaq_server.schemes.adaquantfl import Adaquantfl, adaquantfl, bits_for_levels
+from fedaq_server.schemes.dadaquant import Dadaquant, client_levels, dadaquant
+from fedaq_server.schemes.feddq import Feddq, descending_bits, feddq
+from fedaq_server.schemes.loading import BUILT_IN, load_scheme
+from fedaq_server.schemes.scheme import (
     ClientState,
     Grant,
     Outcome,
@@ -31,11 +34,7 @@ from fedaq_server.schemes import (
     RoundState,
     Scheme,
     checked,
-    load_scheme,
 )
-from fedaq_server.schemes.adaquantfl import Adaquantfl, adaquantfl, bits_for_levels
-from fedaq_server.schemes.dadaquant import Dadaquant, client_levels, dadaquant
-from fedaq_server.schemes.feddq import Feddq, descending_bits, feddq
 
 SPEC = ModelSpec((TensorSpec("weight", (3, 4)), TensorSpec("bias", (3,))))
 RADIO = RadioCost(1e-7, 1e-7)

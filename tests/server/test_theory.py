@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import decode_chunk, encode_chunk, plan_payload, tensor_spreads, transfer_keys
-from fedaq.quantizer import Floats, error_variance_bound
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import (
+    decode_chunk,
+    encode_chunk,
+    plan_payload,
+    tensor_spreads,
+    transfer_keys,
+)
+from fedaq.codec.quantizer import Floats, error_variance_bound
 
 Vector = NDArray[np.float64]
 

@@ -12,10 +12,10 @@ import pytest
 
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings
-from fedaq_server import tracking
-from fedaq_server.record import RoundRecord, write_run
-from fedaq_server.saved import read_run
-from fedaq_server.tracking import TAG, metrics, track_runs
+from fedaq_server.records import tracking
+from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.saved import read_run
+from fedaq_server.records.tracking import TAG, metrics, track_runs
 from server.test_saved import FACTS, record
 
 
@@ -223,7 +223,7 @@ def test_a_run_and_its_copy_are_not_mixed(tmp_path: Path) -> None:
 def test_a_missing_extra_is_named(
     to: tuple[Any, Any], missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedaq.cli import _unexpected
+    from fedaq.cli.app import _unexpected
 
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(name=name)

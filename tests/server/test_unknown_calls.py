@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fedaq.link import PATH, SERVICE
+from fedaq.net.grpc_options import PATH, SERVICE
 from fuzz.live import HEADERS, PREFACE, SETTINGS, frame, header_block
 from system.live import learner, live_server, settings_of, take_part
 

@@ -8,10 +8,11 @@ from typing import Any
 import grpc
 import numpy as np
 
-from fedaq import PROTOCOL_VERSION, chunks, model, payload
-from fedaq.link import PATH
-from fedaq.model import ModelSpec
-from fedaq.quantizer import RAW_BITS, Floats, Range
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.quantizer import RAW_BITS, Floats, Range
+from fedaq.net.grpc_options import PATH
 from fedaq.v1 import federation_pb2 as pb
 
 PATIENCE_S = 60.0

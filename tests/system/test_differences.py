@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedaq import chunks, entropy, model, payload
-from fedaq.chunks import Chunk, kind_of
+from fedaq.codec import chunks, entropy, model, payload
+from fedaq.codec.chunks import Chunk, kind_of
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.payload import coarser_steps, plan_payload
+from fedaq.codec.quantizer import RAW_BITS, Range
 from fedaq.errors import FedaqError
-from fedaq.model import ModelSpec
-from fedaq.payload import coarser_steps, plan_payload
-from fedaq.quantizer import RAW_BITS, Range
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Progress
 from fedaq_client.training import Learner
 from fedaq_lab.local import federate as federate_locally
-from fedaq_server.federation import Run
-from fedaq_server.history import History
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.rounds.differences import History
+from fedaq_server.run import Run
 from system.commands import Commands
 from system.limited_scheme import LIMIT_BYTES
 from system.live import learner, live_server, settings_of, take_part

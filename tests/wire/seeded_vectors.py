@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fedaq import payload, quantizer
-from fedaq.model import ModelSpec, TensorSpec
+from fedaq.codec import payload, quantizer
+from fedaq.codec.model import ModelSpec, TensorSpec
 
 FILE = Path(__file__).with_suffix(".json")
 SHORT, LONG = 21, 20_011
