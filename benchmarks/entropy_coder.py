@@ -55,7 +55,7 @@ def header_for(values: Floats, bits: int, reach: float) -> Payload:
     return payload.plan_payload(SPEC, (bits,), [Range(-reach, reach)], (2 * reach / (2**bits - 2),))
 
 
-def entropy_bits(header: Payload, packed: list[bytes]) -> float:
+def entropy_bits(header: Payload, packed: list[memoryview]) -> float:
     """Return the entropy of the codes, which are read back as their numbers."""
     codes = np.empty(VALUES, np.float32)
     grid = quantizer.Grid(header.bits[0], 0.0, 1.0)

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from statistics import median_low
 from tempfile import TemporaryDirectory
@@ -217,10 +218,8 @@ def show_norm_cost() -> None:
         values = 2**18 * 8 // bits
         data = rng.integers(0, 256, values * bits // 8, np.uint8)
         total = np.zeros(values, np.int64)
-        sums = least_s(lambda d=data, b=bits, n=values: kernels.code_sums(d, b, n))
-        adds = least_s(
-            lambda d=data, b=bits, t=total: kernels.unpack_accumulate(d, b, 1, 3, 2, 1, t)
-        )
+        sums = least_s(partial(kernels.code_sums, data, bits, values))
+        adds = least_s(partial(kernels.unpack_accumulate, data, bits, 1, 3, 2, 1, total))
         print(f"| {bits} | {1e9 * sums / values:.2f} | {1e9 * adds / values:.2f} |")
 
 

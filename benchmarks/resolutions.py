@@ -41,7 +41,8 @@ def energy_j(rounds: list[RoundRecord]) -> float:
 
 def third(rounds: list[RoundRecord], which: int, name: str) -> float:
     size = len(rounds) // 3
-    return mean(getattr(record, name) for record in rounds[which * size : (which + 1) * size])
+    part = rounds[which * size : (which + 1) * size]
+    return float(mean(getattr(record, name) for record in part))
 
 
 def main() -> None:

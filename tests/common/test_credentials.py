@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -164,13 +165,14 @@ def test_what_is_wrong_with_a_folder_is_said(name: str, certs: Path) -> None:
 
 
 def test_what_cannot_be_issued_is_said(certs: Path, tmp_path: Path) -> None:
-    for names, sentence in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"clients": ["a/b"]}, "no spaces or slashes"),
         ({"clients": [".."]}, "dot"),
         ({"hosts": ["a b"]}, "host name or an IP address"),
         ({"hosts": ["h:50051"]}, "without a port"),
         ({"revoked": ["nobody"]}, "no certificate for this client"),
-    ):
+    )
+    for names, sentence in wrong:
         with pytest.raises(UserError, match=sentence):
             issue(certs, **names)
     shutil.copy(certs / "server/server.key", certs / "ca.key")

@@ -22,7 +22,7 @@ from fedaq.energy.cost import (
     rayleigh_power_gain,
     shannon_rate_bps,
 )
-from fedaq.energy.radios import PRESETS
+from fedaq.energy.radios import PRESETS, Radio
 from fedaq.errors import UserError
 from fedaq.settings import EnergySettings, Settings, ShannonSettings, load_settings
 from fedaq.tasks import Training
@@ -270,7 +270,7 @@ def test_presets_are_power_over_rate(
 
 
 @pytest.mark.parametrize("radio", PRESETS.values(), ids=PRESETS)
-def test_every_figure_of_a_preset_has_its_source(radio) -> None:
+def test_every_figure_of_a_preset_has_its_source(radio: Radio) -> None:
     checked_cost(radio.cost())
     for activity in (radio.uplink, radio.receive, radio.downlink):
         assert len(activity.source) > 20

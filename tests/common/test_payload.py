@@ -22,7 +22,7 @@ from wire.cases import CHUNK_BYTES, SPECS, Sent, payloads
 SPEC = ModelSpec((TensorSpec("weight", (3, 7)), TensorSpec("bias", (5,))))
 
 
-def decoded(header: Payload, chunks: list[tuple[int, bytes]]) -> Floats:
+def decoded(header: Payload, chunks: list[tuple[int, memoryview]]) -> Floats:
     flat = np.full(header.spec.parameters, np.nan, np.float32)
     for offset, data in chunks:
         payload.decode_chunk(header, offset, data, flat)

@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from grpc_tools import protoc  # type: ignore[import-untyped]
+from grpc_tools import protoc
 
 from fedaq.net import grpc_options
 from fedaq.v1 import federation_pb2 as pb

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as hypothesis_settings
@@ -194,11 +194,11 @@ async def _take_part(address: str, honest: Honest) -> None:
     learner = Learner(task, task.train_data(None), 1)
     train = learner.train
 
-    def slowly(*arguments: object) -> float:
+    def slowly(*arguments: Any) -> float:
         time.sleep(TRAINING_S)
-        return train(*arguments)  # type: ignore[arg-type]
+        return train(*arguments)
 
-    learner.train = slowly  # type: ignore[method-assign]
+    learner.train = slowly  # type: ignore[assignment,method-assign]
     async with connect(address, PATIENCE_S) as link:
         await Session(link, "honest", learner, None, honest.on_round).participate()
 

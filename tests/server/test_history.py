@@ -92,7 +92,9 @@ def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
             continue
         codes = chunks.codes_of(header, chunks.read(message.chunk))
         for piece in header.pieces(message.chunk.offset, len(codes)):
-            values = [np.float32(v) for v in decoded(header, piece.tensor, codes[piece.data])]
+            values = [
+                np.float32(v) for v in decoded(header, piece.tensor, bytes(codes[piece.data]))
+            ]
             start = SPEC.slices[piece.tensor].start + piece.first
             for i, value in enumerate(values[: piece.values]):
                 held[start + i] = held[start + i] + value

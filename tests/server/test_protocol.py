@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -95,7 +95,8 @@ async def live_server(settings: Settings, folder: Path) -> AsyncIterator[tuple[R
     server = asyncio.create_task(serve(run, port.set_result))
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.wait({server, port}, return_when=asyncio.FIRST_COMPLETED)
+            ready: set[asyncio.Future[Any]] = {server, port}
+            await asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED)
             yield run, f"127.0.0.1:{port.result()}"
             await server
     finally:
@@ -122,7 +123,7 @@ def learner(partition: Partition = WHOLE) -> Learner:
 
 async def federate(
     folder: Path,
-    *hostile: Callable[[str, ModelSpec], Awaitable[None]],
+    *hostile: Callable[[str, ModelSpec], Coroutine[Any, Any, None]],
     clients: int | None = None,
     **flags: Any,
 ) -> Run:
@@ -158,7 +159,7 @@ def honest_raw_result(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def every_round(
     attack: Attack, name: str = "mallory"
-) -> Callable[[str, ModelSpec], Awaitable[None]]:
+) -> Callable[[str, ModelSpec], Coroutine[Any, Any, None]]:
     """Join, and attack in every round until the run is over."""
 
     async def act(address: str, spec: ModelSpec) -> None:
@@ -314,7 +315,7 @@ WITHIN_A_ROUND = {
     "a chunk of far away": (
         chunks_of(lambda h: (0, 300), lambda h: (2**63, 3)), "OUT_OF_ORDER", "byte 300 is next"),
     "a crowd of chunks": (
-        chunks_of(*((lambda h, n=n: (3 * n, 3)) for n in range(81))),  # type: ignore[misc]
+        chunks_of(*((lambda h, n=n: (3 * n, 3)) for n in range(81))),
         "WRONG_SIZE", "more than 80 chunks of an update; send larger ones"),
     "a group split": (chunks_of(lambda h: (0, 4)), "WRONG_SIZE", "splits a group"),
     "a group split later": (
@@ -496,7 +497,8 @@ def test_too_large_a_message_ends_the_stream_with_a_reason(
         options = [("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(address, options=options) as channel:
             try:
-                for frame in channel.stream_stream(PATH)(frames(), timeout=PATIENCE_S):
+                call = channel.stream_stream(PATH)  # type: ignore[call-arg]
+                for frame in call(frames(), timeout=PATIENCE_S):
                     if pb.ServerMessage.FromString(frame).WhichOneof("kind") == "plan":
                         begun.set()
             except grpc.RpcError as error:
@@ -510,7 +512,7 @@ def test_too_large_a_message_ends_the_stream_with_a_reason(
 
     run = asyncio.run(federate(tmp_path, act, clients=HONEST + 2))
     assert ends[0].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "larger than max" in ends[0].details()
+    assert "larger than max" in (ends[0].details() or "")
     assert result_of(tmp_path) == honest_result
     assert [(record.clients, record.left_out) for record in run.records] == [(2, 2), (2, 0)]
 
@@ -603,7 +605,7 @@ DIMENSIONS = pb.ModelSignature(
 NO_TYPE = pb.ModelSignature(tensors=[pb.TensorSpec(name="0.weight", shape=[128, 64])])
 LONG_NAME = ModelSpec((TensorSpec("\x1b[31m" + "long" * 100_000, (1,)),))
 
-JOINS = {
+JOINS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another version": (
         {"protocol_version": 999}, "FAILED_PRECONDITION",
         f"the server speaks protocol {PROTOCOL_VERSION}, the client 999; install the same fedaq"),

@@ -61,7 +61,8 @@ class Quadratic:
         return float(self.curvature.max())
 
     def gradient(self, client: int, w: Vector) -> Vector:
-        return self.curvatures[client] * (w - self.optima[client])
+        slope: Vector = self.curvatures[client] * (w - self.optima[client])
+        return slope
 
     def excess(self, w: Vector) -> float:
         """``F(w) - F*``."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -123,6 +124,7 @@ def test_a_run_that_stalls_does_not_hold_up_another(
     stalled, going = tmp_path / "stalled", tmp_path / "going"
     save(stalled, 1, id="aa", finished=False)
     save(going, 1, id="bb", finished=False)
+    events: Iterator[Callable[[], object]]
     events = iter([lambda: save(going, 2, id="bb", finished=False),
                    lambda: save(going, 3, id="bb"),
                    lambda: save(stalled, 2, id="aa")])  # fmt: skip
@@ -133,7 +135,7 @@ def test_a_run_that_stalls_does_not_hold_up_another(
         assert event is not None, "it waits for what has come"
         event()
 
-    monkeypatch.setattr(tracking.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(tracking.EventFiles, "update", lambda self, run: brought.append(
         (run.id, len(run.rounds))
     ))  # fmt: skip

@@ -65,7 +65,8 @@ async def live_server(
     server = asyncio.create_task(serve(run, port.set_result))
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.wait({server, port}, return_when=asyncio.FIRST_COMPLETED)
+            ready: set[asyncio.Future[Any]] = {server, port}
+            await asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED)
             yield run, f"127.0.0.1:{port.result()}"
             await server
     finally:

@@ -79,7 +79,8 @@ class RawClient:
             frame = await self._call.read()
         except grpc.aio.AioRpcError:
             return None
-        return None if frame is grpc.aio.EOF else pb.ServerMessage.FromString(frame)
+        ended = frame is grpc.aio.EOF  # type: ignore[attr-defined]
+        return None if ended else pb.ServerMessage.FromString(frame)
 
     @property
     def plan(self) -> pb.RoundPlan:
@@ -168,7 +169,7 @@ async def raw_client(
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         async with asyncio.timeout(PATIENCE_S):
             await channel.channel_ready()
-        call = channel.stream_stream(PATH)()
+        call: Any = channel.stream_stream(PATH)()  # type: ignore[call-arg]
         try:
             nothing = np.zeros(spec.parameters, np.float32)
             yield RawClient(address, call, spec, nothing if held is None else held.copy())

@@ -23,7 +23,7 @@ TASK = "sensors.task:task"
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(EXAMPLE)
-    from sensors.make import make  # type: ignore[import-not-found]
+    from sensors.make import make
 
     make(tmp_path / "data", CLIENTS, minutes=4, seed=1)
     return tmp_path / "data"

@@ -127,7 +127,7 @@ def federate(
 
 
 def watch(
-    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, before: Callable[..., None]
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, before: Callable[..., object]
 ) -> None:
     """Call `before` with the arguments of every call of a function."""
     original = getattr(owner, name)

@@ -128,10 +128,10 @@ def shown(folder: Path, certificates: Path, role: str = "client") -> Certificate
     for end in ("crt", "key"):
         shutil.copy(certificates / f"{role}.{end}", folder / f"client.{end}")
     shutil.copy(certificates.parents[role == "client"] / "ca.crt", folder)
-    return Certificates(
-        folder,
-        *((folder / name).read_bytes() for name in ("ca.crt", "client.crt", "client.key")),
+    ca, certificate, key = (
+        (folder / name).read_bytes() for name in ("ca.crt", "client.crt", "client.key")
     )
+    return Certificates(folder, ca, certificate, key)
 
 
 def none(server: Server, folder: Path) -> Certificates:
@@ -296,8 +296,8 @@ def test_the_wire_says_no_more_than_that(token_server: Server) -> None:
     """What a stranger sees without our client."""
     ca = (token_server.certs / "ca.crt").read_bytes()
     with grpc.secure_channel(token_server.address, grpc.ssl_channel_credentials(ca)) as channel:
-        call = channel.stream_stream(PATH)(
-            iter([b""]), metadata=[("authorization", "Bearer x:y")], timeout=PATIENCE_S
+        call = channel.stream_stream(PATH)(  # type: ignore[call-arg]
+            iter([b""]), metadata=(("authorization", "Bearer x:y"),), timeout=PATIENCE_S
         )
         with pytest.raises(grpc.RpcError) as refused:
             list(call)

@@ -36,7 +36,7 @@ class Sent:
     flat: Floats
     keys: tuple[Key, ...]
 
-    def chunks(self, chunk_bytes: int) -> list[tuple[int, bytes]]:
+    def chunks(self, chunk_bytes: int) -> list[tuple[int, memoryview]]:
         return [
             (
                 offset,

@@ -164,7 +164,9 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-def decode_in_c(program: Path, bits: int, lo: str, hi: str, data: bytes, count: int) -> list[str]:
+def decode_in_c(
+    program: Path, bits: int, lo: str, hi: str, data: bytes | memoryview, count: int
+) -> list[str]:
     command = [str(program), str(bits), lo, hi, str(count)]
     done = subprocess.run(command, input=data, capture_output=True, check=True)
     return done.stdout.decode().split()
