@@ -125,17 +125,19 @@ class Counted(nn.Module):
 
 MODELS: list[tuple[Callable[[], Any], str]] = [
     (failing, "model() failed: ValueError: no such layer"),
-    (lambda: "a model", "model() returned a str; it must return a torch.nn.Module"),
+    (lambda: "a model", "model: model() must return a torch.nn.Module, and returned str"),
     (
         lambda: nn.Linear(4, 3).double(),
-        "model: tensor weight is torch.float64; every tensor must be float32; .float() makes "
-        "them so",
+        "model: tensor weight is torch.float64; every tensor must be float32; .float() makes it so",
     ),
-    (nn.ReLU, "model: it has no float32 tensor to train; .float() makes them so"),
+    (
+        nn.ReLU,
+        "model: it has no float32 value to train; let model() return a module with parameters",
+    ),
     (
         lambda: nn.Linear(4, 3, device="meta"),
-        "model(): tensor weight is not in the processor's memory; leave the model there, and let "
-        "train move it and back",
+        "model: tensor weight is on device meta, not in the processor's memory; build the model "
+        "there, and let train move it and back",
     ),
     (
         lambda: nn.Linear(4, random.randint(3, 900)),
@@ -148,9 +150,10 @@ MODELS: list[tuple[Callable[[], Any], str]] = [
     ),
     (not_finite, "model(): tensor bias has NaN or infinity"),
     (
-        lambda: Tied(lambda weight: nn.Parameter(weight.data)),
-        "model(): first.weight and last.weight share memory but are two tensors, and would part "
-        "from one another; to tie weights, give both modules the same nn.Parameter",
+        lambda: Tied(lambda weight: nn.Parameter(weight.data.t())),
+        "model: first.weight and last.weight share memory but are not the same view of it, and "
+        "would part from one another; .clone() parts them, and to tie weights, give both modules "
+        "the same nn.Parameter",
     ),
     (
         lambda: frozen("0.weight", "0.bias", "2.weight", "2.bias"),
@@ -187,7 +190,8 @@ def test_wrong_models(model: Callable[[], Any], sentence: str) -> None:
 
 def test_what_is_peculiar_is_told_and_not_wrong() -> None:
     def model() -> nn.Module:
-        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), Tied(lambda weight: weight))
+        tied = Tied(lambda weight: nn.Parameter(weight.data))
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), tied)
 
     data = replace(GOOD, model=model)
     result = checked(data)
@@ -541,9 +545,10 @@ def test_the_exit_code_says_what_came_of_it(
     assert [row[1:3] for row in bits] == [["68.9", "kB"], ["4.40", "kB"]]
     source = "from fedaq.tasks import Task\ntask = Task('x', lambda: 1, list, list)\n"
     bad = command("mine:task", folder=tmp_path, monkeypatch=monkeypatch, source=source)
+    sentence = "model: model() must return a torch.nn.Module, and returned int"
     assert (bad.code, bad.lines) == (
         1,
-        ["wrong: model() returned an int; it must return a torch.nn.Module", "1 thing is wrong"],
+        [f"wrong: {sentence}", "1 thing is wrong"],
     )
     none = command("mine:no", folder=tmp_path, monkeypatch=monkeypatch, source="")
     assert (none.code, none.out) == (2, "task mine:no: mine has no 'no'")
