@@ -145,7 +145,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Layer(x=torch._efficientzerotensor(3)),
         "tensor x is a Tensor without memory of its own",
     ),
-    "extra state": (lambda: WithState({"steps": 3}), "_extra_state of its state is a dict and no"),
+    "extra state": (
+        lambda: WithState({"steps": 3}),
+        "_extra_state of its state is a dict and no tensor",
+    ),
     "a number as extra state": (lambda: WithState(3), "_extra_state of its state is a int and no"),
     "a tensor as extra state": (
         lambda: WithState(torch.ones(2)),

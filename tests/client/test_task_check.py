@@ -22,6 +22,7 @@ from fedaq.settings import load_settings
 from fedaq.tasks import BUILT_IN, Evaluation, Examples, Task, Training
 from fedaq_client import task_check
 from fedaq_client.task_check import Checked, Kind, check
+from odd_models import REFUSED
 
 GOOD = Task(
     name="good",
@@ -39,6 +40,7 @@ DOUBTS = (
     "train gives another update from the same start and seed; draw with the seed that it is "
     "given, or runs cannot be repeated"
 )
+OTHER_CLASSES = "the task states 3 classes; the model has 4 outputs, one for each is needed"
 NO_TEST_DATA = "no test data here, which only the server needs: task x: --data DIR must hold a.csv"
 
 
@@ -186,6 +188,13 @@ def test_wrong_models(model: Callable[[], Any], sentence: str) -> None:
     result = checked(replace(GOOD, model=model))
     assert not result.is_ready
     assert sentences(result, Kind.WRONG)[0].startswith(sentence)
+
+
+def test_a_task_has_a_name_for_each_output() -> None:
+    task = replace(GOOD, classes=("low", "middle", "high"))
+    assert checked(task).is_ready
+    other = replace(task, model=lambda: nn.Linear(4, 4))
+    assert sentences(checked(other), Kind.WRONG) == [OTHER_CLASSES]
 
 
 def test_what_is_peculiar_is_told_and_not_wrong() -> None:
@@ -493,7 +502,8 @@ def test_test_data() -> None:
 
 def test_the_document_quotes_what_is_said() -> None:
     said = [sentence for _, sentence in [*MODELS, *DATA, *TRAINS, *EVALUATIONS]]
-    said += [DOUBTS, NO_TEST_DATA, OTHER_ORDER]
+    said += [DOUBTS, NO_TEST_DATA, OTHER_ORDER, OTHER_CLASSES]
+    said += [sentence for _, sentence in REFUSED.values()]
     text = (Path(__file__).parents[2] / "docs" / "bring-your-own.md").read_text()
     table = text.partition("| it says |")[2].partition("\n\n")[0]
     quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)

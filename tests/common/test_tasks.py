@@ -5,12 +5,14 @@ import gzip
 import os
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -28,6 +30,7 @@ from fedaq.tasks import (
     subset,
     train_classifier,
 )
+from fedaq_server.weights import read_weights, write_weights
 
 
 @pytest.fixture(autouse=True)
@@ -440,9 +443,7 @@ def test_the_folders_are_the_classes_and_no_layer_is_called_after_them(tmp_path)
     other = folders_of(tmp_path / "two", "cow", "dog", "frosch.de")
     one, two = (spec_of(t.model(), t.classes) for t in (task, other))
     assert one.tensors == two.tensors
-    assert one.difference(two) == (
-        "class missing there: a cat, or two; class missing here: cow"
-    )
+    assert one.difference(two) == ("class missing there: a cat, or two; class missing here: cow")
 
 
 def test_a_folder_whose_name_is_no_text_is_named(tmp_path):
