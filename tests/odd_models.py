@@ -104,6 +104,15 @@ def nested() -> Tensor:
     return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
 
 
+def overlapping(memory: Tensor) -> nn.Module:
+    return Layer(x=memory[:6], y=memory[3:])
+
+
+def columns(memory: Tensor) -> nn.Module:
+    views = (memory.as_strided((3, 1), (1, stride)) for stride in (1, 7))
+    return Layer(**dict(zip("xy", map(nn.Parameter, views), strict=True)))
+
+
 SHARED = "share memory but are not the same view of it, and would part from one another"
 VIEW = "x is a view whose values share memory"
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -175,6 +184,8 @@ FINE: dict[str, Callable[[], nn.Module]] = {
     "an empty tensor": lambda: Layer(x=parameter(torch.ones(0, 3)), y=torch.ones(0)),
     "a scalar": lambda: Layer(x=parameter(torch.tensor(2.0))),
     "integers": lambda: Layer(x=torch.arange(3), y=torch.tensor([True])),
+    "integers that overlap": lambda: overlapping(torch.arange(9)),
+    "tied, with another stride where it says nothing": lambda: columns(torch.arange(3.0)),
     "a complex buffer": lambda: Layer(x=torch.ones(3, dtype=torch.complex64)),
     "a sparse buffer of integers": lambda: Layer(x=torch.eye(3).long().to_sparse()),
     "quantized": lambda: Layer(x=torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)),
