@@ -23,8 +23,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fedaq.quantizer import Spread
-from fedaq_server.optimizer import Items, allocate, bits_at_price, join, make_items, resolution
+from fedaq.codec.quantizer import Spread
+from fedaq_server.schemes.optimizer import (
+    Items,
+    allocate,
+    bits_at_price,
+    join,
+    make_items,
+    resolution,
+)
 
 TENSORS = 100
 CLIENTS = (1, 10, 100, 1000, 10_000)

@@ -48,7 +48,7 @@ class Hooked(Layer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_state_dict_post_hook(self._add)
+        self.register_state_dict_post_hook(self._add)  # type: ignore[no-untyped-call]
 
     @staticmethod
     def _add(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:

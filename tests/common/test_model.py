@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedaq import model
+from fedaq.codec import model
+from fedaq.codec.model import ModelSpec, TensorSpec, bind, spec_of
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec, bind, spec_of
 from fedaq.v1 import federation_pb2 as pb
 from odd_models import FINE, REFUSED
 from wire.cases import SPECS

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fedaq_server.handshakes import Trace
+from fedaq_server.transport.tls_failures import Trace
 
 FAILURE = (
     "I1124 19:02:33.374354   19285 ssl_transport_security.cc:2563] Handshake failed with error "
@@ -59,7 +59,7 @@ def test_words_of_others_pass(caplog: pytest.LogCaptureFixture) -> None:
 
 SCRIPT = """
 import os, sys
-from fedaq_server.handshakes import reported
+from fedaq_server.transport.tls_failures import reported
 with reported():
     os.write(2, b"from C\\n")
     os.system("echo from a child >&2")
@@ -83,16 +83,16 @@ def test_standard_error_is_whole_while_it_is_read() -> None:
 
 LOG_SCRIPT = """
 import os, sys
-from fedaq import logs
-from fedaq_server import handshakes
+from fedaq.process import logs
+from fedaq_server.transport import tls_failures
 logs.begin({how})
-handshakes._pass_on = lambda reading, real: os.read(reading, 1)  # its reader dies
-with handshakes.reported():
+tls_failures._pass_on = lambda reading, real: os.read(reading, 1)  # its reader dies
+with tls_failures.reported():
     os.write(2, b"lost")
     for number in range(5000):  # more than a pipe holds
-        handshakes.log.warning("line %d of the log", number)
+        tls_failures.log.warning("line %d of the log", number)
     print("from Python", file=sys.stderr)
-handshakes.log.warning("the last line")
+tls_failures.log.warning("the last line")
 """
 
 
@@ -122,7 +122,6 @@ def test_where_it_can_do_nothing_it_says_so(before: str, why: str) -> None:
 
 def test_the_settings_are_read_before_grpc_is_loaded() -> None:
     """It looks at its environment then and never again."""
-    done = ended(
-        "import sys, fedaq_server.command, fedaq_server.main; print('grpc' in sys.modules)"
-    )
+    imports = "import sys, fedaq_server.cli.server, fedaq_server.cli.server_process"
+    done = ended(f"{imports}; print('grpc' in sys.modules)")
     assert (done.stdout, done.stderr) == ("False\n", "")

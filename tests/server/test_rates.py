@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.quantizer import Floats, Spread, tensor_spread
-from fedaq_server.rates import rates, root_mean_square, tensors
+from fedaq.codec.quantizer import Floats, Spread, tensor_spread
+from fedaq_server.schemes.code_lengths import rates, root_mean_square, tensors
 
 MANY = 300_000
 SCALE = 0.01

@@ -13,8 +13,8 @@ import grpc
 import pytest
 from grpc._cython import cygrpc
 
-from fedaq.link import PATH, SERVICE
-from fedaq_server import unknown_calls
+from fedaq.net.grpc_options import PATH, SERVICE
+from fedaq_server.transport import grpc_workaround
 from fuzz.live import HEADERS, PREFACE, SETTINGS, frame, header_block
 from system.live import learner, live_server, settings_of, take_part
 
@@ -42,7 +42,7 @@ def test_a_call_of_an_unknown_method_is_answered_and_the_run_goes_on(
                 writer.close()
             async with grpc.aio.insecure_channel(address) as channel:
                 with pytest.raises(grpc.aio.AioRpcError) as unknown:
-                    await channel.unary_unary(f"/{SERVICE}/Nothing")(b"")
+                    await channel.unary_unary(f"/{SERVICE}/Nothing")(b"")  # type: ignore[call-arg]
                 assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
             await take_part(address, "honest", learner(0, 1))
         return len(run.records)
@@ -52,7 +52,7 @@ def test_a_call_of_an_unknown_method_is_answered_and_the_run_goes_on(
 
 # ---- Another grpcio ----------------------------------------------------------
 
-PARTS = [*unknown_calls._PARTS]
+PARTS, ATTRIBUTES = grpc_workaround._PARTS, grpc_workaround._ATTRIBUTES
 
 
 def loaded_with(monkeypatch: pytest.MonkeyPatch, cygrpc: object) -> ModuleType:
@@ -60,7 +60,7 @@ def loaded_with(monkeypatch: pytest.MonkeyPatch, cygrpc: object) -> ModuleType:
     import grpc._cython
 
     monkeypatch.setattr(grpc._cython, "cygrpc", cygrpc)
-    spec = importlib.util.spec_from_file_location("fresh_copy", unknown_calls.__file__)
+    spec = importlib.util.spec_from_file_location("fresh_copy", grpc_workaround.__file__)
     assert spec is not None
     assert spec.loader is not None
     fresh = importlib.util.module_from_spec(spec)
@@ -95,7 +95,7 @@ def is_ordinary(fresh: ModuleType, caplog: pytest.LogCaptureFixture, *words: str
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         made = asyncio.run(server())
-    assert type(made) is grpc.aio._server.Server  # type: ignore[attr-defined]
+    assert type(made) is grpc.aio._server.Server
     (line,) = caplog.messages
     assert line.startswith(f"grpcio {grpc.__version__}: ")
     assert line.endswith("; a request for a method whose name is not UTF-8 can end this server")
@@ -111,7 +111,7 @@ def test_where_a_part_of_grpcio_is_missing_there_is_its_own_server(
     is_ordinary(fresh, caplog, part.rpartition(".")[2])
 
 
-@pytest.mark.parametrize("part", [name for name in PARTS if unknown_calls._PARTS[name] is not None])
+@pytest.mark.parametrize("part", [name for name, known in PARTS.items() if known is not None])
 def test_where_a_part_takes_something_else_too(
     part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,13 +126,13 @@ def test_where_a_part_takes_something_else_too(
     is_ordinary(fresh, caplog, f"{part} takes (nothing_that_is_known)")
 
 
-@pytest.mark.parametrize("attribute", unknown_calls._ATTRIBUTES)
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_where_the_server_keeps_its_parts_elsewhere(
     attribute: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from grpc.aio import _server
 
-    other = {name: f"self.{name} = None" for name in unknown_calls._ATTRIBUTES if name != attribute}
+    other = {name: f"self.{name} = None" for name in ATTRIBUTES if name != attribute}
     scope: dict[str, Any] = {}
     exec(f"class Server:\n    def __init__(self):\n        {'; '.join(other.values())}", scope)
     monkeypatch.setattr(_server, "Server", scope["Server"])
@@ -161,18 +161,18 @@ def test_where_there_is_no_such_core_or_another_constructor(
 
 def test_every_private_part_that_is_used_is_looked_for() -> None:
     """Whatever the module takes from grpcio's core by name stands in its list."""
-    source = Path(unknown_calls.__file__).read_text()
+    source = Path(grpc_workaround.__file__).read_text()
     used = set(re.findall(r"\bcygrpc\.(\w+)", source)) - {"AioServer"}
     listed = {part for part in PARTS if "." not in part} - {"AioServer"}
     assert used == listed
     assert set(re.findall(r"super\(\)\.(\w+)", source)) <= {p.rpartition(".")[2] for p in PARTS}
-    assert set(re.findall(r"self\.(_\w+) = ", source)) == set(unknown_calls._ATTRIBUTES)
+    assert set(re.findall(r"self\.(_\w+) = ", source)) == set(ATTRIBUTES)
 
 
 def test_this_grpcio_has_them_all(caplog: pytest.LogCaptureFixture) -> None:
     async def server() -> Any:
-        return unknown_calls.robust_server([])
+        return grpc_workaround.robust_server([])
 
     made = asyncio.run(server())
-    assert type(made) is unknown_calls._Server
+    assert type(made) is grpc_workaround._Server
     assert not caplog.messages

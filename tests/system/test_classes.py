@@ -12,19 +12,20 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from fedaq import model, tasks
+from fedaq import tasks
+from fedaq.codec import model
+from fedaq.codec.model import ModelSpec
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec
 from fedaq.tasks import Task, load_task
 from fedaq.tasks.digits import task as digits
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 from fedaq_lab.local import federate
-from fedaq_server.exporting import trained_model
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
-from fedaq_server.saved import read_run
+from fedaq_server.records.exporting import trained_model
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.saved import read_run
+from fedaq_server.run import Run
 from system.live import live_server, settings_of, take_part
 from system.raw_client import raw_client
 

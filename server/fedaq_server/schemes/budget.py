@@ -1,6 +1,6 @@
 """FedAQ by budget: joules for the whole run in, every bit-length out.
 
-Each round begins with one price of a joule (`fedaq_server.optimizer`): the one at which
+Each round begins with one price of a joule (`fedaq_server.schemes.optimizer`): the one at which
 this round and the forecast of those left spend what is left of the budget. The price
 sets the downlink bits at once and each client's uplink bits when its ranges arrive.
 
@@ -16,11 +16,11 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
+from fedaq.codec.payload import Bits
+from fedaq.codec.quantizer import Spread
 from fedaq.errors import UserError
-from fedaq.payload import Bits
-from fedaq.quantizer import Spread
 from fedaq.settings import FedaqSettings
-from fedaq_server.optimizer import (
+from fedaq_server.schemes.optimizer import (
     Allocation,
     Items,
     allocate,
@@ -29,7 +29,7 @@ from fedaq_server.optimizer import (
     join,
     make_items,
 )
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
 # is worth less than it costs: fewer and better rounds are run instead (docs/budget.md).

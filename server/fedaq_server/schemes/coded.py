@@ -17,13 +17,13 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.energy import downlink_j_per_bit
+from fedaq.codec.payload import ZERO, step_code
+from fedaq.codec.quantizer import Floats, Spread
+from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.errors import UserError
-from fedaq.payload import ZERO, step_code
-from fedaq.quantizer import Floats, Spread
-from fedaq_server.optimizer import resolution
-from fedaq_server.rates import Tensors, tensors
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.code_lengths import Tensors, tensors
+from fedaq_server.schemes.optimizer import resolution
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
 # worth less than it costs; chosen by measurement on Fashion-MNIST (docs/budget.md).

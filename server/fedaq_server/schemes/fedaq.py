@@ -8,13 +8,13 @@ downlink bits rise.
 
 from dataclasses import dataclass
 
-from fedaq.payload import Bits
-from fedaq.quantizer import Spread
+from fedaq.codec.payload import Bits
+from fedaq.codec.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
-from fedaq_server.optimizer import resolution_bits
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 from fedaq_server.schemes.budget import Budget
 from fedaq_server.schemes.coded import CodedBudget, CodedResolution
+from fedaq_server.schemes.optimizer import resolution_bits
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 
 # Resolutions that serve without a budget, in the unit of the weights (docs/resolutions.md).
 PACKED_UPLINK, PACKED_DOWNLINK = 0.03, 0.16
