@@ -80,14 +80,12 @@ def server(
 
     After it was stopped: fedaq server --resume runs/first
     """
-    from fedaq.codec import kernels
     from fedaq.process import logs, terminal
     from fedaq.process.memory import share_one_arena
 
     logs.begin(as_json=json_logs, quiet=quiet)
     share_one_arena()
     with terminal.starting():
-        kernels.get_ready()
         from fedaq_server.cli.server_process import run_server
 
     run_server(
