@@ -29,7 +29,13 @@ from fedaq_server.rounds.aggregation import Aggregate, Contribution
 
 # Of every kind: a matrix, a tensor of less than a group, a scalar, an empty one.
 SPEC = ModelSpec(
-    (TensorSpec("a", (30, 41)), TensorSpec("b", (5,)), TensorSpec("c", ()), TensorSpec("d", (0, 3)))
+    (
+        TensorSpec("a", (30, 41)),
+        TensorSpec("b", (5,)),
+        TensorSpec("c", ()),
+        TensorSpec("d", (0, 3)),
+    ),
+    ("cat", "dog"),
 )
 CHUNK_BYTES = 1024
 
