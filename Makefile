@@ -83,7 +83,7 @@ test-sanitized: $(VENV)/native
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-$(VENV)/native: native/loops.c native/loops.h native/levels.c native/compile.py native/hook.py $(VENV)/installed
+$(VENV)/native: $(wildcard native/*.c native/*.h) native/compile.py native/hook.py $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) -e .
 	touch $@
 
