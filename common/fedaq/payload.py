@@ -269,6 +269,18 @@ def step_code(bounds: Range, step: float) -> TensorCode:
         step *= 2
 
 
+def step_bits(
+    lo: NDArray[np.float64], hi: NDArray[np.float64], step: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the bits of `step_code` for many ranges and steps at once, of shapes that fit."""
+    step = np.maximum(step, SMALLEST_STEP).astype(np.float32).astype(np.float64)
+    codes = np.maximum(np.ceil(-lo / step), 0) + np.maximum(np.ceil(hi / step), 0)
+    # The exponent is the length of the greatest code. What is longer than the longest gets a
+    # coarser step, with which it is just as long.
+    bits: NDArray[np.int64] = np.clip(np.frexp(codes)[1], 1, quantizer.MAX_BITS).astype(np.int64)
+    return bits
+
+
 def clipped_ranges(spreads: Iterable[Spread], bits: Bits) -> tuple[Range, ...]:
     """Return the range of every tensor without its outliers (`Spread.clipped`)."""
     return tuple(spread.clipped(b) for spread, b in zip(spreads, bits, strict=True))

@@ -10,7 +10,7 @@ are worth buying from the others.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log2
+from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fedaq.errors import FedaqError
 from fedaq.payload import Bits, TensorCode
 from fedaq.quantizer import MAX_BITS, Range, Spread
+from fedaq_server.schemes.spreads import Array, Spreads, arrays
 
-Array = NDArray[np.float64]
 # The least bits: the same for every item, or one number for each.
 Least = int | NDArray[np.int64]
 
@@ -50,6 +50,13 @@ class Items:
     def energy_j(self, bits: NDArray[np.int64]) -> float:
         """Return the joules of all items at these bits, padding counted in full."""
         return float(np.sum(self.overhead_j) + np.dot(self.bit_j, bits))
+
+    def sender_j(self, bits: NDArray[np.int64]) -> Array:
+        """Return the joules of each sender, shape (senders,), at bits (senders, tensors)."""
+        bit_j, overhead_j = self.bit_j.reshape(bits.shape), self.overhead_j.reshape(bits.shape)
+        bought = np.matmul(bit_j[:, None, :], bits[:, :, None].astype(np.float64))
+        joules: Array = np.sum(overhead_j, axis=1) + bought.ravel()
+        return joules
 
     def forecast(self, count: int, scale: float, weight: float) -> "Items":
         """Return items that each stand for `count` later ones.
@@ -102,34 +109,58 @@ def make_items(
     clip : bool
         Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
     """
+    return items_of_senders(
+        error_bounds(arrays(spreads), clip=clip)[None],
+        elements,
+        coefficients=np.array([coefficient]),
+        j_per_bit=np.array([j_per_bit]),
+    )
+
+
+def items_of_senders(
+    errors: Array, elements: Sequence[int], *, coefficients: Array, j_per_bit: Array
+) -> Items:
+    """Return the items of many senders, one sender's after the other's.
+
+    Parameters
+    ----------
+    errors : float64, shape (senders, tensors, 16)
+        As `error_bounds` returns them.
+    elements : sequence of int
+        ``d_l`` of each tensor.
+    coefficients, j_per_bit : float64, shape (senders,)
+        As `make_items` takes them.
+    """
     sizes = np.asarray(elements, np.float64)
+    noise = (coefficients[:, None] * sizes)[:, :, None] * errors
     return Items(
-        noise=coefficient * sizes[:, None] * error_table(spreads, clip=clip),
-        bit_j=j_per_bit * sizes,
-        overhead_j=np.full(len(sizes), j_per_bit * _OVERHEAD_BITS),
+        noise=noise.reshape(-1, MAX_BITS),
+        bit_j=(j_per_bit[:, None] * sizes).ravel(),
+        overhead_j=np.repeat(j_per_bit * _OVERHEAD_BITS, len(sizes)),
     )
 
 
 def error_table(spreads: Sequence[Spread], *, clip: bool) -> Array:
+    """Return `error_bounds` of one sender's tensors, shape (tensors, 16)."""
+    return error_bounds(arrays(spreads), clip=clip)
+
+
+def error_bounds(spreads: Spreads, *, clip: bool) -> Array:
     """Return the bound ``R**2 / (4 s**2)`` on the error variance of one value.
 
     Returns
     -------
-    float64, shape (n, 16)
+    float64, shape (..., 16)
         For 1 to 16 bits. With `clip`, ``R`` is the width of the clipped range.
     """
     bits = np.arange(1, MAX_BITS + 1)
-    lo, hi, mean, deviation = (
-        np.array([(s.lo, s.hi, s.mean, s.deviation) for s in spreads], np.float64)
-        .reshape(-1, 4)
-        .T[:, :, None]
-    )
+    lo, hi = spreads.lo[..., None], spreads.hi[..., None]
     width = hi - lo
     if clip:
-        reach = (bits + 2) * deviation
+        mean, reach = spreads.mean[..., None], (bits + 2) * spreads.deviation[..., None]
         width = np.maximum(np.minimum(hi, mean + reach) - np.maximum(lo, mean - reach), 0.0)
-    table: Array = (width / (2.0**bits - 1)) ** 2 / 4
-    return table
+    bounds: Array = (width / (2.0**bits - 1)) ** 2 / 4
+    return bounds
 
 
 def join(parts: Sequence[Items]) -> Items:
@@ -243,37 +274,62 @@ def resolution(price: float, j_per_bit: float, coefficient: float) -> float:
     coefficient : float
         ``a``, as `make_items` takes it.
     """
-    return float(np.sqrt(price * j_per_bit / (2 * np.log(2) * coefficient / 4)))
+    return float(resolutions(price, np.array(j_per_bit), np.array(coefficient)))
 
 
-def bits_for_resolution(width: float, step: float, min_bits: int, max_bits: int) -> int:
+def resolutions(price: float, j_per_bit: Array, coefficients: Array) -> Array:
+    """Return the `resolution` of many senders, float64 of any one shape."""
+    steps: Array = np.sqrt(price * j_per_bit / (2 * np.log(2) * coefficients / 4))
+    return steps
+
+
+def bits_for_resolution(
+    width: float | Array, step: float, min_bits: int, max_bits: int
+) -> NDArray[np.int64]:
     """Return the fewest bits whose quantization step does not exceed `step`.
 
     ``b = log2(R / r)`` with the exact ``s = 2**b - 1`` steps: ``log2(R / r + 1)``.
 
     Parameters
     ----------
-    width : float
-        ``R``, the width of the tensor's range.
+    width : float or float64 array
+        ``R``, the width of the range of a tensor, or of many.
     step : float
         ``r > 0``, in the unit of the values.
     min_bits, max_bits : int
         Bounds of the result.
     """
-    return min(max(ceil(log2(width / step + 1)), min_bits), max_bits)
+    fraction, exponent = np.frexp(width / step + 1)
+    # Of a power of two, the exponent is one above its logarithm.
+    bits: NDArray[np.int64] = np.clip(exponent - (fraction == 0.5), min_bits, max_bits)
+    return bits
 
 
 def resolution_bits(
-    ranges: Sequence[Range], step: float, *, clip: bool, min_bits: int, max_bits: int
+    spreads: Sequence[Spread], step: float, *, clip: bool, min_bits: int, max_bits: int
 ) -> Bits:
     """Return for every tensor the fewest bits whose quantization step is at most `step`."""
+    bits = bits_at_resolution(
+        arrays(spreads), step, clip=clip, min_bits=min_bits, max_bits=max_bits
+    )
+    return tuple(bits.tolist())
 
-    def bits(bounds: Range) -> int:
-        if not (clip and isinstance(bounds, Spread)):
-            return bits_for_resolution(bounds.width, step, min_bits, max_bits)
-        for b in range(min_bits, max_bits):
-            if bounds.clipped(b).width / (2**b - 1) <= step:
-                return b
-        return max_bits
 
-    return tuple(bits(bounds) for bounds in ranges)
+def bits_at_resolution(
+    spreads: Spreads, step: float, *, clip: bool, min_bits: int, max_bits: int
+) -> NDArray[np.int64]:
+    """Return the same for the tensors of many senders, shaped as the spreads are."""
+    if not clip:
+        return bits_for_resolution(spreads.hi - spreads.lo, step, min_bits, max_bits)
+    bits = np.full(spreads.lo.shape, max_bits)
+    for fewer in range(max_bits - 1, min_bits - 1, -1):
+        bits[_clipped_width(spreads, fewer) / (2**fewer - 1) <= step] = fewer
+    return bits
+
+
+def _clipped_width(spreads: Spreads, bits: int) -> Array:
+    """Return the widths of `Spread.clipped`, whose ends are float32 values."""
+    reach = (bits + 2) * spreads.deviation
+    lo = np.maximum(spreads.lo, spreads.mean - reach).astype(np.float32)
+    hi = np.minimum(spreads.hi, spreads.mean + reach).astype(np.float32)
+    return np.abs(hi.astype(np.float64) - lo.astype(np.float64))

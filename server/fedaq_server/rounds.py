@@ -122,7 +122,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             spreads = await asyncio.to_thread(_downlink_ranges, federation)
             weights = _weights(federation, clients)
             state = _state(federation, number, clients, weights, spreads, catch_ups)
-            plan = federation.scheme.plan(state)
+            plan = await asyncio.to_thread(federation.scheme.plan, state)
             if plan is None:
                 break
             work = await _begin(federation, state, plan, weights, catch_ups, folder)
@@ -150,7 +150,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
                 state, downlink, reports, evaluation, wire.sample(),
                 charged=work.charged, price=work.plan.price, seconds=time.monotonic() - started,
             )  # fmt: skip
-            federation.scheme.learn(_outcome(last, reports))
+            await asyncio.to_thread(federation.scheme.learn, _outcome(last, reports))
             committed = _committed(federation, last, tuple(_transfers(work, downlink, reports)))
             await asyncio.to_thread(federation.ledger.commit, committed)
             federation.on_round(committed, plan)
