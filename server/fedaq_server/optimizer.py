@@ -210,36 +210,50 @@ def allocate(
     least_j = items.energy_j(np.broadcast_to(min_bits, items.bit_j.shape))
     if least_j > budget_j:
         raise FedaqError(f"{budget_j:.4g} J do not pay for the least bits; {least_j:.4g} J would")
-    price = _price(items, budget_j, min_bits, max_bits)
-    bits = bits_at_price(items, price, min_bits=min_bits, max_bits=max_bits)
+    price, bits = _price(items, budget_j, min_bits, max_bits)
     _fill(items, bits, budget_j - items.energy_j(bits), max_bits)
     return Allocation(bits, price, items.energy_j(bits))
 
 
-def _price(items: Items, budget_j: float, min_bits: Least, max_bits: int) -> float:
-    """Return the lowest price, to float precision, at which the budget is not exceeded."""
-    gains = _gains(items, max_bits)
-    most = _bits_worth(gains, items.bit_j, 0.0, min_bits)
+def _price(
+    items: Items, budget_j: float, min_bits: Least, max_bits: int
+) -> tuple[float, NDArray[np.int64]]:
+    """Return the lowest price, to float precision, within the budget, and the bits it buys."""
+    gains, bit_j = _gains(items, max_bits), items.bit_j
+    most = _bits_worth(gains, bit_j, 0.0, min_bits)
     if items.energy_j(most) <= budget_j:
-        return 0.0
-    fewest = np.broadcast_to(min_bits, most.shape)
-    least = fewest
-    dearness = gains / np.maximum(items.bit_j, np.finfo(np.float64).tiny)[:, None]
-    low = log2(float(dearness.min(where=gains > 0, initial=np.inf))) - 1
-    high = log2(float(dearness.max())) + 1
+        return 0.0, most
+    least = np.broadcast_to(min_bits, most.shape)
+    fewest = least.astype(np.int64)
+    low, high = _price_bounds(gains, bit_j)
+    overhead_j = np.sum(items.overhead_j)
+    rows = np.arange(len(most))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if middle in (low, high):
             break
         # Most items soon have the same bits at both ends, and at every price between them.
-        rows = np.flatnonzero(most > fewest)
+        differ = np.flatnonzero(most[rows] > fewest[rows])
+        if 2 * len(differ) < len(rows):
+            rows, gains, bit_j, least = (a[differ] for a in (rows, gains, bit_j, least))
         bits = fewest.copy()
-        bits[rows] = _bits_worth(gains[rows], items.bit_j[rows], 2.0**middle, least[rows])
-        if items.energy_j(bits) <= budget_j:
+        bits[rows] = _bits_worth(gains, bit_j, 2.0**middle, least)
+        if overhead_j + np.dot(items.bit_j, bits) <= budget_j:
             high, fewest = middle, bits
         else:
             low, most = middle, bits
-    return float(2.0**high)
+    return float(2.0**high), fewest
+
+
+def _price_bounds(gains: Array, bit_j: Array) -> tuple[float, float]:
+    """Return logarithms of two prices: at one all bits with a gain are bought, at the other none.
+
+    Dividing by the joules of a bit changes no order within an item.
+    """
+    least_j = np.maximum(bit_j, np.finfo(np.float64).tiny)
+    smallest = np.min(gains, axis=1, where=gains > 0, initial=np.inf) / least_j
+    largest = np.max(gains, axis=1) / least_j
+    return log2(float(smallest.min())) - 1, log2(float(largest.max())) + 1
 
 
 def _fill(items: Items, bits: NDArray[np.int64], left_j: float, max_bits: int) -> None:
