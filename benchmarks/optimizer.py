@@ -8,11 +8,11 @@ Every client has 100 tensors, with ranges, sizes and joules per bit of its own; 
 pays for about three bits per value. Seconds are the fastest of several repeats; the last
 column is how many times longer ten times the items take, 10 where time is linear.
 
-`--plans` prints what the four forms of `fedaq` take: for `plan` and `grant` in the first round, when
-nothing is known of the updates, and in the second, and for `learn`. Clients differ in weight, radio
-and ranges. Times are those of one call, after a small federation has warmed up. While the second
-round is planned in a thread, as the server does it, a heartbeat on the event loop is due every
-millisecond; the last column says by how much it was late at worst.
+`--plans` prints what the four forms of `fedaq` take: for `plan` and `grant` in the first round,
+when nothing is known of the updates, and in the second, and for `learn`. Clients differ in weight,
+radio and ranges. Times are those of one call, after a small federation has warmed up. While the
+second round is planned in a thread, as the server does it, a heartbeat on the event loop is due
+every millisecond; the last column says by how much it was late at worst.
 
 `--example` prints the tables of docs/theory.md: what the price of a joule makes of radios,
 and what clipping leaves out and saves.
@@ -38,8 +38,16 @@ from fedaq.energy import RadioCost, downlink_j_per_bit
 from fedaq.model import ModelSpec, TensorSpec
 from fedaq.quantizer import Floats, Spread
 from fedaq.settings import load_settings
-from fedaq_server.optimizer import Items, allocate, bits_at_price, join, make_items, resolution
+from fedaq_server.optimizer import (
+    Items,
+    allocate,
+    bits_at_price,
+    error_table,
+    make_items,
+    resolution,
+)
 from fedaq_server.schemes import ClientState, Outcome, RoundState, Scheme, load_scheme
+from fedaq_server.schemes.spreads import arrays, stacked
 
 TENSORS = 100
 CLIENTS = (1, 10, 100, 1000, 10_000)
@@ -80,17 +88,12 @@ def build(clients: int) -> Items:
     shares = rng.dirichlet(np.ones(clients)).tolist()
     costs = (10 ** rng.uniform(-8, -6, clients)).tolist()
     halves = 10 ** rng.uniform(-4, 0, (clients, TENSORS))
-    return join(
-        [
-            make_items(
-                [Spread(-half, half, 0.0, half / 4) for half in row.tolist()],
-                sizes,
-                coefficient=share**2,
-                j_per_bit=cost,
-                clip=True,
-            )
-            for row, share, cost in zip(halves, shares, costs, strict=True)
-        ]
+    rows = [[Spread(-half, half, 0.0, half / 4) for half in row.tolist()] for row in halves]
+    return make_items(
+        error_table(stacked(rows), clip=True),
+        sizes,
+        coefficients=np.array(shares) ** 2,
+        j_per_bit=np.array(costs),
     )
 
 
@@ -300,7 +303,9 @@ def planned(name: str, sent: Sent) -> Planned:
 
 def plans_table(found: list[Planned]) -> Table:
     table = Table(
-        title=f"Milliseconds, wall / processor; {VALUES:,} values, {ROUNDS} rounds", box=None
+        title=f"Milliseconds, wall/processor; {VALUES:,} values, {ROUNDS} rounds",
+        box=None,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("fedaq", no_wrap=True)
     for heading in ("clients", "1st plan", "plan", "1st grant", "grant", "learn", "late"):
@@ -334,7 +339,12 @@ def radio_table() -> Table:
     spread = Spread(-WIDTH / 2, WIDTH / 2, 0.0, WIDTH / 8)
     for doublings in range(7):
         cost = CHEAPEST_J_PER_BIT * 2**doublings
-        items = make_items([spread], [ELEMENTS], coefficient=SHARE**2, j_per_bit=cost, clip=False)
+        items = make_items(
+            error_table(arrays([spread]), clip=False)[None],
+            [ELEMENTS],
+            coefficients=np.array([SHARE**2]),
+            j_per_bit=np.array([cost]),
+        )
         step = resolution(PRICE, cost, SHARE**2)
         bits = bits_at_price(items, PRICE)
         table.add_row(

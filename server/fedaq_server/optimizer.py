@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.errors import FedaqError
-from fedaq.payload import Bits, TensorCode
-from fedaq.quantizer import MAX_BITS, Range, Spread
-from fedaq_server.schemes.spreads import Array, Spreads, arrays
+from fedaq.payload import TensorCode
+from fedaq.quantizer import MAX_BITS, Range
+from fedaq_server.schemes.spreads import Array, Spreads
 
 # The least bits: the same for every item, or one number for each.
 Least = int | NDArray[np.int64]
@@ -87,49 +87,20 @@ class Allocation:
 
 
 def make_items(
-    spreads: Sequence[Spread],
-    elements: Sequence[int],
-    *,
-    coefficient: float,
-    j_per_bit: float,
-    clip: bool,
-) -> Items:
-    """Return the items of one sender.
-
-    Parameters
-    ----------
-    spreads : sequence of Spread
-        Of each tensor.
-    elements : sequence of int
-        ``d_l`` of each tensor.
-    coefficient : float
-        ``c``: ``a_u p_i**2`` on the uplink, ``a_d`` on the downlink.
-    j_per_bit : float
-        ``e``, joules for a payload bit.
-    clip : bool
-        Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
-    """
-    return items_of_senders(
-        error_bounds(arrays(spreads), clip=clip)[None],
-        elements,
-        coefficients=np.array([coefficient]),
-        j_per_bit=np.array([j_per_bit]),
-    )
-
-
-def items_of_senders(
     errors: Array, elements: Sequence[int], *, coefficients: Array, j_per_bit: Array
 ) -> Items:
-    """Return the items of many senders, one sender's after the other's.
+    """Return the items of senders, one sender's after the other's.
 
     Parameters
     ----------
     errors : float64, shape (senders, tensors, 16)
-        As `error_bounds` returns them.
+        As `error_table` returns them.
     elements : sequence of int
         ``d_l`` of each tensor.
-    coefficients, j_per_bit : float64, shape (senders,)
-        As `make_items` takes them.
+    coefficients : float64, shape (senders,)
+        ``c``: ``a_u p_i**2`` on the uplink, ``a_d`` on the downlink.
+    j_per_bit : float64, shape (senders,)
+        ``e``, joules for a payload bit.
     """
     sizes = np.asarray(elements, np.float64)
     noise = (coefficients[:, None] * sizes)[:, :, None] * errors
@@ -140,13 +111,14 @@ def items_of_senders(
     )
 
 
-def error_table(spreads: Sequence[Spread], *, clip: bool) -> Array:
-    """Return `error_bounds` of one sender's tensors, shape (tensors, 16)."""
-    return error_bounds(arrays(spreads), clip=clip)
-
-
-def error_bounds(spreads: Spreads, *, clip: bool) -> Array:
+def error_table(spreads: Spreads, *, clip: bool) -> Array:
     """Return the bound ``R**2 / (4 s**2)`` on the error variance of one value.
+
+    Parameters
+    ----------
+    spreads : Spreads
+    clip : bool
+        Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
 
     Returns
     -------
@@ -159,8 +131,8 @@ def error_bounds(spreads: Spreads, *, clip: bool) -> Array:
     if clip:
         mean, reach = spreads.mean[..., None], (bits + 2) * spreads.deviation[..., None]
         width = np.maximum(np.minimum(hi, mean + reach) - np.maximum(lo, mean - reach), 0.0)
-    bounds: Array = (width / (2.0**bits - 1)) ** 2 / 4
-    return bounds
+    table: Array = (width / (2.0**bits - 1)) ** 2 / 4
+    return table
 
 
 def join(parts: Sequence[Items]) -> Items:
@@ -235,7 +207,8 @@ def _price(
         # Most items soon have the same bits at both ends, and at every price between them.
         differ = np.flatnonzero(most[rows] > fewest[rows])
         if 2 * len(differ) < len(rows):
-            rows, gains, bit_j, least = (a[differ] for a in (rows, gains, bit_j, least))
+            rows, least = rows[differ], least[differ]
+            gains, bit_j = gains[differ], bit_j[differ]
         bits = fewest.copy()
         bits[rows] = _bits_worth(gains, bit_j, 2.0**middle, least)
         if overhead_j + np.dot(items.bit_j, bits) <= budget_j:
@@ -286,7 +259,7 @@ def resolution(price: float, j_per_bit: float, coefficient: float) -> float:
     j_per_bit : float
         ``e``.
     coefficient : float
-        ``a``, as `make_items` takes it.
+        ``a``, as `make_items` takes them.
     """
     return float(resolutions(price, np.array(j_per_bit), np.array(coefficient)))
 
@@ -320,19 +293,14 @@ def bits_for_resolution(
 
 
 def resolution_bits(
-    spreads: Sequence[Spread], step: float, *, clip: bool, min_bits: int, max_bits: int
-) -> Bits:
-    """Return for every tensor the fewest bits whose quantization step is at most `step`."""
-    bits = bits_at_resolution(
-        arrays(spreads), step, clip=clip, min_bits=min_bits, max_bits=max_bits
-    )
-    return tuple(bits.tolist())
-
-
-def bits_at_resolution(
     spreads: Spreads, step: float, *, clip: bool, min_bits: int, max_bits: int
 ) -> NDArray[np.int64]:
-    """Return the same for the tensors of many senders, shaped as the spreads are."""
+    """Return for every tensor the fewest bits whose quantization step is at most `step`.
+
+    Returns
+    -------
+    int64, shaped as the spreads are
+    """
     if not clip:
         return bits_for_resolution(spreads.hi - spreads.lo, step, min_bits, max_bits)
     bits = np.full(spreads.lo.shape, max_bits)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.quantizer import Spread
-from fedaq_server.schemes.spreads import Array, Spreads, arrays
+from fedaq_server.schemes.spreads import Array, Spreads
 
 # Steps of the tables, in root mean squares of the values.
 _STEPS: Array = 2.0 ** np.arange(-6.0, 9.25, 0.5)
@@ -105,12 +105,7 @@ class Tensors:
         return between
 
 
-def tensors(spreads: Sequence[Spread], elements: Sequence[int], *, nearest: bool) -> Tensors:
-    """Return one sender's tensors, rounded to the nearest codes or at random."""
-    return tensors_of(arrays(spreads), elements, nearest=nearest)
-
-
-def tensors_of(spreads: Spreads, elements: Sequence[int], *, nearest: bool) -> Tensors:
+def tensors(spreads: Spreads, elements: Sequence[int], *, nearest: bool) -> Tensors:
     """Return tensors of one sender or many, rounded to the nearest codes or at random."""
     table = rates(nearest=nearest)
     rms = root_mean_square(spreads)

@@ -23,9 +23,9 @@ from fedaq_server.optimizer import (
     Items,
     allocate,
     bits_at_price,
-    error_bounds,
-    items_of_senders,
+    error_table,
     join,
+    make_items,
 )
 from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
@@ -145,13 +145,8 @@ class Budget:
     ) -> Grant:
         """Choose the bits worth their price, within the client's allowance."""
         spreads = arrays(ranges)
-        errors = error_bounds(spreads, clip=self.settings.clip)
-        items = items_of_senders(
-            errors[None],
-            state.spec.elements,
-            coefficients=np.array([client.weight**2]),
-            j_per_bit=np.array([client.radio.uplink_j_per_bit]),
-        )
+        errors = error_table(spreads, clip=self.settings.clip)
+        items = _uplink(errors[None], state, [client])
         allowance_j = self.allowances_j[client.name]
         least = self._sound(errors, spreads, state.squared_weights)
         if items.energy_j(least) > allowance_j:
@@ -182,24 +177,17 @@ class Budget:
 
     def _offers(self, state: RoundState) -> tuple[Items, Items, NDArray[np.int64]]:
         """Return what the model and the updates offer, and the fewest sound bits of all."""
-        clients, elements, clip = state.clients.values(), state.spec.elements, self.settings.clip
-        weights, updates = (
-            arrays(state.downlink_ranges),
-            stacked(known_spreads(state, FIRST_UPDATE)),
-        )
-        down_errors, up_errors = (error_bounds(s, clip=clip) for s in (weights, updates))
-        down = items_of_senders(
+        weights = arrays(state.downlink_ranges)
+        updates = stacked(known_spreads(state, FIRST_UPDATE))
+        down_errors = error_table(weights, clip=self.settings.clip)
+        up_errors = error_table(updates, clip=self.settings.clip)
+        down = make_items(
             down_errors[None],
-            elements,
+            state.spec.elements,
             coefficients=np.array([1.0]),
             j_per_bit=np.array([state.downlink_j_per_bit]),
         )
-        up = items_of_senders(
-            up_errors,
-            elements,
-            coefficients=np.array([client.weight**2 for client in clients]),
-            j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
-        )
+        up = _uplink(up_errors, state, list(state.clients.values()))
         sound = [
             self._sound(down_errors, weights, 1.0),
             self._sound(up_errors, updates, state.squared_weights).ravel(),
@@ -209,7 +197,7 @@ class Budget:
     def _sound(self, errors: Array, spreads: Spreads, share: float) -> NDArray[np.int64]:
         """Return the fewest bits whose noise does not drown what is sent.
 
-        `errors` are those of `error_bounds`; `share` is what is left of the noise in the mean of
+        `errors` are those of `error_table`; `share` is what is left of the noise in the mean of
         all senders: ``sum_i p_i**2``.
         """
         variance = (spreads.deviation**2)[..., None]
@@ -246,6 +234,15 @@ class Budget:
 
     def _allocate(self, items: Items, budget_j: float, least: NDArray[np.int64]) -> Allocation:
         return allocate(items, budget_j, min_bits=least, max_bits=self.settings.max_bits)
+
+
+def _uplink(errors: Array, state: RoundState, clients: list[ClientState]) -> Items:
+    return make_items(
+        errors,
+        state.spec.elements,
+        coefficients=np.array([client.weight**2 for client in clients]),
+        j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
+    )
 
 
 def rms_deviation(spreads: tuple[Spread, ...], elements: tuple[int, ...]) -> float:

@@ -22,7 +22,7 @@ from fedaq.energy import downlink_j_per_bit
 from fedaq.payload import ZERO, Bits, step_bits
 from fedaq.quantizer import Spread
 from fedaq_server.optimizer import resolution, resolutions
-from fedaq_server.rates import HEADER_BITS, Tensors, sample_bits, tensors, tensors_of
+from fedaq_server.rates import HEADER_BITS, Tensors, sample_bits, tensors
 from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
@@ -33,17 +33,17 @@ DROWNED = 5.0
 
 _ZERO_BITS = 8 * ZERO.header_bytes
 # Nothing goes down in the first round; this is the uplink's usual share of a round.
-_FIRST_SHARE = 0.3
+FIRST_SHARE = 0.3
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
 # before its limit acts.
-_SLACK = 3.0
+SLACK = 3.0
 # Share of the last round's joules to be planned; the rest is for lengths expected too short.
-_LAST_SHARE = 0.98
+LAST_SHARE = 0.98
 # Before the first update: how wide updates are, as a share of the weights.
-_FIRST_UPDATE = 1.0
+FIRST_UPDATE = 1.0
 # Halvings of 60 decades: to a thousandth.
 _BISECTIONS = 18
-_SMOOTHING = 0.5
+SMOOTHING = 0.5
 
 
 @dataclass
@@ -110,12 +110,15 @@ class CodedBudget:
         least_j = _least_j(state)
         if left < least_j:
             if state.round == 1:
+                parts = "its headers and the models that clients lack take"
                 raise too_small(
                     self.budget_j,
-                    f"does not pay for one round: its headers alone take {least_j:.6g} J",
+                    "does not pay for one round: "
+                    f"{parts if state.catch_up_j else 'its headers alone take'} "
+                    f"{least_j + state.catch_up_j:.6g} J",
                 )
             return None
-        spreads = known_spreads(state, _FIRST_UPDATE)
+        spreads = known_spreads(state, FIRST_UPDATE)
         expected = _expected(state, spreads, self.up)
         # Above this price noise would drown what is sent: fewer and better rounds are run.
         dearest = _bisect(lambda price: -expected.noise_to_signal(price), -DROWNED)
@@ -123,7 +126,7 @@ class CodedBudget:
         if affordable == 0 and state.round > 1:
             return None
         rounds = max(1, affordable)
-        share_j = left / rounds * (_LAST_SHARE if rounds == 1 else 1.0)
+        share_j = left / rounds * (LAST_SHARE if rounds == 1 else 1.0)
         price = min(_bisect(expected.round_j, share_j), dearest)
         down_j, up_j = expected.down_j(price), expected.up_j(price)
         down_limit_j, slack = _limits(state, share_j, left - least_j, down_j, _total(up_j))
@@ -152,7 +155,7 @@ class CodedBudget:
         step = _uplink_step(client, plan.price)
         if not self.up:
             # Nothing was known of the updates, so nothing of the price. The share is.
-            sent = tensors(ranges, state.spec.elements, nearest=False)
+            sent = tensors(arrays(ranges), state.spec.elements, nearest=False)
             j_per_bit = client.radio.uplink_j_per_bit
             step = _bisect(
                 lambda step: j_per_bit * float(_first_bits(sent, step)),
@@ -191,7 +194,7 @@ class _Round:
 
 
 def _smoothed(before: float, now: float) -> float:
-    return float(now if before == 0 else before ** (1 - _SMOOTHING) * now**_SMOOTHING)
+    return float(now if before == 0 else before ** (1 - SMOOTHING) * now**SMOOTHING)
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ class _Expected:
         state = self.state
         if self.usual is None and all(spread.is_zero for spread in state.downlink_ranges):
             # Nothing is to go down yet. Later on it takes more than the uplink.
-            return _total(self.up_j(price)) * (1 / _FIRST_SHARE - 1)
+            return _total(self.up_j(price)) * (1 / FIRST_SHARE - 1)
         step, elements = _downlink_step(state, price), state.spec.elements
         return state.downlink_j_per_bit * sample_bits(
             self.samples, elements, step, nearest=state.differences
@@ -266,7 +269,7 @@ def _expected(
     state: RoundState, spreads: Sequence[tuple[Spread, ...]], up: Mapping[str, float]
 ) -> _Expected:
     clients, elements = state.clients.values(), state.spec.elements
-    updates = tensors_of(stacked(spreads), elements, nearest=False)
+    updates = tensors(stacked(spreads), elements, nearest=False)
     mean = sum(up.values()) / len(up) if up else 0.0
     return _Expected(
         state=state,
@@ -275,7 +278,7 @@ def _expected(
         updates=updates,
         power=updates.elements * updates.rms**2,
         usual=np.array([up.get(name) or mean for name in state.clients]) if up else None,
-        first=tensors(state.first_ranges, elements, nearest=False),
+        first=tensors(arrays(state.first_ranges), elements, nearest=False),
         samples=tuple(values.astype(np.float64) for values in state.downlink_samples),
     )
 
@@ -295,9 +298,9 @@ def _limits(
     joules. `share_j` is what the round is to take, `down_j` and `up_j` what is expected.
     """
     header_j = 8 * _header_bytes(state) * state.downlink_j_per_bit
-    limit_j = header_j + max(0.0, min(max(_SLACK * down_j, share_j), spare_j - up_j))
+    limit_j = header_j + max(0.0, min(max(SLACK * down_j, share_j), spare_j - up_j))
     spare_j -= limit_j - header_j
-    return limit_j, min(max(_SLACK, share_j / up_j), spare_j / up_j)
+    return limit_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
 
 
 def _foreseen(
@@ -325,7 +328,7 @@ def _uplink_bits(
     spreads: Spreads, elements: Sequence[int], weights: Array, steps: Array
 ) -> NDArray[np.int64]:
     """Return the bits that `uplink_grant` gives the tensors of one sender or many."""
-    sent = tensors_of(spreads, elements, nearest=False)
+    sent = tensors(spreads, elements, nearest=False)
     bits, squares = sent.bits(steps), weights**2
     noise = squares * sent.errors(steps)
     gain = sent.elements * sent.rms**2 * (DROWNED * weights - noise)

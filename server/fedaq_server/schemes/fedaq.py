@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedaq.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
-from fedaq_server.optimizer import bits_at_resolution
+from fedaq_server.optimizer import resolution_bits
 from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 from fedaq_server.schemes.budget import Budget
 from fedaq_server.schemes.coded import CodedBudget, CodedResolution
@@ -63,7 +63,7 @@ class Resolution:
         return Grant(tuple(self._bits(arrays(ranges), resolution).tolist()))
 
     def _bits(self, spreads: Spreads, resolution: float) -> NDArray[np.int64]:
-        return bits_at_resolution(
+        return resolution_bits(
             spreads,
             resolution,
             clip=self.settings.clip,
