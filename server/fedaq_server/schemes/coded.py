@@ -63,7 +63,7 @@ class CodedResolution:
         """Give every tensor the step of the downlink; foresee the bits of the last updates."""
         steps = np.full(len(state.clients), self.uplink)
         spreads = [client.ranges or state.first_ranges for client in state.clients.values()]
-        return Plan(downlink_grant(state, self.downlink), _foreseen(state, spreads, steps))
+        return Plan(downlink_grant(state, self.downlink), _foreseen(state, stacked(spreads), steps))
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
@@ -118,7 +118,7 @@ class CodedBudget:
                     f"{least_j + state.catch_up_j:.6g} J",
                 )
             return None
-        spreads = known_spreads(state, FIRST_UPDATE)
+        spreads = stacked(known_spreads(state, FIRST_UPDATE))
         expected = _expected(state, spreads, self.up)
         # Above this price noise would drown what is sent: fewer and better rounds are run.
         dearest = _bisect(lambda price: -expected.noise_to_signal(price), -DROWNED)
@@ -199,7 +199,7 @@ def _smoothed(before: float, now: float) -> float:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What a round will take and lose, by its price; what does not depend on the price.
+    """What a round is expected to take and to lose at a price, from what no price changes.
 
     Attributes
     ----------
@@ -265,11 +265,9 @@ class _Expected:
         return _total(weights * np.sum(self.power, axis=1))
 
 
-def _expected(
-    state: RoundState, spreads: Sequence[tuple[Spread, ...]], up: Mapping[str, float]
-) -> _Expected:
+def _expected(state: RoundState, spreads: Spreads, up: Mapping[str, float]) -> _Expected:
     clients, elements = state.clients.values(), state.spec.elements
-    updates = tensors(stacked(spreads), elements, nearest=False)
+    updates = tensors(spreads, elements, nearest=False)
     mean = sum(up.values()) / len(up) if up else 0.0
     return _Expected(
         state=state,
@@ -303,12 +301,10 @@ def _limits(
     return limit_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
 
 
-def _foreseen(
-    state: RoundState, spreads: Sequence[tuple[Spread, ...]], steps: Array
-) -> dict[str, Bits]:
+def _foreseen(state: RoundState, spreads: Spreads, steps: Array) -> dict[str, Bits]:
     """Return the bits of every client, if its update has these spreads."""
     weights = np.array([client.weight for client in state.clients.values()])
-    bits = _uplink_bits(stacked(spreads), state.spec.elements, weights[:, None], steps[:, None])
+    bits = _uplink_bits(spreads, state.spec.elements, weights[:, None], steps[:, None])
     return dict(zip(state.clients, map(tuple, bits.tolist()), strict=True))
 
 
