@@ -49,13 +49,14 @@ class Items:
 
     def energy_j(self, bits: NDArray[np.int64]) -> float:
         """Return the joules of all items at these bits, padding counted in full."""
-        return float(np.sum(self.overhead_j) + np.dot(self.bit_j, bits))
+        # Not `np.dot`: it adds in an order that depends on the processor and on its cores, so that
+        # a seed might not give the same plan everywhere, and its threads wait for each other.
+        return float(np.sum(self.overhead_j) + np.sum(self.bit_j * bits))
 
     def sender_j(self, bits: NDArray[np.int64]) -> Array:
         """Return the joules of each sender, shape (senders,), at bits (senders, tensors)."""
         bit_j, overhead_j = self.bit_j.reshape(bits.shape), self.overhead_j.reshape(bits.shape)
-        bought = np.matmul(bit_j[:, None, :], bits[:, :, None].astype(np.float64))
-        joules: Array = np.sum(overhead_j, axis=1) + bought.ravel()
+        joules: Array = np.sum(overhead_j, axis=1) + np.sum(bit_j * bits, axis=1)
         return joules
 
     def forecast(self, count: int, scale: float, weight: float) -> "Items":
@@ -211,7 +212,7 @@ def _price(
             gains, bit_j = gains[differ], bit_j[differ]
         bits = fewest.copy()
         bits[rows] = _bits_worth(gains, bit_j, 2.0**middle, least)
-        if overhead_j + np.dot(items.bit_j, bits) <= budget_j:
+        if overhead_j + np.sum(items.bit_j * bits) <= budget_j:
             high, fewest = middle, bits
         else:
             low, most = middle, bits

@@ -256,7 +256,7 @@ class _Expected:
     def noise_to_signal(self, price: float) -> float:
         """Return the noise in the mean of all updates over their mean square."""
         errors = self.updates.errors(self.up_steps(price)[:, None])
-        noise = self.squares * np.matmul(self.power[:, None, :], errors[:, :, None]).ravel()
+        noise = self.squares * np.sum(self.power * errors, axis=1)
         return _total(noise) / self._signal if self._signal else 0.0
 
     @cached_property
