@@ -23,7 +23,9 @@ from fedaq_server.schemes.spreads import Array, Spreads
 # The least bits: the same for every item, or one number for each.
 Least = int | NDArray[np.int64]
 
+# More than float precision has; it ends the search earlier.
 _BISECTIONS = 80
+# Chosen, not measured: a pass is a bit of every item that still fits.
 _FILL_PASSES = 64
 # A header, and the bits that fill up the last byte of the codes.
 _OVERHEAD_BITS = 8 * TensorCode(1, Range(0.0, 1.0)).header_bytes + 7

@@ -31,11 +31,12 @@ from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
+# docs/budget-constants.md has what other values of the constants down to `LARGEST_TREND` do.
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
-# is worth less than it costs: fewer and better rounds are run instead (docs/budget.md).
+# is worth less than it costs. Of the values tried, three times as much lets training fall apart.
 NOISE_TO_SIGNAL = 2.0
 # Training undoes the noise of earlier rounds: what weighs on the final model fades with this
-# time constant, as a share of all rounds (docs/budget.md).
+# time constant, as a share of all rounds.
 MEMORY = 1 / 3
 # Before the first update: how wide updates are, as a share of the weights.
 FIRST_UPDATE = 0.5

@@ -27,11 +27,10 @@ from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
+# docs/budget-constants.md has what other values of the constants down to `FIRST_UPDATE` do.
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
-# worth less than it costs; chosen by measurement on Fashion-MNIST (docs/budget.md).
+# worth less than it costs. Of the values tried, twice as much lets training fall apart.
 DROWNED = 5.0
-
-_ZERO_BITS = 8 * ZERO.header_bytes
 # Nothing goes down in the first round; this is the uplink's usual share of a round.
 FIRST_SHARE = 0.3
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
@@ -39,11 +38,14 @@ FIRST_SHARE = 0.3
 SLACK = 3.0
 # Share of the last round's joules to be planned; the rest is for lengths expected too short.
 LAST_SHARE = 0.98
+# Weight of the newest length of a client's updates.
+SMOOTHING = 0.5
 # Before the first update: how wide updates are, as a share of the weights.
 FIRST_UPDATE = 1.0
-# Halvings of 60 decades: to a thousandth.
+
+_ZERO_BITS = 8 * ZERO.header_bytes
+# Halvings of 60 decades: to a thousandth of a price.
 _BISECTIONS = 18
-SMOOTHING = 0.5
 
 
 @dataclass
