@@ -19,12 +19,12 @@ from types import ModuleType
 
 from rich.table import Table
 
+from fedaq.process.terminal import console
 from fedaq.settings import load_settings
-from fedaq.terminal import console
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
 from fedaq_server.schemes import budget, coded
 
 SEEDS = 3

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from fedaq import kernels, quantizer
-from fedaq.quantizer import MAX_BITS, MIN_BITS, Floats, Grid, Key, Range, range_grid
+from fedaq.codec import kernels, quantizer
+from fedaq.codec.quantizer import MAX_BITS, MIN_BITS, Floats, Grid, Key, Range, range_grid
 
 VALUES = 8_000_000
 # Of one thread, and so often that the threads have long been spread over the processors.
@@ -244,7 +244,7 @@ def measure_first_call() -> FirstCall:
     program = (
         "import os, pathlib, sys, time\n"
         "import numpy as np\n"
-        "from fedaq import kernels\n"
+        "from fedaq.codec import kernels\n"
         "kernels._cache_folders = lambda: [pathlib.Path(sys.argv[1])]\n"
         "start = time.perf_counter()\n"
         "kernels.statistics(np.ones(100, np.float32))\n"

@@ -142,7 +142,9 @@ def resident_peak_mb(pid: int) -> float:
 
 def compiler_peak_mb() -> float:
     """Return the memory of the process that compiles the codec when a client starts first."""
-    subprocess.run([*FEDAQ[:2], "-m", "fedaq.machine_code"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*FEDAQ[:2], "-m", "fedaq.codec.machine_code"], check=True, stdout=subprocess.DEVNULL
+    )
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
 
 

@@ -21,10 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fedaq import chunks, payload, quantizer
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import Floats, Range
+from fedaq.codec import chunks, payload, quantizer
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Floats, Range
 
 VALUES = 2**20
 CHUNK_BYTES = 2**17
@@ -55,7 +55,7 @@ def header_for(values: Floats, bits: int, reach: float) -> Payload:
     return payload.plan_payload(SPEC, (bits,), [Range(-reach, reach)], (2 * reach / (2**bits - 2),))
 
 
-def entropy_bits(header: Payload, packed: list[bytes]) -> float:
+def entropy_bits(header: Payload, packed: list[memoryview]) -> float:
     """Return the entropy of the codes, which are read back as their numbers."""
     codes = np.empty(VALUES, np.float32)
     grid = quantizer.Grid(header.bits[0], 0.0, 1.0)

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fedaq.terminal import console
+from fedaq.process.terminal import console
 
 
 def accuracy_at(curve: Sequence[Sequence[float]], energy_j: float) -> float | None:

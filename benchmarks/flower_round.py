@@ -10,18 +10,19 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import flwr as fl
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "server"))
-from fedaq_server.wire import SocketCounter
+from fedaq_server.transport.tcp_counter import SocketCounter
 
 LAYERS = 8
 SHRINK = np.float32(0.99)
 
 
-def initial_weights(parameters):
+def initial_weights(parameters: int) -> list[Any]:
     """Return the tensors that idle_task.py has: square matrices and their biases."""
     side = round((parameters / LAYERS) ** 0.5)
     draw = np.random.default_rng(1)
@@ -29,39 +30,40 @@ def initial_weights(parameters):
     return [draw.standard_normal(shape, np.float32) for shape in shapes]
 
 
-class TimedFedAvg(fl.server.strategy.FedAvg):
+class TimedFedAvg(fl.server.strategy.FedAvg):  # type: ignore[misc]
     """FedAvg that notes the seconds and the bytes from each round's begin to its end."""
 
-    def __init__(self, port, **arguments):
+    def __init__(self, port: int, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.rounds = []
+        self.rounds: list[dict[str, float]] = []
         self._wire = SocketCounter(port)
 
-    def configure_fit(self, server_round, parameters, client_manager):
+    def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
         client_manager.wait_for(self.min_available_clients)
         self._wire.sample()
         self._began = time.monotonic()
         return super().configure_fit(server_round, parameters, client_manager)
 
-    def aggregate_fit(self, server_round, results, failures):
+    def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
         assert len(results) == self.min_available_clients
         aggregated = super().aggregate_fit(server_round, results, failures)
         seconds = time.monotonic() - self._began
         wire = self._wire.sample()
+        assert wire is not None
         self.rounds.append(
             {"seconds": seconds, "uplink_bytes": wire.uplink, "downlink_bytes": wire.downlink}
         )
         return aggregated
 
 
-class IdleClient(fl.client.NumPyClient):
+class IdleClient(fl.client.NumPyClient):  # type: ignore[misc]
     """A client whose training shrinks every weight, as that of idle_task.py."""
 
-    def fit(self, parameters, config):
+    def fit(self, parameters: Any, config: Any) -> tuple[list[Any], int, dict[str, Any]]:
         return [weights * SHRINK for weights in parameters], 64, {}
 
 
-def serve(port, clients, rounds, parameters, out):
+def serve(port: int, clients: int, rounds: int, parameters: int, out: str) -> None:
     strategy = TimedFedAvg(
         port,
         fraction_fit=1.0,
@@ -80,7 +82,8 @@ def serve(port, clients, rounds, parameters, out):
 
 if __name__ == "__main__":
     if sys.argv[1] == "server":
-        serve(*map(int, sys.argv[2:6]), sys.argv[6])
+        port, clients, rounds, parameters = map(int, sys.argv[2:6])
+        serve(port, clients, rounds, parameters, sys.argv[6])
     else:
         fl.client.start_client(
             server_address=f"127.0.0.1:{sys.argv[2]}", client=IdleClient().to_client()

@@ -26,9 +26,10 @@ from rich.table import Table
 from round import HERE, Process
 
 from fedaq.settings import load_settings
-from fedaq_server.federation import Run, serve
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
 
 TASK = "idle_task:m50_later"
 CLIENTS = 3

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from statistics import median_low
 from tempfile import TemporaryDirectory
@@ -18,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from fedaq import kernels, payload
-from fedaq.chunks import to_chunk
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import value_range
+from fedaq.codec import kernels, payload
+from fedaq.codec.chunks import to_chunk
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import value_range
 from fedaq.settings import Settings, load_settings
 from fedaq_client.training import Learner
 from fedaq_lab import local
-from fedaq_server.aggregation import Aggregate, Contribution
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.robust import Middle, Robust
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.rounds.aggregation import Aggregate, Contribution
+from fedaq_server.rounds.robust import Middle, Robust
+from fedaq_server.run import Run
 
 SEEDS = (1, 2)
 ROUNDS = 20
@@ -217,10 +218,8 @@ def show_norm_cost() -> None:
         values = 2**18 * 8 // bits
         data = rng.integers(0, 256, values * bits // 8, np.uint8)
         total = np.zeros(values, np.int64)
-        sums = least_s(lambda d=data, b=bits, n=values: kernels.code_sums(d, b, n))
-        adds = least_s(
-            lambda d=data, b=bits, t=total: kernels.unpack_accumulate(d, b, 1, 3, 2, 1, t)
-        )
+        sums = least_s(partial(kernels.code_sums, data, bits, values))
+        adds = least_s(partial(kernels.unpack_accumulate, data, bits, 1, 3, 2, 1, total))
         print(f"| {bits} | {1e9 * sums / values:.2f} | {1e9 * adds / values:.2f} |")
 
 

@@ -9,12 +9,14 @@ delay with which this process itself sent a heartbeat, in seconds.
 import asyncio
 import sys
 from time import monotonic
+from typing import Any
 
 import grpc
 import torch
 
-from fedaq import PROTOCOL_VERSION, model
-from fedaq.link import CLIENT_OPTIONS, PATH
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import model
+from fedaq.net.grpc_options import CLIENT_OPTIONS, PATH
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
 
@@ -24,7 +26,7 @@ async def keep_alive(server: str, join: pb.Join, interval_s: float) -> float:
     options = [*CLIENT_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
     late_s = 0.0
     async with grpc.aio.insecure_channel(server, options=options) as channel:
-        call = channel.stream_stream(PATH)()
+        call: Any = channel.stream_stream(PATH)()  # type: ignore[call-arg]
         await call.write(pb.ClientMessage(join=join).SerializeToString())
         heartbeat = pb.ClientMessage(heartbeat=pb.Heartbeat()).SerializeToString()
         due = monotonic()

@@ -11,11 +11,11 @@ import sys
 
 import torch
 
-from fedaq.link import CLIENT_OPTIONS
+from fedaq.net.grpc_options import CLIENT_OPTIONS
 from fedaq.tasks import Task, load_task
-from fedaq_client.connection import connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner
+from fedaq_client.transport.connection import connect
 
 CONNECT_TIMEOUT_S = 60.0
 

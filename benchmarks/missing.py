@@ -19,21 +19,22 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from fedaq import model
-from fedaq.chunks import Chunk
+from fedaq.codec import model
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError
-from fedaq.partition import Partition
-from fedaq.quantizer import derive_seed
+from fedaq.process.terminal import console
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
-from fedaq.terminal import console
+from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.connection import GrpcLink, connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
-from fedaq_server.federation import Run, serve
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import summarize
+from fedaq_client.transport.connection import GrpcStream, connect
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import summarize
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
 
 PAUSE_S = 0.005
 PATIENCE_S = 60.0
@@ -51,7 +52,7 @@ class CutOffError(FedaqError):
 class CuttingLink:
     """A link that breaks off in some rounds, which the seed decides."""
 
-    link: GrpcLink
+    link: GrpcStream
     seed: int
     name: str
     chance: float

@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 from rich.table import Table
 from torch import nn
 
+from fedaq.process.terminal import console
 from fedaq.settings import load_settings
 from fedaq.tasks import Task, load_task
-from fedaq.terminal import console
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.run import Run
 
 SETTINGS: list[dict[str, object]] = [
     {"scheme": "fp32"},

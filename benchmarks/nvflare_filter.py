@@ -17,7 +17,7 @@ from nvflare.app_opt.pt.quantization.dequantizer import ModelDequantizer
 from nvflare.app_opt.pt.quantization.quantizer import ModelQuantizer
 
 
-def main(values, repeats):
+def main(values: int, repeats: int) -> None:
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     weights = np.random.default_rng(1).standard_normal(values, np.float32)

@@ -34,11 +34,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fedaq.energy import RadioCost, downlink_j_per_bit
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Floats, Spread
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Floats, Spread
+from fedaq.energy.cost import RadioCost, downlink_j_per_bit
 from fedaq.settings import load_settings
-from fedaq_server.optimizer import (
+from fedaq_server.schemes.loading import load_scheme
+from fedaq_server.schemes.optimizer import (
     Items,
     allocate,
     bits_at_price,
@@ -46,7 +47,7 @@ from fedaq_server.optimizer import (
     make_items,
     resolution,
 )
-from fedaq_server.schemes import ClientState, Outcome, RoundState, Scheme, load_scheme
+from fedaq_server.schemes.scheme import ClientState, Outcome, RoundState, Scheme
 from fedaq_server.schemes.spreads import arrays, stacked
 
 TENSORS = 100

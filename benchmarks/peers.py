@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from round import HERE, MB, Case, Process, free_port, run_case, torch_mb
 
-from fedaq import quantizer
-from fedaq.quantizer import Key
+from fedaq.codec import quantizer
+from fedaq.codec.quantizer import Key
 
 ENVIRONMENTS = HERE / ".venv"
 CODEC_VALUES = 8_000_000

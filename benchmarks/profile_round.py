@@ -29,7 +29,7 @@ ROUNDS, LEFT_OUT = 34, 4
 WRAPPER = """
 import atexit, json, os, resource, runpy, sys, threading, time
 from importlib import import_module
-from fedaq import kernels
+from fedaq.codec import kernels
 spent, lock, told = {}, threading.Lock(), []
 def timed(name, loop):
     def call(*arguments):
@@ -49,9 +49,9 @@ def tell(on_round):
 if "client" in sys.argv[1:]:
     from fedaq_client.training import Learner
     Learner.train = timed("training", Learner.train)
-    from fedaq_client.display import Display
+    from fedaq_client.cli.display import Display
 else:
-    from fedaq_server.display import Display
+    from fedaq_server.cli.display import Display
 Display.on_round = tell(Display.on_round)
 loops = {name: timed(name, loop) for name, loop in kernels._loops().items()}
 kernels._loops = lambda: loops

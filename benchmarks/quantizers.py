@@ -30,10 +30,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from rich.table import Table
 
-from fedaq.inspection import read_payload
-from fedaq.payload import TensorCode
-from fedaq.quantizer import Floats, Range
-from fedaq.terminal import console
+from fedaq.cli.inspection import read_payload
+from fedaq.codec.payload import TensorCode
+from fedaq.codec.quantizer import Floats, Range
+from fedaq.process.terminal import console
 from fedaq_lab.local import run_local
 
 if sys.version_info >= (3, 14):

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from quantizers import CLIENTS, Rounding, coded, dithered, nearest, stochastic, table_of
 
-from fedaq.model import bind, spec_of
-from fedaq.partition import Partition
-from fedaq.quantizer import Floats, derive_seed
+from fedaq.codec.model import bind, spec_of
+from fedaq.codec.quantizer import Floats, derive_seed
+from fedaq.process.terminal import console
 from fedaq.settings import PartitionSettings
 from fedaq.tasks import Task, load_task
-from fedaq.terminal import console
+from fedaq.tasks.partition import Partition
 from fedaq_client.training import Learner, local_data
 
 SEED = 1

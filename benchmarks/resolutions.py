@@ -13,12 +13,12 @@ from statistics import mean
 
 from rich.table import Table
 
+from fedaq.process.terminal import console
 from fedaq.settings import load_settings
-from fedaq.terminal import console
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
 
 UPLINK = (0.05, 0.1, 0.15, 0.2)
 DOWNLINK = (0.015, 0.03, 0.06)
@@ -41,7 +41,8 @@ def energy_j(rounds: list[RoundRecord]) -> float:
 
 def third(rounds: list[RoundRecord], which: int, name: str) -> float:
     size = len(rounds) // 3
-    return mean(getattr(record, name) for record in rounds[which * size : (which + 1) * size])
+    part = rounds[which * size : (which + 1) * size]
+    return float(mean(getattr(record, name) for record in part))
 
 
 def main() -> None:

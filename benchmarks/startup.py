@@ -23,7 +23,7 @@ from round import free_port
 STARTS, REPEATS = 10, 3
 WRAPPER = """
 import pathlib, runpy, sys
-from fedaq import kernels
+from fedaq.codec import kernels
 _, cache, when, *arguments = sys.argv
 kernels._cache_folders = lambda: [pathlib.Path(cache)]
 if when == "late":

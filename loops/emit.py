@@ -4,7 +4,7 @@
 
 The text is the same for every processor and whenever it is made, by the same versions of the
 tools. It is simplified, as that makes it a tenth as long, but not fitted to a processor: that is
-left to `fedaq.machine_code`, with all that is gained by vectors.
+left to `fedaq.codec.machine_code`, with all that is gained by vectors.
 """
 
 import os
@@ -17,10 +17,10 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from fedaq.kernels import GROUP, PACK_BLOCK, SIGNATURES, UNPACK_BLOCK
+from fedaq.codec.kernels import GROUP, PACK_BLOCK, SIGNATURES, UNPACK_BLOCK
 
 HERE = Path(__file__).parent
-FILE = HERE.parent / "common" / "fedaq" / "loops.ll"
+FILE = HERE.parent / "common" / "fedaq" / "codec" / "loops.ll"
 # `simplify_cfg` comes last: it can hide how often a loop runs, if it is not yet plain.
 SIMPLIFY = 2 * ("sroa", "instruction_combine", "simplify_cfg")
 STRIP = ("aggressive_dce", "global_dead_code_eliminate", "strip_dead_prototype", "strip_symbols")

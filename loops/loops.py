@@ -1,7 +1,7 @@
 """The inner loops of the codec, in the form that numba compiles.
 
 `make loops` keeps what numba makes of them (`emit.py`), and only that is installed.
-`fedaq.kernels` says how they are called, and what each one does. Every loop is a function
+`fedaq.codec.kernels` says how they are called, and what each one does. Every loop is a function
 of C: it takes pointers and numbers, allocates nothing, raises nothing and calls nothing, so
 that it can run without numba.
 
@@ -28,7 +28,7 @@ from numba import extending, njit, types
 from numba.core import cgutils
 from numba.np import arrayobj
 
-from fedaq.kernels import GROUP, PACK_BLOCK, SIGNATURES, UNPACK_BLOCK
+from fedaq.codec.kernels import GROUP, PACK_BLOCK, SIGNATURES, UNPACK_BLOCK
 
 # Of wider codes, a table of all pairs would not fit the nearest cache, nor a group a word.
 PAIR_BITS = 6
@@ -74,7 +74,7 @@ populate_array: Any = arrayobj.populate_array
 
 
 def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` for the arguments that `fedaq.kernels` passes."""
+    """Compile `function` for the arguments that `fedaq.codec.kernels` passes."""
     arguments = (NUMBERS.get(kind, types.voidptr) for kind in SIGNATURES[function.__name__])
     loop = njit([types.void(*arguments)], **OPTIONS)(function)
     [LOOPS[function.__name__]] = loop.overloads.values()

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from math import inf
 
-from fedaq.energy import RadioCost
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, UserError
-from fedaq_client.connection import NameTakenError
-from fedaq_client.session import Link, Progress, Session
+from fedaq_client.session import Progress, Session, Stream
 from fedaq_client.training import Learner
+from fedaq_client.transport.connection import NameTakenError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def waits(draw: Callable[[], float] = random.random) -> Iterator[float]:
 
 
 async def take_part(
-    connect: Callable[[], AbstractAsyncContextManager[Link]],
+    connect: Callable[[], AbstractAsyncContextManager[Stream]],
     name: str,
     learner: Learner,
     radio: RadioCost | None,
@@ -76,8 +76,8 @@ async def take_part(
     while True:
         session: Session | None = None
         try:
-            async with connect() as link:
-                session = Session(link, name, learner, radio, on_round, process)
+            async with connect() as stream:
+                session = Session(stream, name, learner, radio, on_round, process)
                 return await session.participate()
         except UserError:
             raise

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import NoReturn, Protocol
 
-from fedaq import PROTOCOL_VERSION, __version__, chunks, model, payload
-from fedaq.chunks import Chunk
-from fedaq.energy import RadioCost
+from fedaq import PROTOCOL_VERSION, __version__
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Spread, is_width
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
-from fedaq.logs import event
-from fedaq.payload import Payload
-from fedaq.quantizer import Spread, is_width
+from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
@@ -27,7 +28,7 @@ SHORTEST_INTERVAL_S = 0.001
 LEAVE_S = 1.0
 
 
-class Link(Protocol):
+class Stream(Protocol):
     """The client's end of its stream."""
 
     async def send(self, frame: bytes) -> None:
@@ -78,7 +79,7 @@ class Session:
 
     Attributes
     ----------
-    link : Link
+    stream : Stream
     name : str
         Its identity.
     learner : Learner
@@ -93,7 +94,7 @@ class Session:
         Whether the server has let the client in.
     """
 
-    link: Link
+    stream: Stream
     name: str
     learner: Learner
     radio: RadioCost | None
@@ -300,7 +301,7 @@ class Session:
         sent_bytes = update.header_bytes
         await self._say(pb.ClientMessage(update=payload.to_message(update, self._round)))
         for chunk in coded:
-            await self.link.send(chunk.frame(pb.ClientMessage))
+            await self.stream.send(chunk.frame(pb.ClientMessage))
             sent_bytes += chunk.cost_bytes
         return update, sent_bytes
 
@@ -322,7 +323,7 @@ class Session:
         return coarser, coded
 
     async def _say(self, message: pb.ClientMessage) -> None:
-        await self.link.send(message.SerializeToString())
+        await self.stream.send(message.SerializeToString())
 
     async def _expect(self, kind: str) -> pb.ServerMessage:
         message = await self._next(kind)
@@ -336,7 +337,7 @@ class Session:
 
     async def _next(self, kind: str) -> pb.ServerMessage | Chunk:
         while True:
-            message = await self.link.receive()
+            message = await self.stream.receive()
             if message is None:
                 raise FedaqError("the server closed the stream")
             got = chunks.kind_of(message)

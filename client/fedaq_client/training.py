@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sized
 import numpy as np
 import torch
 
+from fedaq.codec.model import bind, spec_of
+from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.errors import UserError
-from fedaq.model import bind, spec_of
-from fedaq.partition import WHOLE, Partition, owners_of
-from fedaq.quantizer import Floats, derive_seed
 from fedaq.settings import PartitionSettings
 from fedaq.tasks import Task, Training, initial_model, subset
+from fedaq.tasks.partition import WHOLE, Partition, owners_of
 
 
 class Learner:

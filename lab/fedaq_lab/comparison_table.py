@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from rich.table import Table
 
-from fedaq.terminal import console, si
+from fedaq.process.terminal import console, si
 
 mpl.use("Agg")
 

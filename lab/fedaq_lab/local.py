@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedaq.chunks import Chunk, parse
+from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError
-from fedaq.partition import Partition
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
+from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import ServerStoppedError, Session
 from fedaq_client.training import Learner, local_data
-from fedaq_server.display import Display
-from fedaq_server.federation import Run, page_shown
-from fedaq_server.folder import new_run
-from fedaq_server.main import show_run
-from fedaq_server.service import serve_client
-from fedaq_server.wire import NoWire
+from fedaq_server.cli.display import Display
+from fedaq_server.cli.server_process import show_run
+from fedaq_server.records.run_folder import new_run
+from fedaq_server.run import Run
+from fedaq_server.serve import page_shown
+from fedaq_server.transport.service import serve_client
+from fedaq_server.transport.tcp_counter import NoWire
 
 _QUEUE = 4
 Frames = asyncio.Queue[bytes | None]
@@ -33,7 +34,7 @@ Frames = asyncio.Queue[bytes | None]
 
 @dataclass(frozen=True)
 class _ServerEnd:
-    """A `fedaq_server.clients.Stream`."""
+    """A `fedaq_server.transport.roster.Stream`."""
 
     incoming: Frames
     outgoing: Frames
@@ -51,7 +52,7 @@ class _ServerEnd:
 
 @dataclass(frozen=True)
 class _ClientEnd:
-    """A `fedaq_client.session.Link`."""
+    """A `fedaq_client.session.Stream`."""
 
     incoming: Frames
     outgoing: Frames

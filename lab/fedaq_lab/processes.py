@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fedaq.errors import FedaqError, UserError
+from fedaq.process.stopping import postponed
 from fedaq.settings import flag_of, load_settings
-from fedaq.stopping import postponed
 from fedaq.tasks import load_task
-from fedaq_server.folder import results_folder
+from fedaq_server.records.run_folder import results_folder
 
 _HOST = "127.0.0.1"
 _POLL_S = 0.05

@@ -12,12 +12,13 @@ from pydantic import BaseModel, Field, FiniteFloat
 
 from fedaq import __version__
 from fedaq.errors import UserError, printable
+from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
-from fedaq.terminal import si
 from fedaq_lab import comparison_table
 from fedaq_lab.report_pictures import Line, Picture, drawn
-from fedaq_server.record import replacing, summarize
-from fedaq_server.saved import FILE, SavedRun, read_run
+from fedaq_server.records.files import replacing
+from fedaq_server.records.record import summarize
+from fedaq_server.records.saved import FILE, SavedRun, read_run
 
 COMPARISON = "compare.json"
 # Of the rounds that lacked clients, so many are named.

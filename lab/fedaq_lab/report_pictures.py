@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FormatStrFormatter
 
 from fedaq.errors import printable
-from fedaq_server.picture import draw_bits, draw_rounds
-from fedaq_server.record import RoundRecord
+from fedaq_server.records.picture import draw_bits, draw_rounds
+from fedaq_server.records.record import RoundRecord
 
 SIZE = (6.4, 3.6)
 MANY_LINES = 6

@@ -14,7 +14,7 @@ from prometheus_client import (
 
 from fedaq.errors import ProtocolError, UserError, reason_name
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.record import RoundRecord
+from fedaq_server.records.record import RoundRecord
 
 # Seconds: from a round of a small model on one machine to the deadline of a large one.
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)

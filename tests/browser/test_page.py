@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from browser import chromium
+from fedaq.process.terminal import si
 from fedaq.settings import HOW_REACHED, Settings
-from fedaq_server.display import si
 from system.commands import Commands, Running, free_port
 
 ROOT = Path(__file__).parents[2]
+View = tuple[int, Literal["light", "dark"]]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 PATIENCE_MS = 60_000
 # A name that is no markup, and one that every object in a script has already.
@@ -174,7 +176,8 @@ def test_the_page_follows_a_run_and_sees_a_client_go_and_come_back(
 def test_it_looks_right_in_light_and_dark_and_on_a_phone(page: Page) -> None:
     expect(page.locator(".plot canvas")).to_have_count(4)
     check_accessibility(page)
-    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
+    views: tuple[View, ...] = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
+    for width, scheme in views:
         page.set_viewport_size({"width": width, "height": 844})
         page.emulate_media(color_scheme=scheme)
         page.wait_for_timeout(150)
@@ -198,7 +201,8 @@ def test_past_runs_are_laid_over_one_another_with_the_keyboard(page: Page) -> No
     differing = page.locator("section", has_text="Where their settings differ")
     expect(differing.locator("tr", has_text="scheme")).to_contain_text("fixed")
     check_accessibility(page)
-    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light")):
+    views: tuple[View, ...] = ((1280, "light"), (1280, "dark"), (390, "light"))
+    for width, scheme in views:
         page.set_viewport_size({"width": width, "height": 844})
         page.emulate_media(color_scheme=scheme)
         page.wait_for_timeout(150)

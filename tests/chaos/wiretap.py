@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fedaq import chunks, model, payload
-from fedaq.model import ModelSpec
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.model import ModelSpec
 from fedaq.v1 import federation_pb2 as pb
 
 _PREFACE_BYTES, _FRAME_HEADER_BYTES, _MESSAGE_HEADER_BYTES = 24, 9, 5

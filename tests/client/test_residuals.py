@@ -12,9 +12,10 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from torch import nn
 
-from fedaq import PROTOCOL_VERSION, chunks, model, payload
-from fedaq.payload import RAW, ZERO, Payload, coarser_steps, plan_payload
-from fedaq.quantizer import Floats, Range, value_range
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.payload import RAW, ZERO, Payload, coarser_steps, plan_payload
+from fedaq.codec.quantizer import Floats, Range, value_range
 from fedaq.tasks import Evaluation, Examples, Task, Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Session

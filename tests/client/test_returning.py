@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fedaq.errors import FedaqError, UserError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client import returning
-from fedaq_client.connection import NameTakenError
 from fedaq_client.returning import FIRST_WAIT_S, LONGEST_WAIT_S, take_part, waits
 from fedaq_client.training import Learner
+from fedaq_client.transport.connection import NameTakenError
 from system.live import learner
 
 

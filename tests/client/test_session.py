@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedaq import PROTOCOL_VERSION, chunks, payload
-from fedaq.energy import RadioCost
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, payload
+from fedaq.codec.quantizer import Range
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError
-from fedaq.quantizer import Range
 from fedaq.tasks import Evaluation, Examples, Task, Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Progress, Session

@@ -14,12 +14,12 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import chunks, entropy, payload
-from fedaq.chunks import Chunk
+from fedaq.codec import chunks, entropy, payload
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import RAW_BITS, Floats, value_range
 from fedaq.errors import ProtocolError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import RAW_BITS, Floats, value_range
 from fedaq.v1 import federation_pb2 as pb
 
 Reason = pb.RefusalReason
@@ -174,9 +174,9 @@ def test_any_bytes_are_read_as_protobuf_reads_them(frame: bytes, envelope: Envel
         whole = envelope.FromString(frame)
     except DecodeError:
         with pytest.raises(DecodeError):
-            chunks.parse(frame, envelope)
+            chunks.parse(frame, envelope)  # type: ignore[type-var]
         return
-    parsed = chunks.parse(frame, envelope)
+    parsed = chunks.parse(frame, envelope)  # type: ignore[type-var]
     assert chunks.kind_of(parsed) == whole.WhichOneof("kind")
     if isinstance(parsed, Chunk):
         assert parsed == chunks.read(whole.chunk)
@@ -282,7 +282,8 @@ MIXED = packed(
     [4, RAW_BITS, 3, 12, 0, 0.9, 2],
 )  # fmt: skip
 [_VIEW] = MIXED.chunks(2**20)
-CHUNK = replace(_VIEW, data=bytes(_VIEW.data))
+DATA = bytes(_VIEW.data)
+CHUNK = replace(_VIEW, data=DATA)
 FIRST, RAW_PIECE, WIDE, STEPPED, TINY = range(5)
 
 
@@ -352,10 +353,10 @@ LIES: dict[str, tuple[Chunk, Reason, str]] = {
     "data cut short": (
         replace(CHUNK, data=CHUNK.data[:-1]), SIZE, "ends in the codes of tensor t6"),
     "data in the middle cut": (
-        replace(CHUNK, data=CHUNK.data[:100] + CHUNK.data[101:]), BROKEN, "coded block"),
-    "data that goes on": (replace(CHUNK, data=CHUNK.data + b"\0"), SIZE, "has 1 bytes too many"),
+        replace(CHUNK, data=DATA[:100] + DATA[101:]), BROKEN, "coded block"),
+    "data that goes on": (replace(CHUNK, data=DATA + b"\0"), SIZE, "has 1 bytes too many"),
     "much data that goes on": (
-        replace(CHUNK, data=CHUNK.data + bytes(10**6)), SIZE, "has 1000000 bytes too many"),
+        replace(CHUNK, data=DATA + bytes(10**6)), SIZE, "has 1000000 bytes too many"),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedaq.credentials import client_certificates, is_loopback, server_certificates
 from fedaq.errors import UserError
-from fedaq_server.certificates import issue
+from fedaq.net.credentials import client_certificates, is_loopback, server_certificates
+from fedaq_server.identity.certificates import issue
 
 
 def load(path: Path) -> x509.Certificate:
@@ -164,13 +165,14 @@ def test_what_is_wrong_with_a_folder_is_said(name: str, certs: Path) -> None:
 
 
 def test_what_cannot_be_issued_is_said(certs: Path, tmp_path: Path) -> None:
-    for names, sentence in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"clients": ["a/b"]}, "no spaces or slashes"),
         ({"clients": [".."]}, "dot"),
         ({"hosts": ["a b"]}, "host name or an IP address"),
         ({"hosts": ["h:50051"]}, "without a port"),
         ({"revoked": ["nobody"]}, "no certificate for this client"),
-    ):
+    )
+    for names, sentence in wrong:
         with pytest.raises(UserError, match=sentence):
             issue(certs, **names)
     shutil.copy(certs / "server/server.key", certs / "ca.key")

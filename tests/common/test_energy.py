@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import PROTOCOL_VERSION, model
-from fedaq.energy import (
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import model
+from fedaq.energy.cost import (
     FADING_FLOOR,
     RadioCost,
     checked_cost,
@@ -21,19 +22,20 @@ from fedaq.energy import (
     rayleigh_power_gain,
     shannon_rate_bps,
 )
+from fedaq.energy.radios import PRESETS, Radio
 from fedaq.errors import UserError
-from fedaq.radios import PRESETS
 from fedaq.settings import EnergySettings, Settings, ShannonSettings, load_settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_lab.local import federate
-from fedaq_server.clients import Client, Roster
 from fedaq_server.conduct import Conduct
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
+from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.metrics import Metrics
-from fedaq_server.record import RoundRecord
-from fedaq_server.service import Admission, JoinRefusedError
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
+from fedaq_server.transport.roster import Client, Roster
+from fedaq_server.transport.service import Admission
 
 LINK = {
     "bandwidth_hz": 1e6,
@@ -268,7 +270,7 @@ def test_presets_are_power_over_rate(
 
 
 @pytest.mark.parametrize("radio", PRESETS.values(), ids=PRESETS)
-def test_every_figure_of_a_preset_has_its_source(radio) -> None:
+def test_every_figure_of_a_preset_has_its_source(radio: Radio) -> None:
     checked_cost(radio.cost())
     for activity in (radio.uplink, radio.receive, radio.downlink):
         assert len(activity.source) > 20

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedaq import entropy
+from fedaq.codec import entropy
 
 if sys.version_info >= (3, 14):
     from compression import zstd

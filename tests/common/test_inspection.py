@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedaq import inspection, model, payload
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import plan_payload
-from fedaq.quantizer import Range
+from fedaq.cli import inspection
+from fedaq.codec import model, payload
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import plan_payload
+from fedaq.codec.quantizer import Range
 from fedaq.v1 import federation_pb2 as pb
 
 

@@ -23,8 +23,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedaq import kernels
-from fedaq.quantizer import Floats, Key, derive_key
+from fedaq.codec import kernels
+from fedaq.codec.quantizer import Floats, Key, derive_key
 
 Codes = NDArray[np.int64]
 
@@ -413,7 +413,11 @@ def test_a_processor_without_vector_or_fused_instructions_gives_the_same_bytes()
 def digest_in_a_process(folder: Path, program: str) -> list[str]:
     """Return what a process prints that may keep no machine code but in `folder`."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import test_kernels as t; from fedaq import kernels\n{program}"],
+        [
+            sys.executable,
+            "-c",
+            f"import test_kernels as t; from fedaq.codec import kernels\n{program}",
+        ],
         cwd=Path(__file__).parent,
         env={**os.environ, "FOLDER": str(folder)},
         stdout=subprocess.PIPE,

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from fedaq.memory import all_so_far_kept
+from fedaq.process.memory import all_so_far_kept
 
 
 def test_what_was_there_before_is_left_alone_and_given_back() -> None:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from torch import Tensor, nn
 
-from fedaq import model
+from fedaq.codec import model
+from fedaq.codec.model import ModelSpec, TensorSpec, bind, spec_of
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec, bind, spec_of
 from fedaq.v1 import federation_pb2 as pb
 from wire.cases import SPECS
 

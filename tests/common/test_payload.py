@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import payload, quantizer
+from fedaq.codec import payload, quantizer
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Floats, Range
 from fedaq.errors import NotFiniteError, ProtocolError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import Floats, Range
 from fedaq.v1 import federation_pb2 as pb
 from wire import oracle
 from wire.cases import CHUNK_BYTES, SPECS, Sent, payloads
@@ -22,7 +22,7 @@ from wire.cases import CHUNK_BYTES, SPECS, Sent, payloads
 SPEC = ModelSpec((TensorSpec("weight", (3, 7)), TensorSpec("bias", (5,))))
 
 
-def decoded(header: Payload, chunks: list[tuple[int, bytes]]) -> Floats:
+def decoded(header: Payload, chunks: list[tuple[int, memoryview]]) -> Floats:
     flat = np.full(header.spec.parameters, np.nan, np.float32)
     for offset, data in chunks:
         payload.decode_chunk(header, offset, data, flat)

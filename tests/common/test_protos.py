@@ -3,9 +3,9 @@
 from importlib.resources import files
 from pathlib import Path
 
-from grpc_tools import protoc  # type: ignore[import-untyped]
+from grpc_tools import protoc
 
-from fedaq import link
+from fedaq.net import grpc_options
 from fedaq.v1 import federation_pb2 as pb
 
 ROOT = Path(__file__).parents[2]
@@ -36,4 +36,4 @@ def test_the_path_that_both_ends_use_is_that_of_the_contract() -> None:
         f"/{method.containing_service.full_name}/{method.name}"
         for method in pb.DESCRIPTOR.services_by_name["Federation"].methods
     }
-    assert paths == {link.PATH, link.DESCRIBE_PATH}
+    assert paths == {grpc_options.PATH, grpc_options.DESCRIBE_PATH}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import quantizer
+from fedaq.codec import quantizer
+from fedaq.codec.quantizer import Floats, Key, Range, derive_key, range_grid
 from fedaq.errors import NotFiniteError
-from fedaq.quantizer import Floats, Key, Range, derive_key, range_grid
 from wire import oracle
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**126),

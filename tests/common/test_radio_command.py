@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaq.radios import PRESETS
+from fedaq.energy.radios import PRESETS
 
 DOCS = Path(__file__).parents[2] / "docs" / "energy.md"
 
@@ -96,8 +96,8 @@ def test_the_table_in_the_docs_is_the_one_that_is_printed(printed: str) -> None:
 
 def test_neither_torch_nor_the_codec_is_loaded_for_it() -> None:
     code = (
-        "import sys, fedaq.radio_tables as t; t.show([50], config=None, assignments=[]); "
-        "heavy = {'torch', 'fedaq.kernels', 'grpc', 'matplotlib'}; "
+        "import sys, fedaq.cli.radio_tables as t; t.show([50], config=None, assignments=[]); "
+        "heavy = {'torch', 'fedaq.codec.kernels', 'grpc', 'matplotlib'}; "
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )
     result = subprocess.run(

@@ -7,12 +7,12 @@ from typing import get_args
 
 import pytest
 
-from fedaq import completion
+from fedaq.cli import completion
+from fedaq.cli.settings_table import all_settings, show
 from fedaq.errors import UserError
 from fedaq.settings import Settings, load_settings
-from fedaq.settings_table import all_settings, show
 from fedaq.tasks import BUILT_IN
-from fedaq_server import schemes
+from fedaq_server.schemes import loading
 
 
 def test_every_setting_is_listed_once_with_its_default() -> None:
@@ -46,7 +46,7 @@ def test_a_word_chooses_and_what_was_changed_is_shown(capsys: pytest.CaptureFixt
 
 def test_names_offered_are_those_there_are() -> None:
     assert set(completion.TASKS) == set(BUILT_IN)
-    assert set(completion.SCHEMES) == set(schemes.BUILT_IN)
+    assert set(completion.SCHEMES) == set(loading.BUILT_IN)
     allowed = get_args(Settings.model_fields["aggregation"].annotation)
     assert set(completion.AGGREGATIONS) == set(allowed)
     assert completion.task("fash") == ["fashion-mnist", "fashion-mnist-cnn"]

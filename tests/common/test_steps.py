@@ -9,10 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedaq import payload
-from fedaq.errors import ProtocolError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import (
+from fedaq.codec import payload
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import (
     COARSENINGS,
     RAW,
     ZERO,
@@ -23,7 +22,8 @@ from fedaq.payload import (
     step_bits,
     step_code,
 )
-from fedaq.quantizer import SMALLEST_STEP, Floats, Range, value_range
+from fedaq.codec.quantizer import SMALLEST_STEP, Floats, Range, value_range
+from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
 from wire import oracle
 

@@ -5,17 +5,20 @@ import gzip
 import os
 import struct
 import tracemalloc
+from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
-from fedaq.model import spec_of
 from fedaq.tasks import (
     Examples,
     Normalise,
@@ -29,31 +32,39 @@ from fedaq.tasks import (
     train_classifier,
 )
 
+# Pixels and labels.
+Clothes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as clients and server do
     yield
     torch.set_num_threads(threads)
 
 
-def small_model():
+def small_model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def small_data(count=50):
+def small_data(count: int = 50) -> Examples:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(count, 6, generator=generator)
     return Examples(inputs, torch.randint(0, 3, (count,), generator=generator))
 
 
-def weights_of(model):
+def in_memory(data: Sized) -> Examples:
+    assert isinstance(data, Examples)
+    return data
+
+
+def weights_of(model: nn.Module) -> Tensor:
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
-def train_with_torch(model, data, training, seed):
+def train_with_torch(model: nn.Module, data: Examples, training: Training, seed: int) -> float:
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=training.learning_rate, momentum=training.momentum
@@ -73,7 +84,7 @@ def train_with_torch(model, data, training, seed):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("batch_size", [7, 50, 64])
-def test_training_is_sgd_with_momentum(momentum, batch_size):
+def test_training_is_sgd_with_momentum(momentum: float, batch_size: int) -> None:
     training = Training(3, batch_size, 0.1, momentum)
     mine, reference = small_model(), small_model()
     loss = train_classifier(mine, small_data(), training, seed=4)
@@ -82,7 +93,7 @@ def test_training_is_sgd_with_momentum(momentum, batch_size):
     torch.testing.assert_close(weights_of(mine), weights_of(reference), rtol=0, atol=1e-6)
 
 
-def test_training_is_a_function_of_the_seed():
+def test_training_is_a_function_of_the_seed() -> None:
     trained = [small_model() for _ in range(3)]
     for model, seed in zip(trained, (4, 4, 5), strict=True):
         train_classifier(model, small_data(), Training(2, 8), seed)
@@ -91,18 +102,19 @@ def test_training_is_a_function_of_the_seed():
     assert not torch.equal(first, other)
 
 
-def test_frozen_and_unused_weights_stay():
+def test_frozen_and_unused_weights_stay() -> None:
     model = small_model()
-    model[0].weight.requires_grad_(False)
+    first, last = model.get_parameter("0.weight"), model.get_parameter("2.weight")
+    first.requires_grad_(False)
     model.register_parameter("unused", nn.Parameter(torch.ones(2)))
-    before = model[0].weight.clone(), model[2].weight.detach().clone()
+    before = first.clone(), last.detach().clone()
     train_classifier(model, small_data(), Training(), 1)
-    assert torch.equal(model[0].weight, before[0])
-    assert torch.equal(model.unused, torch.ones(2))
-    assert not torch.equal(model[2].weight, before[1])
+    assert torch.equal(first, before[0])
+    assert torch.equal(model.get_parameter("unused"), torch.ones(2))
+    assert not torch.equal(last, before[1])
 
 
-def test_a_dataset_trains_and_evaluates_like_examples_in_memory():
+def test_a_dataset_trains_and_evaluates_like_examples_in_memory() -> None:
     data = small_data()
     dataset = TensorDataset(data.inputs, data.targets)
     one, two = small_model(), small_model()
@@ -113,7 +125,7 @@ def test_a_dataset_trains_and_evaluates_like_examples_in_memory():
     assert evaluate_classifier(one, data) == evaluate_classifier(two, dataset)
 
 
-def test_evaluation_counts_every_example_once():
+def test_evaluation_counts_every_example_once() -> None:
     data, model = small_data(1203), small_model()
     with torch.no_grad():
         scores = model(data.inputs).double().numpy()
@@ -124,20 +136,21 @@ def test_evaluation_counts_every_example_once():
     assert evaluation.loss == pytest.approx(loss, rel=1e-6)
 
 
-def test_subset_of_examples_and_of_a_dataset():
+def test_subset_of_examples_and_of_a_dataset() -> None:
     data = small_data()
     indices = np.array([3, 40, 7])
-    part = subset(data, indices)
+    part = in_memory(subset(data, indices))
     assert torch.equal(part.inputs, data.inputs[[3, 40, 7]])
     assert torch.equal(part.targets, data.targets[[3, 40, 7]])
     dataset = TensorDataset(data.inputs, data.targets)
-    for got, index in zip(subset(dataset, indices), indices, strict=True):
+    chosen: Any = subset(dataset, indices)
+    for got, index in zip(chosen, indices, strict=True):
         assert torch.equal(got[0], data.inputs[index])
     with pytest.raises(UserError, match="list cannot be shared out"):
         subset([1, 2, 3], indices)
 
 
-def test_normalise():
+def test_normalise() -> None:
     pixels = torch.arange(256).view(1, 1, 16, 16).repeat(2, 3, 1, 1).to(torch.uint8)
     mean, std = (0.1, 0.5, 0.7), (0.2, 0.3, 0.4)
     expected = (pixels.double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(
@@ -151,7 +164,9 @@ def test_normalise():
 # --- finding a task
 
 
-def test_a_task_of_ones_own_is_a_task_or_a_function_of_the_data_path(tmp_path, monkeypatch):
+def test_a_task_of_ones_own_is_a_task_or_a_function_of_the_data_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_tasks.py").write_text(
         "from fedaq.tasks import Task\n"
         "plain = Task('plain', None, None, None)\n"
@@ -173,7 +188,7 @@ def test_a_task_of_ones_own_is_a_task_or_a_function_of_the_data_path(tmp_path, m
         load_task("nowhere:task", None)
 
 
-def test_an_unknown_task_is_told_the_known_ones():
+def test_an_unknown_task_is_told_the_known_ones() -> None:
     with pytest.raises(UserError, match="digits, fashion-mnist, fashion-mnist-cnn, images"):
         load_task("fashion", None)
 
@@ -187,7 +202,9 @@ def test_an_unknown_task_is_told_the_known_ones():
         ("fashion-mnist-cnn", (5, 1, 28, 28), 1_663_370),
     ],
 )
-def test_models_have_ten_classes_and_their_number_of_weights(name, shape, parameters):
+def test_models_have_ten_classes_and_their_number_of_weights(
+    name: str, shape: tuple[int, ...], parameters: int
+) -> None:
     model = load_task(name, None).model()
     assert spec_of(model).parameters == parameters
     inputs = torch.zeros(shape) if name == "digits" else torch.zeros(shape, dtype=torch.uint8)
@@ -197,13 +214,13 @@ def test_models_have_ten_classes_and_their_number_of_weights(name, shape, parame
 # --- Fashion-MNIST files
 
 
-def idx(array):
+def idx(array: NDArray[np.uint8]) -> bytes:
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     return header + array.tobytes()
 
 
 @pytest.fixture
-def clothes(tmp_path):
+def clothes(tmp_path: Path) -> Clothes:
     """Write a folder as the official one, train compressed and test not; return its arrays."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (30, 28, 28), np.uint8)
@@ -216,10 +233,10 @@ def clothes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "fashion-mnist-cnn"])
-def test_fashion_mnist_reads_both_parts(name, clothes, tmp_path):
+def test_fashion_mnist_reads_both_parts(name: str, clothes: Clothes, tmp_path: Path) -> None:
     pixels, labels = clothes
     task = load_task(name, tmp_path)
-    train, test = task.train_data(tmp_path), task.test_data(tmp_path)
+    train, test = in_memory(task.train_data(tmp_path)), in_memory(task.test_data(tmp_path))
     assert np.array_equal(train.inputs.numpy()[:, 0], pixels)
     assert train.targets.tolist() == labels.tolist()
     assert np.array_equal(test.inputs.numpy()[:, 0], pixels[:7])
@@ -230,7 +247,7 @@ def test_fashion_mnist_reads_both_parts(name, clothes, tmp_path):
     assert 0 <= task.evaluate(model, test).accuracy <= 1
 
 
-def test_fashion_mnist_names_the_files_it_misses(clothes, tmp_path):
+def test_fashion_mnist_names_the_files_it_misses(clothes: Clothes, tmp_path: Path) -> None:
     task = fashion_mnist.mlp
     both = "train-images-idx3-ubyte and train-labels-idx1-ubyte, each with .gz at its end or"
     for data in (None, tmp_path / "nowhere"):
@@ -257,7 +274,9 @@ GOOD = idx(np.zeros((3, 28, 28), np.uint8))
     ],
 )
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_a_damaged_idx_file_is_named(content, reason, ending, tmp_path):
+def test_a_damaged_idx_file_is_named(
+    content: bytes, reason: str, ending: str, tmp_path: Path
+) -> None:
     path = tmp_path / f"images{ending}"
     path.write_bytes(gzip.compress(content) if ending else content)
     with pytest.raises(UserError, match=reason) as caught:
@@ -272,14 +291,14 @@ PACKED = gzip.compress(GOOD, mtime=0)
     "content",
     [PACKED[:-9], PACKED[:9], PACKED[:10] + b"\xff" + PACKED[11:], PACKED[:-1] + b"\xff", GOOD],
 )
-def test_a_damaged_gzip_file_is_named(content, tmp_path):
+def test_a_damaged_gzip_file_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "images.gz"
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be read"):
         fashion_mnist.read_idx(path, (28, 28))
 
 
-def test_a_header_cannot_make_the_reader_allocate(tmp_path):
+def test_a_header_cannot_make_the_reader_allocate(tmp_path: Path) -> None:
     path = tmp_path / "images"
     path.write_bytes(struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 28, 28))
     tracemalloc.start()
@@ -290,7 +309,7 @@ def test_a_header_cannot_make_the_reader_allocate(tmp_path):
     assert peak < 1_000_000
 
 
-def test_labels_must_fit_the_images(clothes, tmp_path):
+def test_labels_must_fit_the_images(clothes: Clothes, tmp_path: Path) -> None:
     path = tmp_path / "t10k-labels-idx1-ubyte"
     path.write_bytes(idx(np.zeros(6, np.uint8)))
     with pytest.raises(UserError, match="6 labels for 7 images"):
@@ -304,13 +323,18 @@ def test_labels_must_fit_the_images(clothes, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
 
 
-def paint(path, colour=(0, 0, 0), size=(40, 30), mode="RGB"):
+def paint(
+    path: Path,
+    colour: tuple[int, int, int] = (0, 0, 0),
+    size: tuple[int, int] = (40, 30),
+    mode: str = "RGB",
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).convert(mode).save(path)
 
@@ -319,7 +343,7 @@ COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
 
 @pytest.fixture
-def split_folder(tmp_path):
+def split_folder(tmp_path: Path) -> Path:
     root = tmp_path / "pictures"
     for name, colour in COLOURS.items():
         for number in range(4):
@@ -330,9 +354,9 @@ def split_folder(tmp_path):
     return root
 
 
-def test_images_are_labelled_by_their_folders(split_folder):
+def test_images_are_labelled_by_their_folders(split_folder: Path) -> None:
     task = load_task("images", split_folder)
-    train, test = task.train_data(split_folder), task.test_data(split_folder)
+    train, test = in_memory(task.train_data(split_folder)), in_memory(task.test_data(split_folder))
     assert train.targets.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert test.targets.tolist() == [0, 1, 2]
     expected = torch.tensor(list(COLOURS.values()), dtype=torch.uint8).view(3, 3, 1, 1)
@@ -346,13 +370,13 @@ def test_images_are_labelled_by_their_folders(split_folder):
     assert task.evaluate(model, test).accuracy == 1
 
 
-def test_class_folders_alone_are_split_by_every_fifth_image(tmp_path):
+def test_class_folders_alone_are_split_by_every_fifth_image(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     for grey in range(12):
         paint(root / "one" / f"{grey:02}.png", (grey, 0, 0))
         paint(root / "two" / f"{grey:02}.png", (100 + grey, 0, 0))
     task = load_task("images", root)
-    train, test = task.train_data(root), task.test_data(root)
+    train, test = in_memory(task.train_data(root)), in_memory(task.test_data(root))
     assert test.inputs[:, 0, 0, 0].tolist() == [4, 9, 104, 109]
     assert test.targets.tolist() == [0, 0, 1, 1]
     both = torch.cat([train.inputs, test.inputs])[:, 0, 0, 0]
@@ -365,14 +389,16 @@ def test_class_folders_alone_are_split_by_every_fifth_image(tmp_path):
     [("a.png", "P"), ("a.png", "RGBA"), ("a.jpg", "RGB"), ("a.jpeg", "CMYK"), ("a.JPG", "RGB")],
 )
 @pytest.mark.parametrize("size", [(1, 1), (32, 32), (700, 31)])
-def test_every_kind_of_file_becomes_small_and_coloured(name, mode, size, tmp_path):
+def test_every_kind_of_file_becomes_small_and_coloured(
+    name: str, mode: str, size: tuple[int, int], tmp_path: Path
+) -> None:
     paint(tmp_path / name, (204, 102, 51), size, mode)
     pixels = images.decode([tmp_path / name])
     assert pixels.shape == (1, 3, 32, 32)
     assert np.abs(pixels[0].reshape(3, -1).T.astype(int) - (204, 102, 51)).max() <= 6
 
 
-def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path: Path) -> None:
     picture = Image.new("RGB", (64, 64))
     picture.paste((255, 255, 255), (0, 0, 32, 64))
     exif = Image.Exif()
@@ -383,7 +409,7 @@ def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
     assert pixels[:, 20:].max() < 15
 
 
-def test_a_damaged_image_is_named(split_folder):
+def test_a_damaged_image_is_named(split_folder: Path) -> None:
     victim = split_folder / "train" / "green" / "2.png"
     for content in (victim.read_bytes()[:60], b"not an image", b""):
         victim.write_bytes(content)
@@ -392,7 +418,7 @@ def test_a_damaged_image_is_named(split_folder):
         assert str(caught.value).startswith(f"{victim}: ")
 
 
-def test_a_truncated_photograph_is_named(tmp_path):
+def test_a_truncated_photograph_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -401,14 +427,14 @@ def test_a_truncated_photograph_is_named(tmp_path):
         images.decode([path])
 
 
-def test_a_vanished_image_is_named(split_folder):
+def test_a_vanished_image_is_named(split_folder: Path) -> None:
     link = split_folder / "train" / "red" / "link.png"
     link.symlink_to("nowhere.png")
     with pytest.raises(UserError, match=r"link\.png: cannot be read: No such file"):
         load_task("images", split_folder).train_data(split_folder)
 
 
-def test_folders_that_are_not_there(tmp_path):
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
     for data in (None, tmp_path):
         with pytest.raises(UserError, match=r"must hold train/<class>/\*\.jpg and test/<class>"):
             load_task("images", data)
@@ -419,41 +445,49 @@ def test_folders_that_are_not_there(tmp_path):
         load_task("images", tmp_path)
 
 
-def test_a_machine_may_hold_one_part_and_empty_classes(tmp_path):
+def test_a_machine_may_hold_one_part_and_empty_classes(tmp_path: Path) -> None:
     paint(tmp_path / "train" / "cat" / "a.png")
     (tmp_path / "train" / "dog").mkdir()
     task = load_task("images", tmp_path)
-    assert task.train_data(tmp_path).targets.tolist() == [0]
+    assert in_memory(task.train_data(tmp_path)).targets.tolist() == [0]
     with pytest.raises(UserError, match="no image for test"):
         task.test_data(tmp_path)
 
 
-def test_other_classes_are_another_model():
+def test_other_classes_are_another_model() -> None:
     one = spec_of(images._cnn(["cat", "dog"]))
     other = spec_of(images._cnn(["cat", "frog"]))
     difference = one.difference(other)
+    assert difference is not None
     assert "cat,dog.weight 2x64 here and cat,frog.weight 2x64 there" in difference
 
 
-def test_many_classes_make_a_short_name_that_tells_them_apart():
+def test_many_classes_make_a_short_name_that_tells_them_apart() -> None:
     many = [f"n{number:08}.x" for number in range(1000)]
     names = {images.output_name(many), images.output_name([*many[:-1], "n99999999"])}
     assert len(names) == 2
     assert max(map(len, names)) < 120
 
 
-def count_decodes(monkeypatch):
-    decoded = []
+def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Path]]:
+    decoded: list[Sequence[Path]] = []
     decode = images.decode
-    monkeypatch.setattr(images, "decode", lambda files: decoded.append(files) or decode(files))
+
+    def counted(files: Sequence[Path]) -> images.Pixels:
+        decoded.append(files)
+        return decode(files)
+
+    monkeypatch.setattr(images, "decode", counted)
     return decoded
 
 
-def test_decoded_images_are_kept_for_the_next_start(split_folder, cache, monkeypatch):
+def test_decoded_images_are_kept_for_the_next_start(
+    split_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded = count_decodes(monkeypatch)
     task = load_task("images", split_folder)
-    first = task.train_data(split_folder)
-    again = load_task("images", split_folder).train_data(split_folder)
+    first = in_memory(task.train_data(split_folder))
+    again = in_memory(load_task("images", split_folder).train_data(split_folder))
     assert len(decoded) == 1
     assert torch.equal(first.inputs, again.inputs)
     assert torch.equal(first.targets, again.targets)
@@ -464,7 +498,9 @@ def test_decoded_images_are_kept_for_the_next_start(split_folder, cache, monkeyp
     assert kept.stat().st_mode & 0o077 == 0, "others may read the user's pictures"
 
 
-def test_changed_images_are_decoded_again(split_folder, cache, monkeypatch):
+def test_changed_images_are_decoded_again(
+    split_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded = count_decodes(monkeypatch)
     task = load_task("images", split_folder)
     task.train_data(split_folder)
@@ -473,47 +509,50 @@ def test_changed_images_are_decoded_again(split_folder, cache, monkeypatch):
     paint(changed, (0, 255, 0))
     os.utime(changed, ns=(1, 1))
     assert changed.stat().st_size == size, "only the time tells"
-    assert task.train_data(split_folder).inputs[0, :, 0, 0].tolist() == [0, 255, 0]
+    assert in_memory(task.train_data(split_folder)).inputs[0, :, 0, 0].tolist() == [0, 255, 0]
     paint(split_folder / "train" / "blue" / "9.png", (7, 7, 7))
     assert len(task.train_data(split_folder)) == 13
     assert len(decoded) == 3
     assert len(list((cache / "fedaq").iterdir())) == 1, "old pixels stay behind"
 
 
-def spoil_truncate(path):
+def spoil_truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def spoil_empty(path):
+def spoil_empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def spoil_pickle(path):
+def spoil_pickle(path: Path) -> None:
     with np.load(path) as content:
         key = content["key"]
     np.savez(path, key=key, pixels=np.array([{"a": 1}], dtype=object))
 
 
-def spoil_missing(path):
+def spoil_missing(path: Path) -> None:
     np.savez(path, other=np.zeros(3))
 
 
 @pytest.mark.parametrize("spoil", [spoil_truncate, spoil_empty, spoil_pickle, spoil_missing])
-def test_a_spoilt_cache_is_not_used(spoil, split_folder, cache):
+def test_a_spoilt_cache_is_not_used(
+    spoil: Callable[[Path], None], split_folder: Path, cache: Path
+) -> None:
     task = load_task("images", split_folder)
-    expected = task.train_data(split_folder)
+    expected = in_memory(task.train_data(split_folder))
     (kept,) = (cache / "fedaq").iterdir()
     spoil(kept)
-    assert torch.equal(task.train_data(split_folder).inputs, expected.inputs)
+    again = in_memory(task.train_data(split_folder))
+    assert torch.equal(again.inputs, expected.inputs)
 
 
-def test_without_a_place_for_the_cache_images_are_decoded(split_folder, cache):
+def test_without_a_place_for_the_cache_images_are_decoded(split_folder: Path, cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     task = load_task("images", split_folder)
     assert len(task.train_data(split_folder)) == 12
 
 
-def test_a_task_needs_no_data_path_of_its_own():
+def test_a_task_needs_no_data_path_of_its_own() -> None:
     task = load_task("digits", None)
     assert isinstance(task, Task)
     train, test = task.train_data(None), task.test_data(None)
@@ -525,13 +564,15 @@ def test_a_task_needs_no_data_path_of_its_own():
 GUIDE = Path(__file__).parents[2] / "docs" / "tasks.md"
 
 
-def test_the_tables_of_the_guide_are_what_its_commands_print():
+def test_the_tables_of_the_guide_are_what_its_commands_print() -> None:
     failed, tried = doctest.testfile(str(GUIDE), module_relative=False)
     assert tried > 5
     assert failed == 0
 
 
-def test_the_task_that_the_guide_shows_trains(tmp_path, monkeypatch):
+def test_the_task_that_the_guide_shows_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = GUIDE.read_text().split("```python\n")[1].split("```")[0]
     (tmp_path / "documented.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

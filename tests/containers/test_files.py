@@ -123,7 +123,7 @@ def test_a_build_sees_what_an_installation_needs() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     found = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = {*found["tool"]["setuptools"]["packages"]["find"]["where"], "README.md",
-              "pyproject.toml", "constraints.txt"}  # fmt: skip
+              "pyproject.toml", "constraints.txt", "LICENSE"}  # fmt: skip
     assert "*" in lines
     assert {line[1:] for line in lines if line.startswith("!")} == needed
 

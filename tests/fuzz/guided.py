@@ -17,7 +17,7 @@ from random import Random
 
 import atheris
 from google.protobuf.message import DecodeError
-from mutation import mutate
+from mutation import mutate  # type: ignore[import-not-found]
 
 TIMEOUT_S = 10
 MAX_INPUT_BYTES = 8192
@@ -31,9 +31,9 @@ def main() -> None:
     with atheris.instrument_imports(
         include=["fedaq", "fedaq_server"],
         # Those go to the compiler, or are of no concern here.
-        exclude=["fedaq.machine_code", "fedaq.kernels", "fedaq.v1"],
+        exclude=["fedaq.codec.machine_code", "fedaq.codec.kernels", "fedaq.v1"],
     ):
-        from targets import TARGETS, framed, unframed
+        from targets import TARGETS, framed, unframed  # type: ignore[import-not-found]
 
     target, total = TARGETS[name], int(inputs)
     corpus = Path(folder, "corpus")

@@ -19,20 +19,21 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedaq import PROTOCOL_VERSION, chunks, payload
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, payload
 from fedaq.errors import FedaqError
-from fedaq.link import PATH
+from fedaq.net.grpc_options import PATH
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.connection import connect
 from fedaq_client.session import Progress, Session
 from fedaq_client.training import Learner
+from fedaq_client.transport.connection import connect
 from fuzz.mutation import mutate, mutated_bytes
 from fuzz.small_task import task
 from system.commands import free_port
@@ -193,11 +194,11 @@ async def _take_part(address: str, honest: Honest) -> None:
     learner = Learner(task, task.train_data(None), 1)
     train = learner.train
 
-    def slowly(*arguments: object) -> float:
+    def slowly(*arguments: Any) -> float:
         time.sleep(TRAINING_S)
-        return train(*arguments)  # type: ignore[arg-type]
+        return train(*arguments)
 
-    learner.train = slowly  # type: ignore[method-assign]
+    learner.train = slowly  # type: ignore[assignment,method-assign]
     async with connect(address, PATIENCE_S) as link:
         await Session(link, "honest", learner, None, honest.on_round).participate()
 

@@ -39,7 +39,7 @@ def mutate(message: Message, random: Random) -> None:
         setattr(owner, field.name, _value(field, getattr(owner, field.name), random))
 
 
-def _fields(message: Message) -> Iterator[tuple[Message, FieldDescriptor]]:
+def _fields(message: Message) -> Iterator[tuple[Message, Any]]:
     for field in message.DESCRIPTOR.fields:
         yield message, field
         if field.cpp_type != FieldDescriptor.CPPTYPE_MESSAGE:

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from fedaq import chunks, entropy, model, payload
+from fedaq.cli.inspection import show
+from fedaq.codec import chunks, entropy, model, payload
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Range
 from fedaq.errors import ProtocolError, UserError
-from fedaq.inspection import show
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import Range
-from fedaq.terminal import console
+from fedaq.process.terminal import console
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.aggregation import Aggregate, Contribution
+from fedaq_server.rounds.aggregation import Aggregate, Contribution
 
 # Of every kind: a matrix, a tensor of less than a group, a scalar, an empty one.
 SPEC = ModelSpec(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fedaq import inspection, model
+from fedaq.cli import inspection
+from fedaq.codec import model
+from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.terminal import console
+from fedaq.process.terminal import console
 from fedaq.v1 import federation_pb2 as pb
 from fuzz.live import FindingError, beset
 from fuzz.mutation import mutate

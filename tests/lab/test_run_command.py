@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fedaq import stopping
 from fedaq.errors import FedaqError, UserError
+from fedaq.process import stopping
 from fedaq.settings import load_settings
 from fedaq_lab import processes
-from fedaq_server.folder import results_folder
+from fedaq_server.records.run_folder import results_folder
 
 PATIENCE_S = 30.0
 FOREVER = "import time; time.sleep(600)"

@@ -270,12 +270,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, hosts() as names:
         folder = Path(name)
         expected = reference(folder, options.rounds)
-        found = []
-        for part in (
+        found: list[Check] = []
+        parts: tuple[Callable[[], list[Check]], ...] = (
             lambda: bad_links(names, folder / "bad", options.rounds, expected),
             lambda: server_returns(names, folder / "back", options.rounds, expected),
             lambda: partition(names, folder / "partition", options.partition_rounds),
-        ):
+        )
+        for part in parts:
             found += part()
             for check in found[-3:]:
                 say.print(f"{check.what}: {check.found}")

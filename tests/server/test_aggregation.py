@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import payload
-from fedaq.chunks import Chunk, to_chunk
+from fedaq.codec import payload
+from fedaq.codec.chunks import Chunk, to_chunk
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Range
 from fedaq.errors import ProtocolError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Range
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.aggregation import LARGEST_VALUE, Aggregate, Contribution
+from fedaq_server.rounds.aggregation import LARGEST_VALUE, Aggregate, Contribution
 from wire import oracle
 from wire.cases import CHUNK_BYTES, SPECS, Sent, payloads, ranges_of
 

@@ -16,19 +16,19 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from fedaq.energy import RadioCost, downlink_j_per_bit
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Bits
+from fedaq.codec.quantizer import Spread
+from fedaq.energy.cost import RadioCost, downlink_j_per_bit
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Bits
-from fedaq.quantizer import Spread
 from fedaq.settings import FedaqSettings, load_settings
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.folder import new_run
-from fedaq_server.optimizer import resolution
-from fedaq_server.record import RoundRecord
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.run_folder import new_run
+from fedaq_server.run import Run
 from fedaq_server.schemes.budget import MEMORY, Budget
+from fedaq_server.schemes.optimizer import resolution
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 SPEC = ModelSpec((TensorSpec("w1", (64, 50)), TensorSpec("b1", (50,)), TensorSpec("w2", (50, 10))))
 RADIO = RadioCost(1e-7, 1e-7, 3e-8)

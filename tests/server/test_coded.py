@@ -15,23 +15,18 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from fedaq import payload
-from fedaq.energy import RadioCost, downlink_j_per_bit
+from fedaq.codec import payload
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Floats, Spread, tensor_spread
+from fedaq.energy.cost import RadioCost, downlink_j_per_bit
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Floats, Spread, tensor_spread
 from fedaq.settings import load_settings
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, checked
-from fedaq_server.schemes.coded import (
-    CodedBudget,
-    CodedResolution,
-    downlink_grant,
-    uplink_grant,
-)
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.run import Run
+from fedaq_server.schemes.coded import CodedBudget, CodedResolution, downlink_grant, uplink_grant
 from fedaq_server.schemes.fedaq import fedaq
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, checked
 
 SPEC = ModelSpec((TensorSpec("w1", (64, 50)), TensorSpec("b1", (50,)), TensorSpec("w2", (50, 10))))
 HEADER_BYTES = 4 * len(SPEC.tensors)

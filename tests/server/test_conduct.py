@@ -11,18 +11,19 @@ import grpc
 import numpy as np
 import pytest
 
-from fedaq import chunks, payload
+from fedaq.codec import chunks, payload
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.quantizer import Floats, Range
 from fedaq.errors import ProtocolError, UserError
-from fedaq.model import ModelSpec
-from fedaq.quantizer import Floats, Range
 from fedaq.settings import LimitsSettings, Settings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
-from fedaq_server import bucket
-from fedaq_server.bucket import Bucket
-from fedaq_server.clients import Client
-from fedaq_server.conduct import Conduct, TrainingFailedError, is_fault
-from fedaq_server.federation import Run
+from fedaq_server.conduct import Conduct
+from fedaq_server.run import Run
+from fedaq_server.transport import rate_limit
+from fedaq_server.transport.faults import TrainingFailedError, is_fault
+from fedaq_server.transport.rate_limit import Bucket
+from fedaq_server.transport.roster import Client
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import EndedError, FinishedError, RawClient, raw_client
 
@@ -251,7 +252,7 @@ def test_a_storm_of_joins_on_a_stream_shuts_its_client_out(tmp_path: Path) -> No
 def test_a_storm_of_refused_joins_is_not_listened_to(
     tmp_path: Path, honest_result: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket, "CALLS", 5)
+    monkeypatch.setattr(rate_limit, "CALLS", 5)
     ends = []
 
     async def act(client: RawClient) -> None:
@@ -268,9 +269,9 @@ def test_a_storm_of_refused_joins_is_not_listened_to(
 
 
 def test_addresses_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket, "ADDRESSES", 3)
-    monkeypatch.setattr(bucket, "CALLS", 1)
-    refused = bucket.AddressCounts()
+    monkeypatch.setattr(rate_limit, "ADDRESSES", 3)
+    monkeypatch.setattr(rate_limit, "CALLS", 1)
+    refused = rate_limit.AddressCounts()
     for address in "abcd":
         refused.count(address)
     assert [refused.are_too_many(address) for address in "abcde"] == [
@@ -282,16 +283,16 @@ def test_a_late_client_may_send_the_rest_of_its_update() -> None:
     """What is left of a round that is over is not held against it."""
     client = Client("a", 1, None, None)  # type: ignore[arg-type]
     message = pb.ClientMessage(chunk=pb.Chunk(round=1))
-    assert not client.uses_grant(message)
+    assert not client.uses_credit(message)
     client.round = 1
-    client.grant(10)
-    assert [client.uses_grant(message) for _ in range(7)] == [True] * 7
+    client.give_credit(10)
+    assert [client.uses_credit(message) for _ in range(7)] == [True] * 7
     client.round = 2
-    client.grant(10)
-    assert [client.uses_grant(message) for _ in range(14)] == [True] * 13 + [False]
-    client.grant(10)
-    assert not client.uses_grant(pb.ClientMessage(heartbeat=pb.Heartbeat()))
-    assert not client.uses_grant(pb.ClientMessage(chunk=pb.Chunk(round=3)))
+    client.give_credit(10)
+    assert [client.uses_credit(message) for _ in range(14)] == [True] * 13 + [False]
+    client.give_credit(10)
+    assert not client.uses_credit(pb.ClientMessage(heartbeat=pb.Heartbeat()))
+    assert not client.uses_credit(pb.ClientMessage(chunk=pb.Chunk(round=3)))
 
 
 # ---- Weights ----------------------------------------------------------------

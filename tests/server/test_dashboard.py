@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 
 from fedaq.errors import UserError
 from fedaq.settings import Settings
@@ -270,7 +271,7 @@ def test_a_page_that_does_not_start_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # uvicorn logs what went wrong and returns.
-    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda server, sockets: None)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)
     with pytest.raises(UserError, match="did not start"), page_of(tmp_path):
         pass
 
@@ -319,7 +320,7 @@ def events(page: Page, count: int, path: str = "/events") -> list[dict[str, Any]
     connection.request("GET", path)
     response = connection.getresponse()
     assert response.headers["content-type"].startswith("text/event-stream")
-    found = []
+    found: list[Any] = []
     while len(found) < count:
         line = response.readline()
         if line.startswith(b"data: "):

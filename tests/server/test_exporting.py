@@ -16,12 +16,12 @@ from fedaq import tasks
 from fedaq.errors import FedaqError, UserError
 from fedaq.tasks import Examples, Task, load_task
 from fedaq_lab.local import federate
-from fedaq_server.exporting import export_model, trained_model
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import write_run
-from fedaq_server.saved import read_run
-from fedaq_server.weights import write_weights
+from fedaq_server.records.exporting import export_model, trained_model
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import write_run
+from fedaq_server.records.saved import read_run
+from fedaq_server.records.weights import write_weights
+from fedaq_server.run import Run
 from system.live import settings_of
 
 DIGITS = load_task("digits", None)
@@ -98,7 +98,7 @@ def test_plain_pytorch_loads_the_weights(run: Path, expected: tuple[Tensor, Tens
 
 
 def finished(folder: Path, task: str, model: nn.Module, **facts: Any) -> Path:
-    from fedaq.model import bind, spec_of
+    from fedaq.codec.model import bind, spec_of
     from server.test_saved import FACTS, record
 
     folder.mkdir()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fedaq_server.handshakes import Trace
+from fedaq_server.transport.tls_failures import Trace
 
 FAILURE = (
     "I1124 19:02:33.374354   19285 ssl_transport_security.cc:2563] Handshake failed with error "
@@ -59,7 +59,7 @@ def test_words_of_others_pass(caplog: pytest.LogCaptureFixture) -> None:
 
 SCRIPT = """
 import os, sys
-from fedaq_server.handshakes import reported
+from fedaq_server.transport.tls_failures import reported
 with reported():
     os.write(2, b"from C\\n")
     print("from Python", file=sys.stderr)

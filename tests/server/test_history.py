@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import chunks, model, payload
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload, plan_payload
+from fedaq.codec.quantizer import RAW_BITS, Floats, value_range
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload, plan_payload
-from fedaq.quantizer import RAW_BITS, Floats, value_range
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.history import CatchUp, History
+from fedaq_server.rounds.differences import CatchUp, History
 from wire import oracle
 
 SPEC = ModelSpec(
@@ -92,7 +92,9 @@ def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
             continue
         codes = chunks.codes_of(header, chunks.read(message.chunk))
         for piece in header.pieces(message.chunk.offset, len(codes)):
-            values = [np.float32(v) for v in decoded(header, piece.tensor, codes[piece.data])]
+            values = [
+                np.float32(v) for v in decoded(header, piece.tensor, bytes(codes[piece.data]))
+            ]
             start = SPEC.slices[piece.tensor].start + piece.first
             for i, value in enumerate(values[: piece.values]):
                 held[start + i] = held[start + i] + value

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Spread
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Spread
 from fedaq.settings import Settings, load_settings
 from fedaq_server.conduct import Conduct
-from fedaq_server.folder import new_run, resumed_run
-from fedaq_server.history import Difference
-from fedaq_server.ledger import ClientMemory, Committed, Ledger, Transfer
-from fedaq_server.record import RoundRecord
-from fedaq_server.schemes import load_scheme, restored, state_of
+from fedaq_server.records.ledger import ClientMemory, Committed, Difference, Ledger, Transfer
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.run_folder import new_run, resumed_run
+from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.schemes.budget import Budget, Trend
 from fedaq_server.schemes.coded import CodedBudget
+from fedaq_server.schemes.loading import load_scheme
 
 SPEC = ModelSpec((TensorSpec("w", (3, 4)), TensorSpec("b", ())))
 RECORD = RoundRecord(

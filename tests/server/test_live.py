@@ -139,7 +139,7 @@ def test_without_a_plan_the_recent_rounds_go_on() -> None:
     # The first rounds are dear, the last five cost 0.1 J each; eight are left.
     spent = [5.0, 10.0, *(10.0 + 0.1 * number for number in range(1, 11))]
     every = [point(number, energy_j) for number, energy_j in enumerate(spent, 1)]
-    assert forecast(every, 20, None) == Forecast(pytest.approx(11.8), "recent rounds")
+    assert forecast(every, 20, None) == Forecast(pytest.approx(11.8), "recent rounds")  # type: ignore[arg-type]
     assert forecast(every, 12, None) == Forecast(11.0, "recent rounds")
 
 

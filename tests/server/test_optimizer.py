@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fedaq.codec.quantizer import Spread
 from fedaq.errors import FedaqError
-from fedaq.quantizer import Spread
-from fedaq_server.optimizer import (
+from fedaq_server.schemes.optimizer import (
     Items,
     allocate,
     bits_at_price,
@@ -40,7 +40,7 @@ class Tensor:
     j_per_bit: float
 
     def noise(self, bits: int) -> float:
-        return self.coefficient * self.elements * (self.width / (2**bits - 1)) ** 2 / 4
+        return float(self.coefficient * self.elements * (self.width / (2**bits - 1)) ** 2 / 4)
 
     def energy_j(self, bits: int) -> Fraction:
         return Fraction(self.j_per_bit) * (OVERHEAD_BITS + self.elements * bits)
@@ -408,7 +408,7 @@ def test_the_closed_form_minimises_noise_plus_price_of_energy(
     step = width / 2**bits
 
     def lagrangian(price: float, b: float) -> float:
-        return coefficient / 4 * width**2 * 4.0**-b + price * j_per_bit * b
+        return float(coefficient / 4 * width**2 * 4.0**-b + price * j_per_bit * b)
 
     price = 2 * np.log(2) * coefficient / 4 * step**2 / j_per_bit
     found = log2(width / resolution(price, j_per_bit, coefficient))
@@ -439,7 +439,7 @@ def test_resolution_takes_the_fewest_bits_that_reach_it(
     bits = resolution_bits(arrays([spread]), step, clip=clip, min_bits=1, max_bits=MAX_BITS)[0]
 
     def reached(b: int) -> float:
-        return (spread.clipped(b).width if clip else width) / (2**b - 1)
+        return float((spread.clipped(b).width if clip else width) / (2**b - 1))
 
     assert bits == MAX_BITS or reached(bits) <= step * (1 + 1e-9)
     assert bits == 1 or reached(bits - 1) > step * (1 - 1e-9)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.patience import PROGRESS_BYTES, patient
+from fedaq_server.transport.patience import PROGRESS_BYTES, patient
 
 PATIENCE_S = 0.4
 HEARTBEAT = pb.ClientMessage(heartbeat=pb.Heartbeat())

@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,25 +26,27 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fedaq import PROTOCOL_VERSION, chunks, model
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, model
+from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.errors import FedaqError
-from fedaq.link import MAX_MESSAGE_BYTES, PATH
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.partition import WHOLE, Partition
+from fedaq.net.grpc_options import MAX_MESSAGE_BYTES, PATH
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
+from fedaq.tasks.partition import WHOLE, Partition
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.connection import connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
-from fedaq_server import federation
-from fedaq_server.clients import Client, DisconnectedError
-from fedaq_server.federation import Run, serve
-from fedaq_server.history import History
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord, write_run
-from fedaq_server.service import JoinRefusedError, serve_client
-from fedaq_server.wire import NoWire
+from fedaq_client.transport.connection import connect
+from fedaq_server.identity.caller import JoinRefusedError
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.rounds.differences import History
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
+from fedaq_server.transport.roster import Client, DisconnectedError
+from fedaq_server.transport.service import serve_client
+from fedaq_server.transport.tcp_counter import NoWire
 from system.raw_client import EndedError, FinishedError, RawClient, group_bytes, raw_client
 
 HONEST = 2
@@ -93,7 +95,8 @@ async def live_server(settings: Settings, folder: Path) -> AsyncIterator[tuple[R
     server = asyncio.create_task(serve(run, port.set_result))
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.wait({server, port}, return_when=asyncio.FIRST_COMPLETED)
+            ready: set[asyncio.Future[Any]] = {server, port}
+            await asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED)
             yield run, f"127.0.0.1:{port.result()}"
             await server
     finally:
@@ -120,7 +123,7 @@ def learner(partition: Partition = WHOLE) -> Learner:
 
 async def federate(
     folder: Path,
-    *hostile: Callable[[str, ModelSpec], Awaitable[None]],
+    *hostile: Callable[[str, ModelSpec], Coroutine[Any, Any, None]],
     clients: int | None = None,
     **flags: Any,
 ) -> Run:
@@ -156,7 +159,7 @@ def honest_raw_result(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def every_round(
     attack: Attack, name: str = "mallory"
-) -> Callable[[str, ModelSpec], Awaitable[None]]:
+) -> Callable[[str, ModelSpec], Coroutine[Any, Any, None]]:
     """Join, and attack in every round until the run is over."""
 
     async def act(address: str, spec: ModelSpec) -> None:
@@ -312,7 +315,7 @@ WITHIN_A_ROUND = {
     "a chunk of far away": (
         chunks_of(lambda h: (0, 300), lambda h: (2**63, 3)), "OUT_OF_ORDER", "byte 300 is next"),
     "a crowd of chunks": (
-        chunks_of(*((lambda h, n=n: (3 * n, 3)) for n in range(81))),  # type: ignore[misc]
+        chunks_of(*((lambda h, n=n: (3 * n, 3)) for n in range(81))),
         "WRONG_SIZE", "more than 80 chunks of an update; send larger ones"),
     "a group split": (chunks_of(lambda h: (0, 4)), "WRONG_SIZE", "splits a group"),
     "a group split later": (
@@ -494,7 +497,8 @@ def test_too_large_a_message_ends_the_stream_with_a_reason(
         options = [("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(address, options=options) as channel:
             try:
-                for frame in channel.stream_stream(PATH)(frames(), timeout=PATIENCE_S):
+                call = channel.stream_stream(PATH)  # type: ignore[call-arg]
+                for frame in call(frames(), timeout=PATIENCE_S):
                     if pb.ServerMessage.FromString(frame).WhichOneof("kind") == "plan":
                         begun.set()
             except grpc.RpcError as error:
@@ -508,7 +512,7 @@ def test_too_large_a_message_ends_the_stream_with_a_reason(
 
     run = asyncio.run(federate(tmp_path, act, clients=HONEST + 2))
     assert ends[0].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "larger than max" in ends[0].details()
+    assert "larger than max" in (ends[0].details() or "")
     assert result_of(tmp_path) == honest_result
     assert [(record.clients, record.left_out) for record in run.records] == [(2, 2), (2, 0)]
 
@@ -601,7 +605,7 @@ DIMENSIONS = pb.ModelSignature(
 NO_TYPE = pb.ModelSignature(tensors=[pb.TensorSpec(name="0.weight", shape=[128, 64])])
 LONG_NAME = ModelSpec((TensorSpec("\x1b[31m" + "long" * 100_000, (1,)),))
 
-JOINS = {
+JOINS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another version": (
         {"protocol_version": 999}, "FAILED_PRECONDITION",
         f"the server speaks protocol {PROTOCOL_VERSION}, the client 999; install the same fedaq"),
@@ -750,7 +754,8 @@ def test_who_reads_nothing_costs_one_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its flow-control window is full, so nothing can be written to it: no refusal, no goodbye."""
-    monkeypatch.setattr(federation, "GOODBYE_S", 1.0)
+    monkeypatch.setattr("fedaq_server.run.GOODBYE_S", 1.0)
+    monkeypatch.setattr("fedaq_server.serve.LAST_WORDS_S", 1.0)
     settings = settings_of(
         2, task="wire.noise_task:task", scheme="fp32", network__round_deadline_s=4.0,
         network__heartbeat_interval_s=0.5,

@@ -5,8 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.quantizer import Floats, Spread, tensor_spread
-from fedaq_server.rates import HEADER_BITS, rates, root_mean_square, sample_bits, tensors
+from fedaq.codec.quantizer import Floats, Spread, tensor_spread
+from fedaq_server.schemes.code_lengths import (
+    HEADER_BITS,
+    rates,
+    root_mean_square,
+    sample_bits,
+    tensors,
+)
 from fedaq_server.schemes.spreads import arrays, stacked
 
 MANY = 300_000
@@ -169,7 +175,7 @@ def test_a_sample_tells_the_length_of_its_codes(nearest: bool, relative: float) 
     bits = sample_bits(
         [values.astype(np.float64) for values in samples], [2000, 3000, 0], step, nearest=nearest
     )
-    expected = 3 * HEADER_BITS
+    expected = 3.0 * HEADER_BITS
     for values, size in zip(samples[:2], (2000, 3000), strict=True):
         codes = values.astype(np.float64) / step
         random = np.random.default_rng(2).random((1 if nearest else 400, values.size))

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq import payload
-from fedaq.chunks import to_chunk
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Floats
-from fedaq_server import robust
-from fedaq_server.aggregation import Contribution
-from fedaq_server.robust import Middle, Robust, trimmed
+from fedaq.codec import payload
+from fedaq.codec.chunks import to_chunk
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Floats
+from fedaq_server.rounds import robust
+from fedaq_server.rounds.aggregation import Contribution
+from fedaq_server.rounds.robust import Middle, Robust, trimmed
 from wire.cases import CHUNK_BYTES, SPECS, Sent, payloads, ranges_of
 
 TRIM = 0.2

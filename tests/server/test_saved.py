@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 
 from fedaq.errors import UserError
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord, write_run
-from fedaq_server.saved import read_run
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.saved import read_run
+from fedaq_server.run import Run
 from system.live import settings_of
 
 FACTS = {
@@ -64,6 +65,12 @@ def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 def document(**changes: Any) -> bytes:
     content = {"version": 1, **FACTS, "rounds": [], "summary": {}, **changes}
     return json.dumps(content).encode()
+
+
+def test_fields_of_a_later_version_are_left_alone(tmp_path: Path) -> None:
+    later = {**asdict(record(1)), "watts": 3.0}
+    (tmp_path / "run.json").write_bytes(document(rounds=[later], weather="fine"))
+    assert read_run(tmp_path).rounds == (record(1),)
 
 
 @pytest.mark.parametrize(

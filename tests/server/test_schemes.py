@@ -13,28 +13,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.energy import RadioCost
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Spread, is_width
+from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Spread, is_width
 from fedaq.settings import DadaquantSettings, FeddqSettings, Settings, load_settings
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
-from fedaq_server.schemes import (
-    BUILT_IN,
-    ClientState,
-    Grant,
-    Outcome,
-    RoundState,
-    Scheme,
-    checked,
-    load_scheme,
-)
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
 from fedaq_server.schemes.adaquantfl import Adaquantfl, adaquantfl, bits_for_levels
 from fedaq_server.schemes.dadaquant import Dadaquant, client_levels, dadaquant
 from fedaq_server.schemes.feddq import Feddq, descending_bits, feddq
+from fedaq_server.schemes.loading import BUILT_IN, load_scheme
+from fedaq_server.schemes.scheme import (
+    ClientState,
+    Grant,
+    Outcome,
+    Plan,
+    RoundState,
+    Scheme,
+    checked,
+)
 
 SPEC = ModelSpec((TensorSpec("weight", (3, 4)), TensorSpec("bias", (3,))))
 RADIO = RadioCost(1e-7, 1e-7)
@@ -71,12 +71,18 @@ def nobody_reported(number: int = 1) -> Outcome:
     return Outcome(number, 0.5, 1.0, 0.0, {}, 0.1, {})
 
 
+def planned(scheme: Scheme, now: RoundState | None = None) -> Plan:
+    plan = scheme.plan(now or state())
+    assert plan is not None
+    return plan
+
+
 def uplink_sequence(scheme: Scheme, losses: list[float]) -> list[int]:
     """Return the first client's bits in each round, the one after the last loss included."""
     bits = []
     for number, loss in enumerate([*losses, None], 1):
         now = state(number)
-        plan = scheme.plan(now)
+        plan = planned(scheme, now)
         client = now.clients["client-0"]
         granted = scheme.grant(now, plan, client, ranges(1.0, 1.0))
         assert granted == Grant(plan.uplink_bits["client-0"])
@@ -330,9 +336,9 @@ def test_feddq_announces_the_bits_of_the_last_update() -> None:
 @pytest.mark.parametrize("name", ["adaquantfl", "dadaquant", "feddq"])
 def test_downlink_is_raw_unless_set(name: str) -> None:
     scheme = load_scheme(settings(f"scheme={name}"))
-    assert scheme.plan(state()).downlink == Grant((32, 32))
+    assert planned(scheme).downlink == Grant((32, 32))
     scheme = load_scheme(settings(f"scheme={name}", f"{name}.downlink_bits=8"))
-    assert scheme.plan(state()).downlink == Grant((8, 8))
+    assert planned(scheme).downlink == Grant((8, 8))
 
 
 @pytest.mark.parametrize("name", ["adaquantfl", "dadaquant", "feddq"])
@@ -459,7 +465,7 @@ def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     bits = []
     for number in range(1, 5):
         now = replace(state(number), rounds=4)
-        plan = scheme.plan(now)
+        plan = planned(scheme, now)
         bits.append(scheme.grant(now, plan, now.clients["client-0"], ranges(1.0, 1.0)))
         scheme.learn(outcome(1.0, number))
     assert bits == [Grant((b, b)) for b in (8, 8, 4, 4)]

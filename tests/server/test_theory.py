@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import decode_chunk, encode_chunk, plan_payload, tensor_spreads, transfer_keys
-from fedaq.quantizer import Floats, error_variance_bound
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import (
+    decode_chunk,
+    encode_chunk,
+    plan_payload,
+    tensor_spreads,
+    transfer_keys,
+)
+from fedaq.codec.quantizer import Floats, error_variance_bound
 
 Vector = NDArray[np.float64]
 
@@ -55,7 +61,8 @@ class Quadratic:
         return float(self.curvature.max())
 
     def gradient(self, client: int, w: Vector) -> Vector:
-        return self.curvatures[client] * (w - self.optima[client])
+        slope: Vector = self.curvatures[client] * (w - self.optima[client])
+        return slope
 
     def excess(self, w: Vector) -> float:
         """``F(w) - F*``."""

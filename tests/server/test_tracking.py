@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings
-from fedaq_server import tracking
-from fedaq_server.record import RoundRecord, write_run
-from fedaq_server.saved import read_run
-from fedaq_server.tracking import TAG, metrics, track_runs
+from fedaq_server.records import tracking
+from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.saved import read_run
+from fedaq_server.records.tracking import TAG, metrics, track_runs
 from server.test_saved import FACTS, record
 
 
@@ -123,6 +124,7 @@ def test_a_run_that_stalls_does_not_hold_up_another(
     stalled, going = tmp_path / "stalled", tmp_path / "going"
     save(stalled, 1, id="aa", finished=False)
     save(going, 1, id="bb", finished=False)
+    events: Iterator[Callable[[], object]]
     events = iter([lambda: save(going, 2, id="bb", finished=False),
                    lambda: save(going, 3, id="bb"),
                    lambda: save(stalled, 2, id="aa")])  # fmt: skip
@@ -133,7 +135,7 @@ def test_a_run_that_stalls_does_not_hold_up_another(
         assert event is not None, "it waits for what has come"
         event()
 
-    monkeypatch.setattr(tracking.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(tracking.EventFiles, "update", lambda self, run: brought.append(
         (run.id, len(run.rounds))
     ))  # fmt: skip
@@ -221,7 +223,7 @@ def test_a_run_and_its_copy_are_not_mixed(tmp_path: Path) -> None:
 def test_a_missing_extra_is_named(
     to: tuple[Any, Any], missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedaq.cli import _unexpected
+    from fedaq.cli.app import _unexpected
 
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(name=name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fedaq.link import PATH, SERVICE
+from fedaq.net.grpc_options import PATH, SERVICE
 from fuzz.live import HEADERS, PREFACE, SETTINGS, frame, header_block
 from system.live import learner, live_server, settings_of, take_part
 
@@ -34,7 +34,7 @@ def test_a_call_of_an_unknown_method_is_answered_and_the_run_goes_on(
                 writer.close()
             async with grpc.aio.insecure_channel(address) as channel:
                 with pytest.raises(grpc.aio.AioRpcError) as unknown:
-                    await channel.unary_unary(f"/{SERVICE}/Nothing")(b"")
+                    await channel.unary_unary(f"/{SERVICE}/Nothing")(b"")  # type: ignore[call-arg]
                 assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
             await take_part(address, "honest", learner(0, 1))
         return len(run.records)

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fedaq_server import wire
-from fedaq_server.wire import NoWire, SocketCounter, WireBytes, received_bytes, socket_counter
+from fedaq_server.transport import tcp_counter
+from fedaq_server.transport.tcp_counter import (
+    NoWire,
+    SocketCounter,
+    WireBytes,
+    received_bytes,
+    socket_counter,
+)
 
 PATIENCE_S = 10.0
 
@@ -156,7 +162,7 @@ def test_what_came_over_one_connection_is_found_by_its_peer(
         client.sendall(bytes(1234))
         other.sendall(bytes(99))
         assert len(here.recv(1234, socket.MSG_WAITALL)) == 1234
-        wire._received_by_peer.cache_clear()
+        tcp_counter._received_by_peer.cache_clear()
         assert received_bytes(peer.format(client.getsockname()[1])) == 1234
 
 
@@ -169,7 +175,7 @@ def test_where_the_kernel_does_not_count_nothing_is_claimed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert isinstance(socket_counter(1), SocketCounter)
-    monkeypatch.setattr(wire, "_FDS", tmp_path / "missing")
+    monkeypatch.setattr(tcp_counter, "_FDS", tmp_path / "missing")
     counter = socket_counter(1)
     assert isinstance(counter, NoWire)
     assert counter.sample() is None

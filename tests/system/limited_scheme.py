@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from fedaq.quantizer import Spread
+from fedaq.codec.quantizer import Spread
 from fedaq.settings import Settings
 from fedaq_server.schemes import ClientState, Grant, Plan, RoundState
 from fedaq_server.schemes.coded import CodedResolution

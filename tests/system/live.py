@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedaq.chunks import Chunk
-from fedaq.partition import Partition
+from fedaq.codec.chunks import Chunk
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task, train_classifier
+from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.connection import connect
-from fedaq_client.session import Link, Progress, Session
+from fedaq_client.session import Progress, Session, Stream
 from fedaq_client.training import Learner, local_data
-from fedaq_server.federation import Run, serve
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
+from fedaq_client.transport.connection import connect
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
 
 PATIENCE_S = 60.0
 
@@ -64,7 +65,8 @@ async def live_server(
     server = asyncio.create_task(serve(run, port.set_result))
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.wait({server, port}, return_when=asyncio.FIRST_COMPLETED)
+            ready: set[asyncio.Future[Any]] = {server, port}
+            await asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED)
             yield run, f"127.0.0.1:{port.result()}"
             await server
     finally:
@@ -76,12 +78,12 @@ class HeardLink:
 
     Parameters
     ----------
-    link : Link
+    link : Stream
     hear : callable
         Takes the message; what it raises ends the session, and with it the stream.
     """
 
-    def __init__(self, link: Link, hear: Callable[[pb.ServerMessage | Chunk], object]) -> None:
+    def __init__(self, link: Stream, hear: Callable[[pb.ServerMessage | Chunk], object]) -> None:
         self._link = link
         self._hear = hear
 

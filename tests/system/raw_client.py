@@ -8,10 +8,11 @@ from typing import Any
 import grpc
 import numpy as np
 
-from fedaq import PROTOCOL_VERSION, chunks, model, payload
-from fedaq.link import PATH
-from fedaq.model import ModelSpec
-from fedaq.quantizer import RAW_BITS, Floats, Range
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import chunks, model, payload
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.quantizer import RAW_BITS, Floats, Range
+from fedaq.net.grpc_options import PATH
 from fedaq.v1 import federation_pb2 as pb
 
 PATIENCE_S = 60.0
@@ -78,7 +79,8 @@ class RawClient:
             frame = await self._call.read()
         except grpc.aio.AioRpcError:
             return None
-        return None if frame is grpc.aio.EOF else pb.ServerMessage.FromString(frame)
+        ended = frame is grpc.aio.EOF  # type: ignore[attr-defined]
+        return None if ended else pb.ServerMessage.FromString(frame)
 
     @property
     def plan(self) -> pb.RoundPlan:
@@ -167,7 +169,7 @@ async def raw_client(
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         async with asyncio.timeout(PATIENCE_S):
             await channel.channel_ready()
-        call = channel.stream_stream(PATH)()
+        call: Any = channel.stream_stream(PATH)()  # type: ignore[call-arg]
         try:
             nothing = np.zeros(spec.parameters, np.float32)
             yield RawClient(address, call, spec, nothing if held is None else held.copy())

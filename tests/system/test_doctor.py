@@ -13,18 +13,18 @@ from typing import Any
 import grpc
 import pytest
 
-from fedaq import checkup
-from fedaq.checkup import Finding
+from fedaq.cli import checkup
+from fedaq.cli.checkup import Finding
 from fedaq.errors import FedaqError, UserError
-from fedaq.link import DESCRIBE_PATH, SERVICE
+from fedaq.net.grpc_options import DESCRIBE_PATH, SERVICE
 from fedaq.settings import Settings, load_settings
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.access import PLAIN, access_of
-from fedaq_client.checkup import Described, client_findings, clocks, describe
-from fedaq_server.bucket import CALLS
-from fedaq_server.certificates import issue
-from fedaq_server.checkup import open_files, server_findings
-from fedaq_server.tokens import make_tokens
+from fedaq_client.cli.checkup import Described, client_findings, clocks, describe
+from fedaq_client.transport.access import PLAIN, access_of
+from fedaq_server.cli.checkup import open_files, server_findings
+from fedaq_server.identity.certificates import issue
+from fedaq_server.identity.tokens import make_tokens
+from fedaq_server.transport.rate_limit import CALLS
 from system.commands import Commands, free_port
 
 PORT = free_port()
@@ -137,8 +137,8 @@ def test_a_client_that_could_not_take_part(
 
 
 def test_a_port_that_does_not_speak_grpc(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedaq_client.diagnosis.PATIENCE_S", 0.2)
-    monkeypatch.setattr("fedaq_client.checkup.PATIENCE_S", 0.2)
+    monkeypatch.setattr("fedaq_client.transport.diagnosis.PATIENCE_S", 0.2)
+    monkeypatch.setattr("fedaq_client.cli.checkup.PATIENCE_S", 0.2)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
@@ -227,7 +227,7 @@ def test_a_machine_without_room_for_threads(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_compiled_code_that_can_be_kept_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedaq import kernels
+    from fedaq.codec import kernels
 
     monkeypatch.setattr(kernels, "_cache_folders", lambda: iter(()))
     assert checkup.codec().verdict == "look"

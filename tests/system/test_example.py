@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from fedaq.partition import WHOLE
 from fedaq.settings import PartitionSettings, Settings, load_settings
 from fedaq.tasks import load_task
-from fedaq_client.task_check import Kind, check
+from fedaq.tasks.partition import WHOLE
+from fedaq_client.cli.task_check import Kind, check
 from fedaq_client.training import Learner, local_data
 from fedaq_lab import local
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.run import Run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sensors"
 CLIENTS = 3
@@ -23,7 +23,7 @@ TASK = "sensors.task:task"
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(EXAMPLE)
-    from sensors.make import make  # type: ignore[import-not-found]
+    from sensors.make import make
 
     make(tmp_path / "data", CLIENTS, minutes=4, seed=1)
     return tmp_path / "data"

@@ -6,7 +6,7 @@ What a hostile client may try, one by one, is in tests/server/test_protocol.py.
 import asyncio
 import json
 
-from fedaq.model import ModelSpec, spec_of
+from fedaq.codec.model import ModelSpec, spec_of
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
 from system.commands import Commands, free_port

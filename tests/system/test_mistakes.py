@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedaq import PROTOCOL_VERSION, cli
+from fedaq import PROTOCOL_VERSION
+from fedaq.cli import app
 from system.commands import Commands, Ended, free_port
 
 FILES = {
@@ -60,7 +61,7 @@ def call(
         monkeypatch.setattr(sys, "argv", ["fedaq", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
         code = ended.value.code or 0
         assert isinstance(code, int)
         return Ended(code, *capfd.readouterr())

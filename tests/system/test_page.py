@@ -21,10 +21,10 @@ from fedaq_server.dashboard import watch as watch_module
 from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.live import View
 from fedaq_server.dashboard.watch import Watch
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Committed, Ledger
-from fedaq_server.record import RoundRecord
-from fedaq_server.schemes import Plan
+from fedaq_server.records.ledger import Committed, Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
+from fedaq_server.schemes.scheme import Plan
 from system.commands import Commands, free_port
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import FinishedError, raw_client
@@ -283,7 +283,7 @@ def test_a_run_in_one_process_has_a_page_too(commands: Commands) -> None:
 
 def test_a_server_without_a_page_does_without_its_libraries() -> None:
     script = (
-        "import sys, fedaq_server.main, fedaq_server.federation, fedaq_server.command\n"
+        "import sys, fedaq_server.cli.server_process, fedaq_server.run, fedaq_server.cli.server\n"
         "print(sorted({'starlette', 'uvicorn', 'h11'} & set(sys.modules)))"
     )
     done = subprocess.run(

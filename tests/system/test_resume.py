@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from fedaq.chunks import Chunk, kind_of
+from fedaq.codec.chunks import Chunk, kind_of
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 from fedaq_lab.local import federate as federate_locally
-from fedaq_server.clients import Client
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
-from fedaq_server.rounds import _drawn
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.rounds.loop import _drawn
+from fedaq_server.run import Run
+from fedaq_server.transport.roster import Client
 from system.commands import Commands, Running, free_port
 from system.live import learner, live_server, settings_of, take_part
 

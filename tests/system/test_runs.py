@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedaq import __version__
-from fedaq.payload import ZERO, TensorCode
+from fedaq.codec.payload import ZERO, TensorCode
 from system.commands import Commands, free_port
 
 CLIENTS = 3

@@ -17,10 +17,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedaq.errors import UserError
-from fedaq.link import SERVICE
+from fedaq.net.grpc_options import SERVICE
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.federation import Run
 from fedaq_server.metrics import Metrics, exposed
+from fedaq_server.run import Run
 from system.commands import Commands, free_port
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import raw_client

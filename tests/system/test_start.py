@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedaq.codec.model import ModelSpec, TensorSpec, bind
 from fedaq.errors import UserError
-from fedaq.model import ModelSpec, TensorSpec, bind
 from fedaq.settings import load_settings
 from fedaq.tasks import initial_model, load_task
 from fedaq_lab import local
 from fedaq_lab.local import federate
-from fedaq_server.federation import Run
-from fedaq_server.folder import new_run
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
-from fedaq_server.weights import read_weights, write_weights
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.run_folder import new_run
+from fedaq_server.records.weights import read_weights, write_weights
+from fedaq_server.run import Run
 from system.live import learner, settings_of
 
 CLIENTS = 2

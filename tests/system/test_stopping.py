@@ -10,7 +10,8 @@ from system.commands import Commands, Running, free_port
 
 # A run that would go on for a minute longer.
 LONG = ("--clients", 2, "--rounds", 100_000)
-# What the command gives itself (fedaq.stopping.STOP_GRACE_S), and as much again for a busy machine.
+# What the command gives itself (fedaq.process.stopping.STOP_GRACE_S), and as much again for a
+# busy machine.
 SECONDS = 10.0
 
 # A task whose training cannot be interrupted.

@@ -10,20 +10,21 @@ from typing import Any
 
 import pytest
 
-from fedaq import PROTOCOL_VERSION, kernels, model, payload
-from fedaq.chunks import Chunk, parse
-from fedaq.model import ModelSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import Range
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import kernels, model, payload
+from fedaq.codec.chunks import Chunk, parse
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Range
 from fedaq.settings import load_settings
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.aggregation import Contribution
-from fedaq_server.clients import INBOX
-from fedaq_server.federation import Run
-from fedaq_server.ledger import Ledger
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.rounds.aggregation import Contribution
+from fedaq_server.run import Run
 from fedaq_server.schemes.fixed import Fixed
-from fedaq_server.service import serve_client
-from fedaq_server.wire import NoWire
+from fedaq_server.transport.roster import INBOX
+from fedaq_server.transport.service import serve_client
+from fedaq_server.transport.tcp_counter import NoWire
 
 PATIENCE_S = 60.0
 CHUNK_BYTES = 1024
@@ -127,7 +128,7 @@ def federate(
 
 
 def watch(
-    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, before: Callable[..., None]
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, before: Callable[..., object]
 ) -> None:
     """Call `before` with the arguments of every call of a function."""
     original = getattr(owner, name)

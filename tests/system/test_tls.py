@@ -14,21 +14,22 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fedaq import PROTOCOL_VERSION, model
-from fedaq.chunks import Chunk
-from fedaq.credentials import Certificates, client_certificates, client_context
+from fedaq import PROTOCOL_VERSION
+from fedaq.codec import model
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.model import spec_of
 from fedaq.errors import FedaqError, UserError
-from fedaq.link import PATH
-from fedaq.model import spec_of
+from fedaq.net.credentials import Certificates, client_certificates, client_context
+from fedaq.net.grpc_options import PATH
 from fedaq.settings import NetworkSettings
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.access import PLAIN, Access
-from fedaq_client.access import access_of as client_access
-from fedaq_client.connection import connect
-from fedaq_server.access import access_of as server_access
-from fedaq_server.certificates import issue
-from fedaq_server.tokens import make_tokens
+from fedaq_client.transport.access import PLAIN, Access
+from fedaq_client.transport.access import access_of as client_access
+from fedaq_client.transport.connection import connect
+from fedaq_server.identity.access import access_of as server_access
+from fedaq_server.identity.certificates import issue
+from fedaq_server.identity.tokens import make_tokens
 from system.commands import Commands, Running, free_port
 
 PATIENCE_S = 60.0
@@ -127,10 +128,10 @@ def shown(folder: Path, certificates: Path, role: str = "client") -> Certificate
     for end in ("crt", "key"):
         shutil.copy(certificates / f"{role}.{end}", folder / f"client.{end}")
     shutil.copy(certificates.parents[role == "client"] / "ca.crt", folder)
-    return Certificates(
-        folder,
-        *((folder / name).read_bytes() for name in ("ca.crt", "client.crt", "client.key")),
+    ca, certificate, key = (
+        (folder / name).read_bytes() for name in ("ca.crt", "client.crt", "client.key")
     )
+    return Certificates(folder, ca, certificate, key)
 
 
 def none(server: Server, folder: Path) -> Certificates:
@@ -295,8 +296,8 @@ def test_the_wire_says_no_more_than_that(token_server: Server) -> None:
     """What a stranger sees without our client."""
     ca = (token_server.certs / "ca.crt").read_bytes()
     with grpc.secure_channel(token_server.address, grpc.ssl_channel_credentials(ca)) as channel:
-        call = channel.stream_stream(PATH)(
-            iter([b""]), metadata=[("authorization", "Bearer x:y")], timeout=PATIENCE_S
+        call = channel.stream_stream(PATH)(  # type: ignore[call-arg]
+            iter([b""]), metadata=(("authorization", "Bearer x:y"),), timeout=PATIENCE_S
         )
         with pytest.raises(grpc.RpcError) as refused:
             list(call)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from system.commands import Commands, free_port
 
 ROOT = Path(__file__).parents[2]
+TYPED = ("fedaq", "fedaq_client", "fedaq_lab", "fedaq_server")
 WITHOUT = """
 import runpy, sys
 from importlib.abc import MetaPathFinder
@@ -79,8 +81,15 @@ def test_the_wheel_alone_joins_a_server(commands: Commands) -> None:
         check=True,
     )  # fmt: skip
     [wheel] = commands.folder.glob("fedaq-*.whl")
+    files = zipfile.ZipFile(wheel).namelist()
+    typed = {name for name in files if name.endswith("/py.typed")}
+    assert typed == {f"{name}/py.typed" for name in TYPED}
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in files)
+    # Of what others wrote and the page needs.
+    assert "fedaq_server/dashboard/static/vendor/LICENSES.txt" in files
     venv.create(commands.folder / "empty", with_pip=True)
     python = commands.folder / "empty" / "bin" / "python"
+    install: list[str | Path]
     install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
     subprocess.run([*install, f"fedaq[client] @ file://{wheel}"], check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True)

@@ -31,7 +31,7 @@ emulated() {
 }
 answers=$root/tests/wire/codec_answers.py
 emulated -c 'import platform; print(platform.machine())'
-emulated -P -m fedaq.machine_code > image.bin
+emulated -P -m fedaq.codec.machine_code > image.bin
 emulated "$answers" image.bin
 emulated "$answers"
 "$python" -c 'import platform; print(platform.machine())'

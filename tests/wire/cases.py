@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from fedaq import payload
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.payload import Payload
-from fedaq.quantizer import RAW_BITS, Floats, Key, Range, value_range
+from fedaq.codec import payload
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import RAW_BITS, Floats, Key, Range, value_range
 
 WIDTHS = st.one_of(st.integers(1, 16), st.just(RAW_BITS))
 SHAPES = st.one_of(
@@ -36,7 +36,7 @@ class Sent:
     flat: Floats
     keys: tuple[Key, ...]
 
-    def chunks(self, chunk_bytes: int) -> list[tuple[int, bytes]]:
+    def chunks(self, chunk_bytes: int) -> list[tuple[int, memoryview]]:
         return [
             (
                 offset,

@@ -4,7 +4,7 @@
 
 Needs numpy and llvmlite, no PyTorch. Codes the seeds of seeded_vectors.json, decodes
 vectors.json, and prints a digest of what every loop makes of the same values, which must
-be the same on every processor. With IMAGE, a file that `python -m fedaq.machine_code`
+be the same on every processor. With IMAGE, a file that `python -m fedaq.codec.machine_code`
 wrote, the loops come from there and the compiler must stay out of this process.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fedaq import kernels, quantizer
-from fedaq.quantizer import Floats, Grid, Key, Range, derive_key, packed_bytes, range_grid
+from fedaq.codec import kernels, quantizer
+from fedaq.codec.quantizer import Floats, Grid, Key, Range, derive_key, packed_bytes, range_grid
 
 HERE = Path(__file__).parent
 SHORT, LONG = 21, 20_011

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fedaq import payload, quantizer
-from fedaq.model import ModelSpec, TensorSpec
+from fedaq.codec import payload, quantizer
+from fedaq.codec.model import ModelSpec, TensorSpec
 
 FILE = Path(__file__).with_suffix(".json")
 SHORT, LONG = 21, 20_011
 
 
-def coded(elements: int, seed: int, path: tuple[str | int, ...], bits: int) -> bytes:
+def coded(elements: int, seed: int, path: tuple[str | int, ...], bits: int) -> memoryview:
     """Code the values ``(i * 7919 % 1000) / 500 - 1``."""
     index = np.arange(elements, dtype=np.int64)
     values = ((index * 7919 % 1000) / 500 - 1).astype(np.float32)

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedaq import PROTOCOL_VERSION, link, model, payload, quantizer
-from fedaq.inspection import read_payload
-from fedaq.model import ModelSpec, TensorSpec
-from fedaq.quantizer import Range
+from fedaq import PROTOCOL_VERSION
+from fedaq.cli.inspection import read_payload
+from fedaq.codec import model, payload, quantizer
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Range
+from fedaq.net import grpc_options
 from fedaq.settings import NetworkSettings
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server import aggregation, names, service
-from fedaq_server.capture import Capture
+from fedaq_server.identity import client_names
+from fedaq_server.records.capture import Capture
+from fedaq_server.rounds import aggregation
+from fedaq_server.transport import service
 from wire import oracle, seeded_vectors
 
 ROOT = Path(__file__).parents[2]
@@ -127,12 +131,12 @@ def test_the_page_names_every_refusal_and_no_other() -> None:
 
 def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     limits = {row[0]: row[1] for row in table("limit |")}
-    assert limits["gRPC message"].startswith(f"{link.MAX_MESSAGE_BYTES >> 20} MiB")
+    assert limits["gRPC message"].startswith(f"{grpc_options.MAX_MESSAGE_BYTES >> 20} MiB")
     assert limits["tensors in a model"] == f"{model.MAX_TENSORS:,}"
     assert limits["dimensions of a tensor"] == str(model.MAX_DIMENSIONS)
     assert limits["values in a tensor"] == "2^32 - 1"
     assert model.MAX_ELEMENTS == 2**32 - 1
-    assert limits["client name"].startswith(f"1 to {names.MAX_NAME_BYTES} bytes")
+    assert limits["client name"].startswith(f"1 to {client_names.MAX_NAME_BYTES} bytes")
     assert limits["training examples of a client"] == "1 to 2^40"
     assert service.MAX_EXAMPLES == 2**40
     assert f"protocol version {PROTOCOL_VERSION}\n" in PAGE
@@ -141,7 +145,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert quantizer.LARGEST_MAGNITUDE == 2.0**126
     assert quantizer.SMALLEST_STEP == 2.0**-126
     assert aggregation.LARGEST_VALUE == 2.0**16
-    assert link.PATH in PAGE
+    assert grpc_options.PATH in PAGE
 
 
 # ---- The C decoder ---------------------------------------------------------
@@ -160,7 +164,9 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-def decode_in_c(program: Path, bits: int, lo: str, hi: str, data: bytes, count: int) -> list[str]:
+def decode_in_c(
+    program: Path, bits: int, lo: str, hi: str, data: bytes | memoryview, count: int
+) -> list[str]:
     command = [str(program), str(bits), lo, hi, str(count)]
     done = subprocess.run(command, input=data, capture_output=True, check=True)
     return done.stdout.decode().split()

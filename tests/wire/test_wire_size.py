@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from fedaq.settings import load_settings
-from fedaq_client.connection import connect
 from fedaq_client.session import Session
 from fedaq_client.training import Learner
-from fedaq_server.federation import Run, serve
-from fedaq_server.ledger import Ledger
-from fedaq_server.record import RoundRecord
-from fedaq_server.wire import NoWire, socket_counter
+from fedaq_client.transport.connection import connect
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
+from fedaq_server.transport.tcp_counter import NoWire, socket_counter
 from wire.noise_task import SHAPES, task
 from wire.relay import Relay, relay_to
 

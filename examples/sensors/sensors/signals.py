@@ -114,7 +114,8 @@ def record(wearer: Wearer, activity: str, seconds: float, random: np.random.Gene
     cos, sin = np.cos(wearer.tilt), np.sin(wearer.tilt)
     tilted = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ directions
     measured = tilted @ np.stack([up, forward])
-    return GRAVITY_MS2 * (measured + random.normal(0.0, wearer.noise_g, measured.shape))
+    noisy: NDArray[np.float64] = measured + random.normal(0.0, wearer.noise_g, measured.shape)
+    return GRAVITY_MS2 * noisy
 
 
 def _harmonics(amplitudes: tuple[float, ...], turns: Signal) -> Signal:

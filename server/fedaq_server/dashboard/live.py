@@ -13,7 +13,7 @@ from typing import Any
 
 from fedaq.errors import printable
 from fedaq.settings import flattened
-from fedaq_server.bucket import TurnedAway
+from fedaq_server.transport.rate_limit import TurnedAway
 
 # Rows of clients that one viewer is kept up to date on.
 CLIENTS_SHOWN = 100

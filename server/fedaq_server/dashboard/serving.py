@@ -11,8 +11,8 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from fedaq.credentials import is_loopback
 from fedaq.errors import UserError
+from fedaq.net.credentials import is_loopback
 from fedaq_server.dashboard.app import MOST_VIEWERS, Site
 from fedaq_server.dashboard.guard import REQUEST_S, Guard
 from fedaq_server.dashboard.hub import Hub

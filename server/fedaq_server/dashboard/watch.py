@@ -13,17 +13,17 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from fedaq.energy import RadioCost
-from fedaq.logs import event
-from fedaq_server.clients import Client, Gone
+from fedaq.energy.cost import RadioCost
+from fedaq.process.logs import event
 from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.live import ClientView, Point, Status, Sums, View, flat, forecast
 from fedaq_server.dashboard.serving import access_of, served
-from fedaq_server.ledger import Committed
-from fedaq_server.schemes import Plan
+from fedaq_server.records.ledger import Committed
+from fedaq_server.schemes.scheme import Plan
+from fedaq_server.transport.roster import Client, Gone
 
 if TYPE_CHECKING:
-    from fedaq_server.federation import Run
+    from fedaq_server.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ says which loss stands for ``F_k`` and how levels become bits.
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
+from fedaq.codec.quantizer import MAX_BITS, Range
 from fedaq.errors import UserError
-from fedaq.quantizer import MAX_BITS, Range
 from fedaq.settings import AdaquantflSettings, Settings
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 # The most levels that fit the widest code.
 MAX_LEVELS = (1 << MAX_BITS) - 1

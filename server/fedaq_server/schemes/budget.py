@@ -1,6 +1,6 @@
 """FedAQ by budget: joules for the whole run in, every bit-length out.
 
-Each round begins with one price of a joule (`fedaq_server.optimizer`): the one at which
+Each round begins with one price of a joule (`fedaq_server.schemes.optimizer`): the one at which
 this round and the forecast of those left spend what is left of the budget. The price
 sets the downlink bits at once and each client's uplink bits when its ranges arrive.
 
@@ -16,9 +16,9 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.quantizer import Spread
+from fedaq.codec.quantizer import Spread
 from fedaq.settings import FedaqSettings
-from fedaq_server.optimizer import (
+from fedaq_server.schemes.optimizer import (
     Allocation,
     Items,
     allocate,
@@ -27,7 +27,7 @@ from fedaq_server.optimizer import (
     join,
     make_items,
 )
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 

@@ -18,12 +18,12 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.energy import downlink_j_per_bit
-from fedaq.payload import ZERO, Bits, step_bits
-from fedaq.quantizer import Spread
-from fedaq_server.optimizer import resolution, resolutions
-from fedaq_server.rates import HEADER_BITS, Tensors, sample_bits, tensors
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq.codec.payload import ZERO, Bits, step_bits
+from fedaq.codec.quantizer import Spread
+from fedaq.energy.cost import downlink_j_per_bit
+from fedaq_server.schemes.code_lengths import HEADER_BITS, Tensors, sample_bits, tensors
+from fedaq_server.schemes.optimizer import resolution, resolutions
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 

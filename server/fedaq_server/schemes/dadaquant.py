@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 
-from fedaq.quantizer import Range
+from fedaq.codec.quantizer import Range
 from fedaq.settings import DadaquantSettings, Settings
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.adaquantfl import bits_for_levels
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 
 def client_levels(weights: Mapping[str, float], q: int) -> dict[str, int]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.quantizer import Spread
+from fedaq.codec.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
-from fedaq_server.optimizer import resolution_bits
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 from fedaq_server.schemes.budget import Budget
 from fedaq_server.schemes.coded import CodedBudget, CodedResolution
+from fedaq_server.schemes.optimizer import resolution_bits
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 from fedaq_server.schemes.spreads import Spreads, arrays, stacked
 
 # Resolutions that serve without a budget, in the unit of the weights (docs/resolutions.md).

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from math import ceil, log2
 
-from fedaq.payload import Bits
-from fedaq.quantizer import MAX_BITS, MIN_BITS, Range
+from fedaq.codec.payload import Bits
+from fedaq.codec.quantizer import MAX_BITS, MIN_BITS, Range
 from fedaq.settings import FeddqSettings, Settings
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 
 def descending_bits(width: float, resolution: float) -> int:

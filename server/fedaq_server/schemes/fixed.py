@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from fedaq.quantizer import RAW_BITS, Range
+from fedaq.codec.quantizer import RAW_BITS, Range
 from fedaq.settings import Settings
-from fedaq_server.schemes import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 
 @dataclass(frozen=True)

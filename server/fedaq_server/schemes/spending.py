@@ -1,8 +1,8 @@
 """What both budget schemes ask: what is left, for how many rounds, and what clients will send."""
 
+from fedaq.codec.quantizer import Spread
 from fedaq.errors import UserError
-from fedaq.quantizer import Spread
-from fedaq_server.schemes import RoundState
+from fedaq_server.schemes.scheme import RoundState
 
 
 def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:

@@ -7,7 +7,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.quantizer import Spread
+from fedaq.codec.quantizer import Spread
 
 Array = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "u"]];
 
-// As `si` in common/fedaq/terminal.py.
+// As `si` in common/fedaq/process/terminal.py.
 export function si(value, unit) {
   for (const [factor, prefix] of PREFIXES) {
     if (Math.abs(value) >= 0.9995 * factor) return `${(value / factor).toPrecision(3)} ${prefix}${unit}`;

@@ -1,0 +1,21 @@
+"""What a person sees of a client: live progress on a terminal, one line per round elsewhere."""
+
+from fedaq.process.terminal import RoundDisplay
+from fedaq_client.session import Progress
+
+
+class Display(RoundDisplay):
+    """Shows how far the run is, as far as this client took part in it."""
+
+    def __init__(self) -> None:
+        super().__init__("waiting", "for the first round", None)
+
+    def on_round(self, done: Progress) -> None:
+        """Show a finished round."""
+        facts = (
+            f"train loss {done.train_loss:.4f}, {done.downlink_bits:.2f} bits down, "
+            f"{done.uplink_bits:.2f} up"
+        )
+        self._show(
+            f"round {done.round}/{done.rounds}", facts, ": ", rounds=done.rounds, done=done.round
+        )

@@ -1,0 +1,45 @@
+"""``fedaq doctor client``."""
+
+from fedaq.cli.options import Data, Set, Task
+from fedaq_client.cli.client import Config, Insecure, Name, Part, Server, Tls, TokenFile
+
+
+def client(
+    server: Server = None,
+    name: Name = None,
+    task: Task = None,
+    data: Data = None,
+    partition: Part = None,
+    tls: Tls = None,
+    token_file: TokenFile = None,
+    insecure: Insecure = None,
+    config: Config = None,
+    assignments: Set = None,
+) -> None:
+    """Check what a client needs: give it the options that fedaq client is to have.
+
+    Looks at versions, clock, cores, threads, compiled code, certificates or token, the way to
+    the server, the server itself, the task and its data, and memory. Exit code 1 if something
+    is in the way.
+
+    Example: fedaq doctor client --server 192.168.1.10:50051 --tls kitchen --task digits
+    """
+    from fedaq.cli.checkup import show
+    from fedaq.settings import load_settings
+    from fedaq_client.cli.checkup import client_findings
+
+    settings = load_settings(
+        config=config,
+        flags={
+            "client.server": server,
+            "client.name": name,
+            "client.partition": partition,
+            "task": task,
+            "data": data,
+            "network.tls": tls,
+            "network.token_file": token_file,
+            "network.insecure": insecure,
+        },
+        assignments=assignments or [],
+    )
+    show(client_findings(settings))

@@ -1,0 +1,147 @@
+"""The client's end of the stream as gRPC carries it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+
+from fedaq.codec.chunks import Chunk, parse
+from fedaq.errors import FedaqError, UserError, printable
+from fedaq.net.credentials import Certificates
+from fedaq.net.grpc_options import CLIENT_OPTIONS, PATH
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.transport.access import PLAIN, Access
+from fedaq_client.transport.diagnosis import tls_problem
+
+_MISTAKES = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
+
+
+class NameTakenError(FedaqError):
+    """A client of this name is connected: another one, or this one before it was restarted."""
+
+
+class GrpcStream:
+    """A `Stream` over one gRPC call."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._writing = asyncio.Lock()
+
+    async def send(self, frame: bytes) -> None:
+        """Send a serialized message; one at a time.
+
+        Raises
+        ------
+        FedaqError
+            If the stream is broken.
+        """
+        try:
+            async with self._writing:
+                await self._call.write(frame)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            raise await self._broken() from None
+
+    async def receive(self) -> pb.ServerMessage | Chunk | None:
+        """Return the next message, or None at the end of the stream.
+
+        Raises
+        ------
+        UserError
+            If the server refused the client.
+        FedaqError
+            If the stream is broken.
+        """
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError:
+            raise await self._broken() from None
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+            if await self._call.code() != grpc.StatusCode.OK:
+                raise await self._broken()
+            return None
+        assert isinstance(message, (pb.ServerMessage, Chunk))
+        return message
+
+    async def _broken(self) -> FedaqError:
+        code, details = await self._call.code(), printable(await self._call.details() or "")
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            return UserError(
+                f"the server refused this client: {details}; its operator can see why. A token "
+                "is given with --token-file or FEDAQ_TOKEN, a certificate with --tls"
+            )
+        if code in _MISTAKES:
+            return UserError(f"the server refused this client: {details}")
+        if code == grpc.StatusCode.ALREADY_EXISTS:
+            return NameTakenError(f"the server refused this client: {details}")
+        return FedaqError(f"the connection broke: {details or code.name}")
+
+
+@asynccontextmanager
+async def connect(
+    address: str, timeout_s: float, access: Access = PLAIN
+) -> AsyncIterator[GrpcStream]:
+    """Open a stream to the server at ``host:port``.
+
+    Raises
+    ------
+    UserError
+        If the two cannot agree on TLS.
+    FedaqError
+        If there is no server within `timeout_s` seconds.
+    """
+    async with channel_to(address, access) as channel:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await _be_ready(channel, address, access)
+        except TimeoutError:
+            raise FedaqError(
+                f"no server at {address}; is it running, and is the address right? "
+                "(--server host:port)"
+            ) from None
+        method: Any = channel.stream_stream(
+            PATH,
+            request_serializer=None,
+            response_deserializer=partial(parse, envelope=pb.ServerMessage),
+        )
+        call = method(metadata=metadata_of(access))
+        try:
+            yield GrpcStream(call)
+        finally:
+            call.cancel()
+
+
+def channel_to(address: str, access: Access) -> grpc.aio.Channel:
+    """Return a channel on which nothing is sent yet."""
+    own = access.certificates
+    if own is None:
+        return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials_of(own), options=CLIENT_OPTIONS)
+
+
+def metadata_of(access: Access) -> list[tuple[str, str]] | None:
+    """Return what shows the server a token, if there is one."""
+    return [("authorization", f"Bearer {access.token}")] if access.token else None
+
+
+def credentials_of(own: Certificates) -> grpc.ChannelCredentials:
+    """Return the certificates as gRPC takes them."""
+    return grpc.ssl_channel_credentials(own.ca, own.key or None, own.certificate or None)
+
+
+async def _be_ready(channel: grpc.aio.Channel, address: str, access: Access) -> None:
+    """Wait until there is a connection; one that TLS forbids is not waited for."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            problem = await tls_problem(address, access.certificates)
+            if problem is not None:
+                raise UserError(problem)
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)

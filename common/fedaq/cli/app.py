@@ -1,0 +1,108 @@
+"""The ``fedaq`` command: finds the commands that each side brings, and words its errors."""
+
+import logging
+import os
+import sys
+import traceback
+from importlib.metadata import entry_points
+from typing import NoReturn
+
+import typer
+
+from fedaq import __version__
+from fedaq.errors import FedaqError, UserError, printable
+from fedaq.process import logs, stopping
+
+log = logging.getLogger("fedaq")
+
+COMMANDS = (
+    "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
+    "certs", "tokens", "check-task", "dashboard", "report", "track", "export",
+)  # fmt: skip
+
+EXTRAS = {
+    "cryptography": "server",
+    "grpc_health": "client",
+    "grpc_reflection": "server",
+    "jinja2": "server",
+    "matplotlib": "server",
+    "mlflow": "mlflow",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "prometheus_client": "server",
+    "safetensors": "server",
+    "sklearn": "client",
+    "starlette": "server",
+    "uvicorn": "server",
+    "tensorboard": "tensorboard",
+}
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        help="Federated learning for devices that pay for every bit they send.",
+        add_completion=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    found = {entry.name: entry for entry in entry_points(group="fedaq.commands")}
+    known = [name for name in COMMANDS if name in found]
+    for name in [*known, *sorted(found.keys() - set(COMMANDS))]:
+        command = found[name].load()
+        if name == "doctor":  # it has commands of its own
+            app.add_typer(command(), name=name)
+        else:
+            app.command(name)(command)
+
+    @app.callback(invoke_without_command=True)
+    def _without_command(
+        context: typer.Context,
+        version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
+        if version:
+            print(f"fedaq {__version__}")
+        elif context.invoked_subcommand is None:
+            print(context.get_help())
+
+    return app
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line on standard error."""
+    # gRPC would print its own words beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    stopping.listen()
+    try:
+        sys.exit(_app()(prog_name="fedaq", standalone_mode=False))
+    except stopping.StoppedError as stopped:
+        _fail("stopped", stopped.code)
+    except typer.TyperException as error:
+        _fail(_usage(error), error.exit_code)
+    except Exception as error:
+        if os.environ.get("FEDAQ_TRACEBACK"):
+            traceback.print_exc()
+        sentence = str(error) if isinstance(error, FedaqError) else _unexpected(error)
+        _fail(sentence, 2 if isinstance(error, UserError) else 1)
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "fedaq"
+    return f"{error.format_message().rstrip('.')}; see {command} --help"
+
+
+def _unexpected(error: Exception) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+    extra = EXTRAS.get(missing.partition(".")[0])
+    if extra is not None:
+        return f"this command needs {missing}: pip install 'fedaq[{extra}]'"
+    return f"{type(error).__name__}: {error} (this is a bug; FEDAQ_TRACEBACK=1 shows where)"
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    line = printable(" ".join(sentence.split()))
+    if logs.are_json():
+        log.error(line, extra=logs.event("failed", exit_code=code))
+    else:
+        print(f"fedaq: {line}", file=sys.stderr)
+    sys.exit(code)

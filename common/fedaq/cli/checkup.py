@@ -1,0 +1,251 @@
+"""What ``fedaq doctor`` checks on either side, and how it shows what it found."""
+
+import os
+import platform
+import shutil
+import struct
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import typer
+
+from fedaq.codec import kernels
+from fedaq.net.credentials import Certificates
+from fedaq.process.terminal import console, foreign
+
+MARKS = {"ok": "[green]✓[/green]", "look": "[yellow]![/yellow]", "wrong": "[red]✗[/red]"}
+# gRPC's, torch's and ours together stay below.
+THREADS = 24
+# Of float32 weights, beside those that are loaded: what is held of the run, gradients, momentum,
+# and a server's sums. docs/benchmarks-speed.md measures less.
+MODELS_BESIDE = 4
+# A need for more than this share of what is there is called tight.
+TIGHT = 0.8
+LOAD_PER_CORE = 1.5
+EXPIRES_SOON_S = 30 * 86400
+# Where a Pi without a clock begins, or a disk image was made.
+EARLIEST_S = time.mktime((2025, 1, 1, 0, 0, 0, 0, 0, 0))
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes
+    ----------
+    subject : str
+    verdict : str
+    says : str
+        What is there.
+    remedy : str
+        What to do, if anything.
+    """
+
+    subject: str
+    verdict: Literal["ok", "look", "wrong"]
+    says: str
+    remedy: str = ""
+
+
+def ok(subject: str, says: str) -> Finding:
+    """Return a finding that asks for nothing."""
+    return Finding(subject, "ok", says)
+
+
+def look(subject: str, says: str, remedy: str) -> Finding:
+    """Return a finding that may do harm later."""
+    return Finding(subject, "look", says, remedy)
+
+
+def wrong(subject: str, says: str, remedy: str = "") -> Finding:
+    """Return a finding with which nothing works; most errors say themselves what to do."""
+    return Finding(subject, "wrong", says, remedy)
+
+
+def show(findings: Iterable[Finding]) -> None:
+    """Print findings as they come.
+
+    Raises
+    ------
+    typer.Exit
+        With 1, if any of them is wrong.
+    """
+    count = 0
+    for finding in findings:
+        console.print(
+            f"{MARKS[finding.verdict]} [bold]{finding.subject:13}[/bold]{foreign(finding.says)}"
+        )
+        if finding.remedy:
+            console.print(f"{'':15}→ {foreign(finding.remedy)}")
+        count += finding.verdict == "wrong"
+    if count:
+        console.print(f"[red]{count} must be put right before this can work[/red]")
+        raise typer.Exit(1)
+    console.print("[green]nothing is in the way[/green]")
+
+
+def machine() -> Iterator[Finding]:
+    """Check what depends on nothing but this machine."""
+    yield versions()
+    yield clock(time.time())
+    yield cores(usable_cores(), os.getloadavg()[0])
+    yield threads()
+    yield codec()
+
+
+def versions() -> Finding:
+    """Name what is installed; refuse 32 bits, for which there is no torch."""
+    names = ", ".join(f"{name} {version(name)}" for name in ("fedaq", "torch", "numpy", "grpcio"))
+    bits = 8 * struct.calcsize("P")
+    says = f"{names}, Python {platform.python_version()}, {platform.machine()}, {bits} bits"
+    if bits != 64:
+        return wrong("versions", says, "install the 64-bit operating system")
+    return ok("versions", says)
+
+
+def clock(now_s: float) -> Finding:
+    """Find a clock that was never set: certificates would seem not to be valid yet."""
+    says = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_s))
+    if now_s < EARLIEST_S:
+        return wrong("clock", says, "set it: sudo timedatectl set-ntp true, or sudo date --set=...")
+    return ok("clock", says)
+
+
+def usable_cores() -> float:
+    """Return how many cores this process may use."""
+    cores = float(len(os.sched_getaffinity(0)))
+    quota, _, period = _cgroup("cpu.max").partition(" ")
+    return min(cores, int(quota) / int(period)) if quota.isdecimal() else cores
+
+
+def cores(usable: float, load: float) -> Finding:
+    """Say how many cores there are, and whether others keep them busy."""
+    says = f"{usable:g} to use, load {load:.1f}"
+    if load > LOAD_PER_CORE * usable:
+        return look("cores", says, "something else works here; rounds will take longer (see: top)")
+    return ok("cores", says)
+
+
+def threads(count: int = THREADS) -> Finding:
+    """Start as many threads as a side may have at once."""
+    over = threading.Event()
+    started = []
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=over.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return wrong(
+            "threads",
+            f"no more than {len(started)} of {count} could be started",
+            "raise the limit: ulimit -u, LimitNPROC= or TasksMax= of the unit, --pids-limit of "
+            "the container",
+        )
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
+    return ok("threads", f"{count} can be started")
+
+
+def codec() -> Finding:
+    """Run the compiled loops once, which compiles them if need be, and say where they are kept."""
+    began = time.monotonic()
+    kernels.statistics(np.ones(1, np.float32))
+    seconds = time.monotonic() - began
+    kept = kernels.kept_in()
+    if kept is None:
+        return look(
+            "codec",
+            f"compiled in {seconds:.1f} s, and can be kept nowhere",
+            "each start will compile it anew: give the user a home, or set XDG_CACHE_HOME to a "
+            "folder that can be written",
+        )
+    return ok("codec", f"ready after {seconds:.1f} s, compiled code kept in {kept}")
+
+
+def certificates(own: Certificates, now_s: float) -> Finding:
+    """Say whom the certificate in a folder is for, and for how long."""
+    left_s = own.expires_s - now_s
+    says = f"{own.folder}: {own.name or 'only the authority, no name of its own'}"
+    if not own.name:
+        return ok("certificates", says)
+    says += f", valid for {left_s // 86400:.0f} days"
+    if left_s < EXPIRES_SOON_S:
+        return look("certificates", says, "make a new one soon: fedaq certs, see docs/security.md")
+    return ok("certificates", says)
+
+
+def memory(parameters: int) -> Finding:
+    """Compare what a model of so many parameters needs with what is free.
+
+    The model and the data are loaded already.
+    """
+    needed, free = 4.0 * parameters * MODELS_BESIDE, free_memory()
+    says = (
+        f"{parameters:,} parameters: about {needed / 1e6:,.0f} MB more beside the "
+        f"{resident_bytes() / 1e6:,.0f} MB of this process, and {free / 1e6:,.0f} MB are free"
+    )
+    remedy = "take a smaller model or raise the limit (MemoryMax=, mem_limit); " \
+        "swap makes it possible, and slow"  # fmt: skip
+    if needed > free:
+        return wrong("memory", says, remedy)
+    if needed > TIGHT * free:
+        return look("memory", says, remedy)
+    return ok("memory", says)
+
+
+def disk(folder: Path, needed: int, what: str) -> Finding:
+    """Check that a folder, or the one in which it will be made, takes so many bytes.
+
+    Parameters
+    ----------
+    folder : Path
+    needed : int
+    what : str
+        For whom, in words.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents)
+                 if place.exists())  # fmt: skip
+    free = shutil.disk_usage(there).free
+    says = f"{folder}: {free / 1e6:,.0f} MB free; {what} takes about {needed / 1e6:,.0f} MB"
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return wrong("disk", f"{folder}: cannot be written", "choose another folder, or its owner")
+    if needed > free:
+        return wrong("disk", says, "make room, or choose another disk")
+    return ok("disk", says)
+
+
+def free_memory() -> int:
+    """Return the bytes that this process may still get, without swap."""
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = 1024 * int(fields["MemAvailable"].split()[0])
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit.isdecimal() and used.isdecimal():
+        # Files that were read lately count as used, and make room for whoever needs it.
+        kept = dict(line.split() for line in _cgroup("memory.stat").splitlines())
+        free = min(free, int(limit) - int(used) + int(kept.get("inactive_file", 0)))
+    return free
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process takes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cgroup(name: str) -> str:
+    """Return a value of this process's control group, version 2; empty without one."""
+    with suppress(OSError, IndexError):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        [path] = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
+        return (CGROUP / path.lstrip("/") / name).read_text().strip()
+    return ""

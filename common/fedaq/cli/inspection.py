@@ -1,0 +1,115 @@
+"""Payloads and runs in words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from rich.table import Table
+
+from fedaq.codec import model, payload
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.payload import ZERO, Payload, TensorCode
+from fedaq.codec.quantizer import RAW_BITS, Range
+from fedaq.errors import ProtocolError, UserError
+from fedaq.process.terminal import console, foreign
+from fedaq.v1 import federation_pb2 as pb
+
+
+def show(path: Path) -> None:
+    """Print what a payload file or a run folder holds.
+
+    Raises
+    ------
+    UserError
+        If it is neither.
+    """
+    if path.is_dir():
+        path = path / "run.json"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if path.suffix == ".json":
+        _show_run(path, content)
+    else:
+        _show_payload(path, content)
+
+
+def read_payload(path: Path, content: bytes) -> tuple[pb.CapturedPayload, Payload]:
+    """Read a captured payload.
+
+    Raises
+    ------
+    UserError
+        If the bytes are not one.
+    """
+    try:
+        captured = pb.CapturedPayload.FromString(content)
+        spec: ModelSpec = model.from_message(captured.model)
+        header = payload.from_message(spec, captured.header)
+    except (DecodeError, ValueError, ProtocolError) as error:
+        raise UserError(f"{path}: not a captured payload: {error}") from None
+    if not spec.parameters:
+        raise UserError(f"{path}: not a captured payload: its model has no values")
+    if len(captured.codes) != header.code_bytes:
+        raise UserError(
+            f"{path}: truncated: {len(captured.codes)} of {header.code_bytes} code bytes"
+        )
+    return captured, header
+
+
+def _show_payload(path: Path, content: bytes) -> None:
+    captured, header = read_payload(path, content)
+    spec = header.spec
+    console.print(
+        f"{foreign(path)}: round {captured.header.round} from {foreign(captured.sender)}; "
+        f"{spec.parameters:,} values in {len(spec.tensors)} tensors\n"
+        f"payload {header.payload_bytes:,} bytes ({header.code_bytes:,} of codes), "
+        f"{8 * header.payload_bytes / spec.parameters:.3f} bits per value; "
+        f"float32 would be {4 * spec.parameters:,} bytes"
+    )
+    table = Table()
+    for column in ("tensor", "shape", "codec", "bits", "range", "step", "bytes"):
+        table.add_column(column)
+    sizes = [b - a for a, b in zip(header.starts, header.starts[1:], strict=False)]
+    for tensor, code, size in zip(spec.tensors, header.codes, sizes, strict=True):
+        shape = "x".join(map(str, tensor.shape)) or "scalar"
+        table.add_row(foreign(tensor.name), shape, *_described(code), f"{size:,}")
+    console.print(table)
+
+
+def _described(code: TensorCode) -> tuple[str, str, str, str]:
+    """Return codec, bits, range and step of a tensor."""
+    if code.grid is None:
+        return ("zero", "0", "", "") if code == ZERO else ("raw", str(RAW_BITS), "", "")
+    ends = code.bounds or Range(code.grid.lo, code.grid.hi)
+    return (
+        "step" if code.step else "uniform",
+        str(code.bits),
+        f"[{ends.lo:.6g}, {ends.hi:.6g}]".replace("[", "\\["),
+        f"{code.grid.step:.4g}",
+    )
+
+
+def _show_run(path: Path, content: bytes) -> None:
+    try:
+        run: dict[str, Any] = json.loads(content)
+        summary, rounds = run["summary"], run["rounds"]
+        console.print(
+            f"{foreign(path)}: task {foreign(run['task'])}, scheme {foreign(run['scheme'])}, "
+            f"seed {foreign(run['seed'])}, "
+            f"{foreign(run['clients'])} clients, {run['parameters']:,} parameters\n"
+            f"{len(rounds)} rounds: accuracy {summary['final_accuracy']:.4f}, "
+            f"{summary['energy_j']:.4g} J, payload {summary['uplink_payload_bytes']:,} bytes up "
+            f"and {summary['downlink_payload_bytes']:,} down"
+        )
+        if rounds:
+            first, last = rounds[0], rounds[-1]
+            console.print(
+                f"bits per value from round {first['round']:d} to {last['round']:d}: "
+                f"uplink {first['uplink_bits']:.2f} -> {last['uplink_bits']:.2f}, "
+                f"downlink {first['downlink_bits']:.2f} -> {last['downlink_bits']:.2f}"
+            )
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise UserError(f"{path}: not the run.json of a fedaq run") from None

@@ -1,0 +1,64 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedaq.cli import completion
+
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="What is learned: a built-in task or package.module:attribute [digits]",
+        autocompletion=completion.task,
+    ),
+]
+Data = Annotated[Path | None, typer.Option(help="Folder of the task's data, if it needs one.")]
+Out = Annotated[
+    Path | None, typer.Option(help="New folder for the results [runs/TIME-TASK-SCHEME]")
+]
+Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible [1]")]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Begin with a trained model, the model.safetensors of a run, not with a random one.",
+    ),
+]
+Clients = Annotated[int | None, typer.Option(help="Number of clients [5]")]
+Rounds = Annotated[int | None, typer.Option(help="Number of rounds [30]")]
+Scheme = Annotated[
+    str | None,
+    typer.Option(
+        help="Who chooses the bits: fp32, fixed, adaquantfl, dadaquant, feddq, fedaq, "
+        "or package.module:attribute",
+        autocompletion=completion.scheme,
+    ),
+]
+Aggregation = Annotated[
+    str | None,
+    typer.Option(
+        help="How updates become one: mean, median or trimmed_mean [mean]",
+        autocompletion=completion.aggregation,
+    ),
+]
+DashboardPort = Annotated[
+    int | None, typer.Option(help="Port of a page to watch in a browser; 0: any free one [none]")
+]
+Config = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other setting, for example fixed.uplink_bits=4; fedaq settings lists them.",
+        autocompletion=completion.assignment,
+    ),
+]
+JsonLogs = Annotated[
+    bool,
+    typer.Option("--json-logs", help="One JSON object per event on standard error, nothing else."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")]

@@ -1,0 +1,1 @@
+"""What both ends of a connection must agree on besides the messages: gRPC options, TLS files."""

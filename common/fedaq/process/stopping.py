@@ -1,0 +1,104 @@
+"""How a command ends when SIGINT or SIGTERM arrives: soon, whatever it is doing."""
+
+import os
+import signal
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A local epoch or a test of the model cannot be interrupted; nobody waits for its end.
+STOP_GRACE_S = 5.0
+
+
+class StoppedError(SystemExit):
+    """SIGINT or SIGTERM arrived; asyncio lets this pass where it would keep an Exception."""
+
+    code: int
+
+
+def listen() -> None:
+    """Let the first stop signal raise `StoppedError` in the main thread; ignore the others."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _raise)
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Let a stop signal wait until the end of the block."""
+    arrived: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: arrived.append(number))
+        for number in STOP_SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine; a stop signal cancels it, and nothing else that runs beside it.
+
+    Raises
+    ------
+    StoppedError
+        If a stop signal arrived, once the coroutine has ended.
+    """
+    import asyncio  # a command that only prints its help does without
+
+    from fedaq.process.memory import all_so_far_kept
+
+    codes: list[int] = []
+
+    async def cancelled_by_signals() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def stop(number: int) -> None:
+            if not codes:
+                codes.append(_begin_to_stop(number))
+                task.cancel()
+
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        return await main
+
+    running = cancelled_by_signals()
+    try:
+        with all_so_far_kept():
+            return asyncio.run(running)
+    finally:
+        # A signal may have come before they began, and Python would complain.
+        running.close()
+        main.close()
+        if codes:
+            raise StoppedError(codes[0])
+        listen()
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    raise StoppedError(_begin_to_stop(number))
+
+
+def _begin_to_stop(number: int) -> int:
+    """Set a limit to how long the stop may take, and return the exit code."""
+    code = 128 + number
+    for other in STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    patience = threading.Timer(STOP_GRACE_S, _give_up, [code])
+    patience.daemon = True
+    patience.start()
+    return code
+
+
+def _give_up(code: int) -> NoReturn:
+    os.write(2, b"fedaq: stopped\n")
+    os._exit(code)

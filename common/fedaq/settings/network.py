@@ -1,0 +1,96 @@
+"""How the two sides meet, and what the server takes from a client."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from fedaq.energy.radios import PRESETS, suggest
+from fedaq.settings.section import Section
+
+# Settings in the section `network` that do not change what a run computes.
+HOW_REACHED = {
+    "host", "port", "tls", "tokens", "token_file", "insecure", "metrics_host", "metrics_port",
+    "dashboard_host", "dashboard_port", "dashboard_token_file",
+}  # fmt: skip
+
+
+class NetworkSettings(Section):
+    """Where the server listens and how long it is patient."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(50051, ge=0, le=65535, description="0: any free port")
+    tls: Path | None = Field(None, description="folder of certificates: TLS")
+    tokens: Path | None = Field(
+        None, description="server: file of tokens, in place of the clients' certificates"
+    )
+    token_file: Path | None = Field(None, description="client: file with its token")
+    insecure: bool = Field(False, description="do without TLS beyond this machine")
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
+    )
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int | None = Field(
+        None, ge=0, le=65535, description="of the page to watch; 0: any free port [off]"
+    )
+    dashboard_token_file: Path | None = Field(
+        None, description="file with the secret that the page asks for"
+    )
+    chunk_bytes: int = Field(
+        1024 * 1024,
+        ge=1024,
+        le=2 * 1024 * 1024,
+        description="the largest; with more than 5 clients less, to keep the server's memory",
+    )
+    heartbeat_interval_s: float = Field(
+        5.0, gt=0, description="a client is dropped after three that are missing"
+    )
+    join_timeout_s: float = Field(300.0, gt=0, description="waiting for the clients")
+    round_deadline_s: float = Field(600.0, gt=0, description="a round goes on without the late")
+    return_wait_s: float = Field(
+        10.0, ge=0, description="a round waits so long for a client that lost its connection"
+    )
+
+
+class ClientSettings(Section):
+    """Who a client is, and which server it looks for; a run itself has none of this."""
+
+    server: str = Field("127.0.0.1:50051", description="host:port")
+    name: str | None = Field(
+        None, description="[its certificate's or token's, its part, or the host name]"
+    )
+    partition: str | None = Field(None, description="part 2 of 5 of the data: 2/5 [all of it]")
+    radio: str | None = Field(None, description="its own, a preset [what the server assumes]")
+    give_up_after_s: float | None = Field(
+        None, gt=0, description="without a server [tries without end]"
+    )
+
+    @field_validator("radio")
+    @classmethod
+    def _known(cls, radio: str | None) -> str | None:
+        if radio is not None and radio not in PRESETS:
+            raise ValueError(suggest(radio, list(PRESETS)))
+        return radio
+
+    @field_validator("server")
+    @classmethod
+    def _has_a_port(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError("it is host:port, for example 192.168.1.10:50051")
+        return address
+
+
+class LimitsSettings(Section):
+    """What the server takes from one client (docs/hostile-clients.md)."""
+
+    examples_factor: float = Field(
+        20.0, ge=1, description="weight of a client, in medians of the round's example counts"
+    )
+    norm_factor: float = Field(
+        20.0, ge=0, description="norm of an update, in medians of recent rounds; 0: no rule"
+    )
+    strikes: int = Field(3, ge=1, description="refusals of its own fault that shut a client out")
+    messages_per_s: float = Field(
+        20.0, gt=0, le=1e6, description="besides those of a round; a burst of 50 s of them is taken"
+    )

@@ -1,0 +1,149 @@
+"""All settings of a run."""
+
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fedaq.settings.energy import EnergySettings
+from fedaq.settings.network import ClientSettings, LimitsSettings, NetworkSettings
+from fedaq.settings.schemes import (
+    AdaquantflSettings,
+    DadaquantSettings,
+    FedaqSettings,
+    FeddqSettings,
+    FixedSettings,
+)
+from fedaq.settings.section import Section
+
+
+class TrainingSettings(Section):
+    """How each client trains; what is left out is the task's own default."""
+
+    local_epochs: int | None = Field(None, ge=1, le=10_000)
+    batch_size: int | None = Field(None, ge=1, le=1_000_000)
+    learning_rate: float | None = Field(None, gt=0)
+    momentum: float | None = Field(None, ge=0, lt=1)
+
+
+class CodingSettings(Section):
+    """What is done to payloads besides the scheme's choice of bits."""
+
+    entropy: bool | None = Field(
+        None, description="entropy-code where that is shorter [true for scheme fedaq]"
+    )
+    downlink: Literal["model", "difference"] | None = Field(
+        None, description="send the model, or what clients lack of it [difference for fedaq]"
+    )
+
+
+class PartitionSettings(Section):
+    """How clients that are told ``--partition 2/5`` share the data of one machine."""
+
+    kind: Literal["iid", "shards", "dirichlet"] = Field(
+        "iid", description="iid, shards or dirichlet"
+    )
+    alpha: float = Field(0.5, ge=1e-3, le=1e6, description="dirichlet: smaller is less alike")
+    shards_per_client: int = Field(2, ge=1, le=1_000_000, description="shards")
+
+
+class Settings(Section):
+    """Everything that decides what a run does."""
+
+    task: str = Field("digits", description="what is learned")
+    data: Path | None = Field(None, description="folder of the task's data, if it needs one")
+    clients: int = Field(5, ge=1, le=100_000, description="that the first round waits for")
+    min_clients: float = Field(
+        1, gt=0, description="a round needs so many clients, below 1: such a share of `clients`"
+    )
+    clients_per_round: float | None = Field(
+        None, gt=0, description="a round is drawn from those there, below 1: a share [all]"
+    )
+    rounds: int = Field(30, ge=1, le=1_000_000)
+    scheme: str = Field("fedaq", description="who chooses the bits")
+    seed: int = Field(1, ge=0, lt=2**63, description="makes the run reproducible")
+    start_from: Path | None = Field(
+        None, description="begin with this model, a safetensors file, not with one of the seed"
+    )
+    base: Literal["broadcast", "exact"] | None = Field(
+        None,
+        description="updates are added to the broadcast model, or to the exact one "
+        "[exact where differences go down]",
+    )
+    aggregation: Literal["mean", "median", "trimmed_mean"] = Field(
+        "mean", description="of the updates, coordinate by coordinate; only the mean is weighted"
+    )
+    trim: float = Field(
+        0.2, gt=0, lt=0.5, description="trimmed_mean: share of clients left out at each end"
+    )
+    target_accuracy: float | None = Field(
+        None, gt=0, le=1, description="end the run at the first round that reaches it"
+    )
+    capture: bool = Field(False, description="keep every payload in DIR/payloads")
+    training: TrainingSettings = TrainingSettings()
+    fixed: FixedSettings = FixedSettings()
+    adaquantfl: AdaquantflSettings = AdaquantflSettings()
+    dadaquant: DadaquantSettings = DadaquantSettings()
+    feddq: FeddqSettings = FeddqSettings()
+    fedaq: FedaqSettings = FedaqSettings()
+    energy: EnergySettings = EnergySettings()
+    coding: CodingSettings = CodingSettings()
+    partition: PartitionSettings = PartitionSettings()
+    network: NetworkSettings = NetworkSettings()
+    client: ClientSettings = ClientSettings()
+    limits: LimitsSettings = LimitsSettings()
+
+    @field_validator("min_clients", "clients_per_round")
+    @classmethod
+    def _is_number_or_share(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("a number of clients is whole, a share is less than 1")
+        return value
+
+    @model_validator(mode="after")
+    def _are_enough(self) -> "Settings":
+        if self.quorum > self.clients:
+            raise ValueError(f"min_clients is {self.quorum}, but there are {self.clients} clients")
+        if self.sample is not None and self.sample < self.quorum:
+            raise ValueError(
+                f"clients_per_round is {self.sample}, but min_clients is {self.quorum}"
+            )
+        return self
+
+    @property
+    def quorum(self) -> int:
+        """Number of clients without whose updates a round does not count."""
+        return _number_of(self.min_clients, self.clients)
+
+    @property
+    def sample(self) -> int | None:
+        """Number of clients that are drawn for a round; None for all that are there."""
+        chosen = self.clients_per_round
+        return None if chosen is None else _number_of(chosen, self.clients)
+
+    @property
+    def entropy(self) -> bool:
+        """Whether payloads are entropy-coded where that is shorter."""
+        chosen = self.coding.entropy
+        return self._beyond_the_paper if chosen is None else chosen
+
+    @property
+    def differences(self) -> bool:
+        """Whether clients are sent what their model lacks, and not the model."""
+        chosen = self.coding.downlink
+        return self._beyond_the_paper if chosen is None else chosen == "difference"
+
+    @property
+    def added_to(self) -> Literal["broadcast", "exact"]:
+        """Which model updates are added to."""
+        return self.base or ("exact" if self.differences else "broadcast")
+
+    @property
+    def _beyond_the_paper(self) -> bool:
+        """The other schemes are compared as their authors describe them."""
+        return self.scheme == "fedaq"
+
+
+def _number_of(number_or_share: float, clients: int) -> int:
+    return int(number_or_share if number_or_share >= 1 else ceil(number_or_share * clients))

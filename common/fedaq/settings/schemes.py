@@ -1,0 +1,76 @@
+"""The settings of the built-in schemes."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from fedaq.settings.section import Section
+
+
+def _check_width(bits: int) -> int:
+    if not (1 <= bits <= 16 or bits == 32):
+        raise ValueError("1 to 16 bits, or 32 for raw float32, are possible")
+    return bits
+
+
+Width = Annotated[int, AfterValidator(_check_width)]
+
+
+class FixedSettings(Section):
+    """Scheme ``fixed``: the same bits in every round."""
+
+    uplink_bits: Width = Field(8, description="1 to 16, or 32 for raw float32")
+    downlink_bits: Width = Field(8, description="1 to 16, or 32 for raw float32")
+    clip: bool = Field(False, description="code what lies within b + 2 standard deviations")
+
+
+class AdaquantflSettings(Section):
+    """Scheme ``adaquantfl``; `s0` is the best value its authors report."""
+
+    s0: int = Field(2, ge=1, le=2**16 - 1, description="quantization levels of the first round")
+    downlink_bits: Width = 32
+
+
+class DadaquantSettings(Section):
+    """Scheme ``dadaquant``, with the names of its paper (section 3.4)."""
+
+    q_min: int = Field(1, ge=1, le=2**16 - 1, description="quantization level of the first round")
+    q_max: int = Field(16, ge=1, le=2**16 - 1, description="where the doubling ends")
+    psi: float = Field(0.9, ge=0, lt=1, description="weight of the past in the running loss")
+    phi: int | None = Field(
+        None, ge=2, description="rounds across which losses are compared [a tenth of the run]"
+    )
+    downlink_bits: Width = 32
+
+    @model_validator(mode="after")
+    def _order(self) -> "DadaquantSettings":
+        if self.q_min > self.q_max:
+            raise ValueError(f"q_min {self.q_min} is above q_max {self.q_max}")
+        return self
+
+
+class FeddqSettings(Section):
+    """Scheme ``feddq``; the resolution is that of its authors on Fashion-MNIST."""
+
+    resolution: float = Field(0.005, gt=0, description="in the unit of the weights")
+    downlink_bits: Width = 32
+
+
+class FedaqSettings(Section):
+    """Scheme ``fedaq``; the resolutions, steps in the unit of the weights, serve without budget."""
+
+    uplink_resolution: float | None = Field(
+        None, gt=0, description="[0.1 with an entropy coder, else 0.03]"
+    )
+    downlink_resolution: float | None = Field(
+        None, gt=0, description="[0.03 where differences go down, else 0.16]"
+    )
+    clip: bool = Field(True, description="code what lies within b + 2 standard deviations")
+    min_bits: int = Field(1, ge=1, le=16, description="per value, at least")
+    max_bits: int = Field(16, ge=1, le=16, description="per value, at most")
+
+    @model_validator(mode="after")
+    def _order(self) -> "FedaqSettings":
+        if self.min_bits > self.max_bits:
+            raise ValueError(f"min_bits {self.min_bits} is above max_bits {self.max_bits}")
+        return self

@@ -1,0 +1,82 @@
+"""A task, and what both sides do with one."""
+
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import Dataset, Subset
+
+from fedaq.codec.quantizer import derive_seed
+from fedaq.errors import FedaqError, UserError
+from fedaq.tasks.classifier import evaluate_classifier, train_classifier
+from fedaq.tasks.parts import Evaluation, Examples, Training
+
+
+@dataclass(frozen=True)
+class Task:
+    """One learning problem.
+
+    Attributes
+    ----------
+    name : str
+        Shown to people.
+    model : callable
+        Returns a fresh module; the run's seed is set before the call.
+    train_data, test_data : callable
+        Take the ``--data`` path (or None) and return a data set: `Examples`, a
+        `Dataset`, or whatever sized thing `train` and `evaluate` understand.
+    training : Training
+        Defaults for the run.
+    train, evaluate : callable
+        As `train_classifier` and `evaluate_classifier`.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    train_data: Callable[[Path | None], Sized]
+    test_data: Callable[[Path | None], Sized]
+    training: Training = field(default_factory=Training)
+    train: Callable[[nn.Module, Any, Training, int], float] = train_classifier
+    evaluate: Callable[[nn.Module, Any], Evaluation] = evaluate_classifier
+
+
+@contextmanager
+def blamed(task: Task, part: str) -> Iterator[None]:
+    """Let an error in a task's code be told as the task's.
+
+    Raises
+    ------
+    UserError
+        In the place of whatever the block raised that was not meant for people.
+    """
+    try:
+        yield
+    except FedaqError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"task {task.name}: {part} failed: {type(error).__name__}: {error}; fedaq check-task "
+            "finds out why, FEDAQ_TRACEBACK=1 shows where"
+        ) from error
+
+
+def initial_model(task: Task, seed: int) -> nn.Module:
+    """Return the model with which a run begins: both sides build it from the run's seed."""
+    torch.manual_seed(derive_seed(seed, "model"))
+    return task.model()
+
+
+def subset(data: Sized, indices: NDArray[np.int64]) -> Sized:
+    """Return the examples at `indices` of a data set, with its labels if it has them."""
+    if isinstance(data, Examples):
+        chosen = torch.from_numpy(indices)
+        return Examples(data.inputs[chosen], data.targets[chosen])
+    if isinstance(data, Dataset):
+        return Subset(data, indices.tolist())
+    raise UserError(f"a {type(data).__name__} cannot be shared out; return Examples or a Dataset")

@@ -1,0 +1,83 @@
+"""``fedaq run``: a server process and client processes on this machine."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from fedaq.cli.options import (
+    Aggregation,
+    Clients,
+    Config,
+    DashboardPort,
+    Data,
+    From,
+    Out,
+    Quiet,
+    Rounds,
+    Scheme,
+    Seed,
+    Set,
+    Task,
+)
+
+
+class Engine(StrEnum):
+    """How the two sides of a federation meet."""
+
+    PROCESSES = "processes"
+    LOCAL = "local"
+
+
+def run(
+    task: Task = None,
+    data: Data = None,
+    clients: Clients = None,
+    rounds: Rounds = None,
+    scheme: Scheme = None,
+    aggregation: Aggregation = None,
+    seed: Seed = None,
+    start_from: From = None,
+    out: Out = None,
+    port: Annotated[int | None, typer.Option(help="Port to use [any free one]")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="processes over gRPC, or everything in one process (local)")
+    ] = Engine.PROCESSES,
+    dashboard_port: DashboardPort = None,
+    config: Config = None,
+    quiet: Quiet = False,
+    assignments: Set = None,
+) -> None:
+    """Train a whole federation on this machine: one server, several clients, real gRPC.
+
+    Example: fedaq run --task digits --clients 5 --rounds 30 --scheme fedaq --out runs/first
+    """
+    from fedaq.process import logs, terminal
+
+    flags = {
+        "task": task,
+        "data": data,
+        "clients": clients,
+        "rounds": rounds,
+        "scheme": scheme,
+        "aggregation": aggregation,
+        "seed": seed,
+        "network.dashboard_port": dashboard_port,
+        "start_from": start_from,
+    }
+    logs.begin(quiet=quiet)
+    with terminal.starting():
+        from fedaq_lab.local import run_local
+        from fedaq_lab.processes import run_processes
+
+    if engine is Engine.LOCAL:
+        run_local(config=config, out=out, flags=flags, assignments=assignments or [])
+        return
+    run_processes(
+        config=config,
+        out=out,
+        port=port,
+        flags=flags,
+        assignments=assignments or [],
+        quiet=quiet,
+    )

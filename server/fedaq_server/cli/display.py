@@ -1,0 +1,98 @@
+"""What a person sees while a federation trains, and the table at the end."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fedaq.process.terminal import RoundDisplay, console, foreign, si
+from fedaq.settings import Settings
+from fedaq_server.records.record import RoundRecord, summarize
+
+_TABLE_ROWS = 12
+
+
+class Display(RoundDisplay):
+    """Live progress on a terminal, one line per round elsewhere."""
+
+    def __init__(self, settings: Settings, records: Sequence[RoundRecord]) -> None:
+        self._settings = settings
+        self._energy_j = sum(record.energy_j for record in records)
+        self._done = len(records)
+        super().__init__("starting", "", settings.rounds, self._done)
+
+    def on_listening(self, port: int) -> None:
+        """Say where the server listens."""
+        settings = self._settings
+        console.print(
+            f"[bold]fedaq[/bold] {settings.task}, scheme {settings.scheme}, "
+            f"{settings.rounds} rounds; listening on {settings.network.host}:{port}"
+        )
+        if settings.start_from is not None and not self._done:
+            console.print(f"beginning with {foreign(settings.start_from)}")
+        if self._done:
+            console.print(f"going on after round {self._done}")
+
+    def on_page(self, address: str) -> None:
+        """Say where the page to watch is."""
+        console.print(f"watch it: {address}", markup=False)
+
+    def on_clients(self, count: int, wanted: int) -> None:
+        """Say how many clients are there, and are waited for, while no round can begin."""
+        if count < wanted:
+            self._show("waiting", f"{count}/{wanted} clients")
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Show a finished round."""
+        self._energy_j += record.energy_j
+        facts = (
+            f"accuracy {record.test_accuracy:.4f}  bits {record.downlink_bits:.2f} down "
+            f"{record.uplink_bits:.2f} up  {si(self._energy_j, 'J')}"
+        )
+        self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
+
+    def summary(self, records: Sequence[RoundRecord]) -> None:
+        """Print the table of the run."""
+        table = Table(
+            title=f"{self._settings.task}, scheme {self._settings.scheme}", box=SIMPLE_HEAD
+        )
+        for column in ("round", "accuracy", "train\nloss", "bits\ndown", "bits\nup", "payload",
+                       "wire", "energy"):  # fmt: skip
+            table.add_column(column, justify="right", vertical="bottom")
+        every = max(1, -(-len(records) // _TABLE_ROWS))
+        for record in records:
+            if record.round == 1 or record.round % every == 0:
+                table.add_row(*_row(record))
+        totals = summarize(records)
+        table.add_section()
+        wire = None
+        if totals["uplink_wire_bytes"] is not None:
+            wire = totals["uplink_wire_bytes"] + totals["downlink_wire_bytes"]
+        payload = totals["uplink_payload_bytes"] + totals["downlink_payload_bytes"]
+        table.add_row(
+            "total",
+            f"{totals['final_accuracy']:.4f}",
+            "",
+            f"{totals['mean_downlink_bits']:.2f}",
+            f"{totals['mean_uplink_bits']:.2f}",
+            si(payload, "B"),
+            "-" if wire is None else si(wire, "B"),
+            si(totals["energy_j"], "J"),
+        )
+        console.print(table)
+
+
+def _row(record: RoundRecord) -> tuple[str, ...]:
+    wire = "-"
+    if record.uplink_wire_bytes is not None and record.downlink_wire_bytes is not None:
+        wire = si(record.uplink_wire_bytes + record.downlink_wire_bytes, "B")
+    return (
+        str(record.round),
+        f"{record.test_accuracy:.4f}",
+        f"{record.train_loss:.4f}" if record.clients else "-",
+        f"{record.downlink_bits:.2f}",
+        f"{record.uplink_bits:.2f}",
+        si(record.uplink_payload_bytes + record.downlink_payload_bytes, "B"),
+        wire,
+        si(record.energy_j, "J"),
+    )

@@ -1,0 +1,87 @@
+"""A server process from its settings to its results."""
+
+import gc
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fedaq.errors import UserError
+from fedaq.process import stopping
+from fedaq.process.terminal import console
+from fedaq.settings import Settings, load_settings
+from fedaq_server.cli.display import Display
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.run_folder import new_run, resumed_run
+from fedaq_server.run import Run
+from fedaq_server.serve import serve
+
+
+def run_server(
+    *,
+    config: Path | None,
+    out: Path | None,
+    resume: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+) -> None:
+    """Run a federation, or go on with one, and show it.
+
+    Raises
+    ------
+    UserError
+        If a setting is wrong or the server cannot listen.
+    FedaqError
+        If too few clients connect in time.
+    """
+    if resume is None:
+        settings = load_settings(config=config, flags=flags, assignments=assignments)
+        run = new_run(out, settings)
+    else:
+        if out is not None:
+            raise UserError(
+                "--out and --resume: give one of them; a resumed run stays in its folder"
+            )
+        run = resumed_run(
+            resume,
+            lambda begun: load_settings(
+                config=config, flags=flags, assignments=assignments, begun=begun
+            ),
+        )
+    show_run(run, lambda run, display: serve(run, display.on_listening, display.on_page))
+
+
+def show_run(
+    opened: AbstractContextManager[tuple[Settings, Ledger]],
+    federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
+) -> None:
+    """Carry out a run that `federate` brings clients to; show progress, table and picture.
+
+    Raises
+    ------
+    FedaqError
+        If the run fails.
+    """
+    if find_spec("matplotlib") is None:  # now, and not when the rounds are over
+        raise ModuleNotFoundError(name="matplotlib")
+    with opened as (settings, ledger):
+        _carry_out(settings, ledger, federate)
+        # The model is part of cycles, and matplotlib could use its memory.
+        gc.collect()
+        from fedaq_server.records.picture import draw_run
+
+        picture = draw_run(ledger.folder)
+        console.print(f"results: {ledger.folder}\npicture: {picture}")
+
+
+def _carry_out(
+    settings: Settings,
+    ledger: Ledger,
+    federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
+) -> None:
+    with Display(settings, ledger.records()) as display:
+        run = Run(settings, ledger, display.on_round)
+        run.roster.on_change = display.on_clients
+        stopping.run(federate(run, display))
+    display.summary(run.records)

@@ -1,0 +1,56 @@
+"""The picture of a run: accuracy and both bit-lengths over the rounds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedaq_server.records.record import RoundRecord, summarize
+from fedaq_server.records.saved import read_run
+
+FEW_ROUNDS = 10
+DOWN, UP, ACCURACY = "#1f6feb", "#d9480f", "#2b8a3e"
+
+
+def draw_run(folder: Path) -> Path:
+    """Draw ``run.json`` of a folder into ``run.png`` beside it and return the path."""
+    run = read_run(folder)
+    figure = Figure(figsize=(8, 6), dpi=120)
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    draw_rounds(top, run.rounds, [r.test_accuracy for r in run.rounds], color=ACCURACY)
+    top.set_ylabel("test accuracy")
+    summary = summarize(run.rounds)
+    top.set_title(
+        f"{run.task}, scheme {run.scheme}, {run.clients} clients: "
+        f"accuracy {summary['final_accuracy']:.4f} for {summary['energy_j']:.3g} J",
+        parse_math=False,
+    )
+    draw_bits(bottom, run.rounds)
+    bottom.set_xlabel("round")
+    figure.tight_layout()
+    path = folder / "run.png"
+    figure.savefig(path)
+    return path
+
+
+def draw_bits(axes: Axes, rounds: Sequence[RoundRecord]) -> None:
+    """Draw the mean bits per value in both directions."""
+    draw_rounds(axes, rounds, [r.downlink_bits for r in rounds], color=DOWN, label="downlink")
+    draw_rounds(axes, rounds, [r.uplink_bits for r in rounds], color=UP, label="uplink")
+    axes.set_ylabel("mean bits per value")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def draw_rounds(
+    axes: Axes, rounds: Sequence[RoundRecord], values: Sequence[float], **style: Any
+) -> None:
+    """Draw one value per round."""
+    # Of a few rounds, or a single one, a line alone shows little or nothing.
+    marker = "o" if len(rounds) <= FEW_ROUNDS else ""
+    axes.plot([record.round for record in rounds], values, marker=marker, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)

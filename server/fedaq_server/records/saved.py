@@ -1,0 +1,82 @@
+"""Runs as they were saved: ``run.json`` read again."""
+
+import json
+from dataclasses import dataclass, field, fields
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedaq.errors import UserError
+from fedaq_server.conduct import ShutOut
+from fedaq_server.records.record import FORMAT_VERSION, RoundRecord
+
+FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What ``run.json`` says of a run; the fields are its own.
+
+    Attributes
+    ----------
+    rounds : tuple of RoundRecord
+        Those that were committed.
+    settings : dict
+        As `Settings.model_dump` gives them.
+    id : str
+        What tells the run from all others; empty in files of earlier versions.
+    versions : dict of str to str
+        Of what the run was made with; empty in files of earlier versions.
+    """
+
+    version: int
+    finished: bool
+    fedaq: str
+    task: str
+    scheme: str
+    seed: int
+    clients: int
+    parameters: int
+    settings: dict[str, Any]
+    rounds: tuple[RoundRecord, ...]
+    id: str = ""
+    shut_out: tuple[ShutOut, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+_SAVED = TypeAdapter(SavedRun)
+_FLOATS = [field.name for field in fields(RoundRecord) if field.type is float]
+
+
+def read_run(folder: Path) -> SavedRun:
+    """Read the record of a run.
+
+    Raises
+    ------
+    UserError
+        If the folder has none, or it is not one that this version can read.
+    """
+    path = folder / FILE
+    try:
+        document = json.loads(path.read_bytes())
+        rounds = [_with_nan(record) for record in document["rounds"]]
+        run = _SAVED.validate_python({**document, "rounds": rounds})
+    except OSError as error:
+        raise UserError(f"{folder}: no run is in there: {FILE}: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{path}: not the record of a run: {where}: {problem['msg']}") from None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise UserError(f"{path}: not the record of a run") from None
+    if run.version != FORMAT_VERSION:
+        raise UserError(f"{path}: has version {run.version}; this fedaq reads {FORMAT_VERSION}")
+    return run
+
+
+def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON has null where a number was not finite."""
+    missing = {name: nan for name in _FLOATS if record[name] is None}
+    return {**record, **missing}

@@ -1,0 +1,70 @@
+"""A model as a safetensors file."""
+
+import json
+from pathlib import Path
+
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.quantizer import Floats
+from fedaq.errors import UserError
+
+_ALIGNMENT = 8
+
+
+def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
+    """Write a model in the safetensors format, straight from its flat array.
+
+    The library of that name would copy the model first, and hold up all other threads
+    while it does.
+    """
+    entries = {
+        tensor.name: {
+            "dtype": "F32",
+            "shape": tensor.shape,
+            "data_offsets": (4 * part.start, 4 * part.stop),
+        }
+        for tensor, part in zip(spec.tensors, spec.slices, strict=True)
+    }
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        flat.astype("<f4", copy=False).tofile(file)
+
+
+def read_weights(path: Path, spec: ModelSpec, out: Floats) -> None:
+    """Read a model into a flat array.
+
+    Parameters
+    ----------
+    path : Path
+    spec : ModelSpec
+        What the file must hold, and nothing else.
+    out : float32, shape (parameters,)
+
+    Raises
+    ------
+    UserError
+        If it is missing, no safetensors file, or another model's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+            missing = [tensor.name for tensor in spec.tensors if tensor.name not in names]
+            if missing or len(names) != len(spec.tensors):
+                raise UserError(
+                    f"{path}: holds {len(names)} tensors, the task's model has "
+                    f"{len(spec.tensors)}" + (f"; {missing[0]} is missing" if missing else "")
+                )
+            for tensor, view in zip(spec.tensors, spec.split(out), strict=True):
+                values = file.get_tensor(tensor.name)
+                if values.shape != tensor.shape or values.dtype != out.dtype:
+                    shape = "x".join(map(str, values.shape)) or "scalar"
+                    raise UserError(
+                        f"{path}: {tensor.name} is {values.dtype} {shape}; "
+                        f"the task's model has float32 {tensor}"
+                    )
+                view[:] = values.ravel()
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a model that can be read: {error}") from None

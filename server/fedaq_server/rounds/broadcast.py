@@ -1,0 +1,155 @@
+"""What goes down to every client: encoded once, the same immutable bytes for all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedaq.codec import chunks, payload
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Floats
+from fedaq.v1 import federation_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A serialized server message with a chunk, and the bytes that energy is charged for."""
+
+    message: bytes
+    cost_bytes: int
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk in it."""
+        chunk = chunks.parse(self.message, pb.ServerMessage)
+        assert isinstance(chunk, Chunk)
+        return chunk
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """A coded model or difference: serialized messages, ready to be written.
+
+    Attributes
+    ----------
+    payload : Payload
+    header : bytes
+        The message that announces it.
+    frames : tuple of Future of Frame
+        The messages that carry it, each there as soon as it is coded.
+    """
+
+    payload: Payload
+    header: bytes
+    frames: tuple[asyncio.Future[Frame], ...]
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """Yield the messages in their order, each as soon as it is coded."""
+        yield self.header
+        for frame in self.frames:
+            if not frame.done():
+                # A client that is given up must not cancel what all others wait for.
+                await asyncio.shield(frame)
+            yield frame.result().message
+
+    async def coded(self) -> list[Frame]:
+        """Wait until all is coded and return it: the model may change from then on."""
+        return list(await asyncio.gather(*map(asyncio.shield, self.frames)))
+
+    async def payload_bytes(self) -> int:
+        """Wait until all is coded and return what it costs to send once."""
+        return self.payload.header_bytes + sum(frame.cost_bytes for frame in await self.coded())
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be sent.
+
+    Attributes
+    ----------
+    values_at : callable
+        Returns the float32 values at a slice of the flat array of all tensors.
+    seed, round : int
+    base : bytes
+        Of a difference: digest of the model that it is added to. It is rounded to the nearest
+        codes, since what that loses is in the next difference.
+    squeeze : bool
+        Entropy-code it where that is shorter.
+    chunk_bytes : int
+    """
+
+    values_at: Callable[[slice], Floats]
+    seed: int
+    round: int
+    base: bytes
+    squeeze: bool
+    chunk_bytes: int
+
+    def chunks(self, header: Payload) -> list[Callable[[], Frame]]:
+        """Return a piece of work for each chunk."""
+        keys = payload.transfer_keys(header.spec, self.seed, "downlink", self.round)
+
+        def encode(offset: int, length: int) -> Frame:
+            codes = payload.encode_chunk(
+                header, self.values_at, keys, offset, length, nearest=bool(self.base)
+            )
+            chunk = chunks.to_chunk(header, self.round, offset, codes, squeeze=self.squeeze)
+            return Frame(chunk.frame(pb.ServerMessage), chunk.cost_bytes)
+
+        return [
+            lambda span=span: encode(*span)  # type: ignore[misc]
+            for span in header.chunks(self.chunk_bytes)
+        ]
+
+
+async def begin_broadcast(
+    header: Payload, source: Source, limit_bytes: int | None, worker: Executor
+) -> Broadcast:
+    """Let the worker code the source, chunk by chunk, once for all clients.
+
+    With a limit, all is coded before this returns, with coarser steps than those of `header`
+    if it would be longer.
+    """
+    loop = asyncio.get_running_loop()
+    frames: tuple[asyncio.Future[Frame], ...]
+    if limit_bytes is None:
+        frames = tuple(loop.run_in_executor(worker, work) for work in source.chunks(header))
+    else:
+        header, coded = await loop.run_in_executor(
+            worker, _code_within, header, source, limit_bytes
+        )
+        frames = tuple(loop.create_future() for _ in coded)
+        for future, frame in zip(frames, coded, strict=True):
+            future.set_result(frame)
+    announcement = pb.ServerMessage(model=payload.to_message(header, source.round, source.base))
+    return Broadcast(header, announcement.SerializeToString(), frames)
+
+
+def _code_within(header: Payload, source: Source, limit_bytes: int) -> tuple[Payload, list[Frame]]:
+    for coarser in header.ever_coarser():
+        coded = [work() for work in source.chunks(coarser)]
+        if coarser.header_bytes + sum(frame.cost_bytes for frame in coded) <= limit_bytes:
+            break
+    return coarser, coded
+
+
+def broadcast_values(header: Payload, frames: list[Frame]) -> Iterator[tuple[slice, Floats]]:
+    """Yield the model as the clients receive it, ``Q(w_k)``, part by part in order."""
+    position = 0
+    for frame in frames:
+        chunk = frame.chunk
+        codes = chunks.codes_of(header, chunk)
+        for part, values in payload.chunk_values(header, chunk.offset, codes):
+            yield from _zeros(position, part.start)
+            yield part, values
+            position = part.stop
+    yield from _zeros(position, header.spec.parameters)
+
+
+def _zeros(start: int, stop: int) -> Iterator[tuple[slice, Floats]]:
+    """Yield the tensors of which nothing is sent."""
+    if stop > start:
+        yield slice(start, stop), np.zeros(stop - start, np.float32)

@@ -1,0 +1,97 @@
+"""What a round came to: accuracy, bits, bytes, joules."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+
+from fedaq.codec.payload import Payload
+from fedaq.energy.cost import downlink_j_per_bit
+from fedaq.tasks import Evaluation
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.rounds.exchange import Report
+from fedaq_server.schemes.scheme import ClientState, RoundState
+from fedaq_server.transport.tcp_counter import WireBytes
+
+
+@dataclass(frozen=True)
+class Downlink:
+    """What went down in a round.
+
+    Attributes
+    ----------
+    payload : Payload
+        The broadcast.
+    payload_bytes : int
+        What it took, entropy-coded or not.
+    catch_up_bytes : mapping of str to int
+        What clients that had missed models needed, by name.
+    without : frozenset of str
+        Those of them that needed the whole model instead of the broadcast.
+    """
+
+    payload: Payload
+    payload_bytes: int
+    catch_up_bytes: Mapping[str, int]
+    without: frozenset[str]
+
+
+def measure(
+    state: RoundState,
+    downlink: Downlink,
+    reports: Sequence[Report],
+    evaluation: Evaluation,
+    wire: WireBytes | None,
+    *,
+    charged: Mapping[str, int],
+    price: float,
+    seconds: float,
+) -> RoundRecord:
+    """Sum up a round.
+
+    `reports` come in the order of the clients' names. Energy is charged for every grant, also
+    where the update was left out.
+    """
+    weight = sum(report.weight for report in reports)
+    receivers = len(state.clients)
+    loss = sum(report.weight * report.train_loss for report in reports)
+    bits = sum(report.update.sent_bits(report.payload_bytes) for report in reports)
+    catch_up_bytes = sum(downlink.catch_up_bytes.values())
+    return RoundRecord(
+        round=state.round,
+        test_accuracy=evaluation.accuracy,
+        test_loss=evaluation.loss,
+        train_loss=loss / weight if reports else nan,
+        uplink_bits=bits / max(len(reports), 1),
+        downlink_bits=downlink.payload.sent_bits(downlink.payload_bytes),
+        uplink_payload_bytes=sum(report.payload_bytes for report in reports),
+        downlink_payload_bytes=downlink.payload_bytes * (receivers - len(downlink.without))
+        + catch_up_bytes,
+        catch_up_payload_bytes=catch_up_bytes,
+        uplink_wire_bytes=wire.uplink if wire else None,
+        downlink_wire_bytes=wire.downlink if wire else None,
+        energy_j=_uplink_j(state, charged) + _downlink_j(state, downlink),
+        price=price,
+        clients=len(reports),
+        left_out=receivers - len(reports),
+        seconds=seconds,
+    )
+
+
+def _uplink_j(state: RoundState, charged: Mapping[str, int]) -> float:
+    return sum(
+        state.clients[name].radio.uplink_j_per_bit * 8 * charged[name] for name in sorted(charged)
+    )
+
+
+def _downlink_j(state: RoundState, downlink: Downlink) -> float:
+    return state.downlink_j_per_bit * 8 * downlink.payload_bytes + catch_up_j(
+        state.clients, downlink.catch_up_bytes
+    )
+
+
+def catch_up_j(clients: Mapping[str, ClientState], payload_bytes: Mapping[str, int]) -> float:
+    """Return the joules of what some clients need besides or instead of the broadcast."""
+    return sum(
+        8 * extra * downlink_j_per_bit([clients[name].radio], broadcast=False)
+        for name, extra in payload_bytes.items()
+    )

@@ -1,0 +1,135 @@
+"""Aggregation that a minority of hostile clients cannot move far: median and trimmed mean.
+
+Both are taken coordinate by coordinate over the updates of a round (Yin et al., arXiv
+1803.01498), and every client counts the same: the number of examples is only a claim. The
+updates stay in unnamed files, and the model is made block by block, so the memory is that of a
+block of every client and not that of a model of every client. Sorted values have no order of
+arrival, so the result has none.
+"""
+
+import os
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+
+from fedaq.codec import payload, quantizer
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.payload import ZERO, Data, Payload, Piece
+from fedaq.codec.quantizer import Floats
+
+# Values of all clients that are held at once, at least `LEAST_BLOCK` of each.
+BLOCK_VALUES, LEAST_BLOCK = 2**20, 2**10
+
+Middle = Literal["median", "trimmed_mean"]
+
+
+class Robust:
+    """The updates of one round, and what lies in their middle.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    spool : Path
+        Folder for the unnamed files of the updates.
+    middle : {"median", "trimmed_mean"}
+    trim : float
+        Share of the clients that a trimmed mean leaves out at each end.
+    """
+
+    def __init__(self, spec: ModelSpec, spool: Path, middle: Middle, trim: float) -> None:
+        self.spec = spec
+        self.spool = spool
+        self._middle = middle
+        self._trim = trim
+        self._updates: list[tuple[Payload, IO[bytes]]] = []
+
+    def clear(self) -> None:
+        """Begin with no update."""
+        self.close()
+
+    def fold(
+        self, update: Payload, examples: int, pieces: list[Piece], data: Data, sign: int
+    ) -> None:
+        """Wait for the end of the round: nothing can be said of one update alone."""
+
+    def commit(self, update: Payload, examples: int, spool: IO[bytes]) -> None:
+        """Let an update count whose code bytes are in `spool`."""
+        spool.flush()
+        self._updates.append((update, spool))
+
+    def apply(self, base: Floats, out: Floats, part: slice = slice(None)) -> None:
+        """Write ``base + middle_i D_i`` into `out`.
+
+        Parameters
+        ----------
+        base : float32
+            Values at `part` of the flat array of all tensors; may share memory with `out`.
+        out : float32, shape (parameters,)
+        part : slice
+        """
+        begin, end, _ = part.indices(self.spec.parameters)
+        for tensor, block in self._blocks(begin, end):
+            added = base[block.start - begin : block.stop - begin]
+            if self._updates:
+                added = added + self._middle_of(self._values(tensor, block))
+            out[block] = added
+
+    def close(self) -> None:
+        """Give the files back."""
+        for _, spool in self._updates:
+            spool.close()
+        self._updates.clear()
+
+    def _blocks(self, begin: int, end: int) -> Iterator[tuple[int, slice]]:
+        """Yield tensors and slices of the flat array that lie in one of them each."""
+        size = max(BLOCK_VALUES // max(len(self._updates), 1), LEAST_BLOCK)
+        for tensor, whole in enumerate(self.spec.slices):
+            last = min(end, whole.stop)
+            for start in range(max(begin, whole.start), last, size):
+                yield tensor, slice(start, min(start + size, last))
+
+    def _values(self, tensor: int, block: slice) -> Floats:
+        """Return what every client sent for a block: float32, shape (clients, values)."""
+        first = self.spec.slices[tensor].start
+        values = np.empty((len(self._updates), block.stop - block.start), np.float32)
+        for row, (update, spool) in zip(values, self._updates, strict=True):
+            _read(update, spool, tensor, block.start - first, row)
+        return values
+
+    def _middle_of(self, values: Floats) -> Floats:
+        clients = len(values)
+        cut = (clients - 1) // 2
+        if self._middle == "trimmed_mean":
+            cut = min(cut, trimmed(clients, self._trim))
+        # To select would be slower than to sort along the longer axis, by up to seven times.
+        values.sort(axis=0)
+        middle = values[cut : clients - cut].mean(axis=0, dtype=np.float64)
+        return np.asarray(middle, np.float32)
+
+
+def trimmed(clients: int, trim: float) -> int:
+    """Return how many of the clients a trimmed mean leaves out at each end."""
+    # 0.1 of 30 clients is 3, though the product of the floats is a little more.
+    return ceil(trim * clients - 1e-9)
+
+
+def _read(update: Payload, spool: IO[bytes], tensor: int, first: int, out: Floats) -> None:
+    """Write values of a tensor, from number `first` on, into `out`."""
+    code = update.codes[tensor]
+    if code == ZERO:
+        out.fill(0)
+        return
+    before = first % code.group_values
+    values = before + out.size
+    offset = update.starts[tensor] + first // code.group_values * code.group_bytes
+    data = os.pread(spool.fileno(), quantizer.packed_bytes(values, code.bits), offset)
+    codes = np.frombuffer(data, np.uint8)
+    if code.grid is None:
+        out[:] = payload.raw_values(codes)
+        return
+    whole = np.empty(values, np.float32)
+    quantizer.dequantize(codes, code.grid, whole)
+    out[:] = whole[before:]

@@ -1,0 +1,230 @@
+"""A run: what it holds, from its settings to its results."""
+
+import asyncio
+import logging
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedaq import __version__
+from fedaq.codec.model import bind, spec_of
+from fedaq.codec.payload import tensor_spreads
+from fedaq.process.logs import event
+from fedaq.settings import HOW_REACHED, Settings
+from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.metrics import Metrics
+from fedaq_server.records.files import replacing
+from fedaq_server.records.ledger import Committed, Ledger
+from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.weights import write_weights
+from fedaq_server.rounds.differences import History
+from fedaq_server.rounds.loop import Federation, run_rounds
+from fedaq_server.schemes.loading import load_scheme
+from fedaq_server.schemes.scheme import Plan
+from fedaq_server.transport import service
+from fedaq_server.transport.roster import Roster
+from fedaq_server.transport.tcp_counter import WireCounter
+
+log = logging.getLogger(__name__)
+
+GOODBYE_S = 5.0
+
+# Steps up to which the median still protects (docs/hostile-clients.md).
+FINE_STEP = 0.01
+
+
+class Run:
+    """One run: the federation, and what is recorded of it.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+        Of this run; if it has rounds, the run goes on after them. Its folder receives
+        ``run.json`` and ``model.safetensors``, too.
+    on_round : callable
+        Told of every committed round.
+
+    Attributes
+    ----------
+    on_commit : callable
+        Told of it, too, with the plan that the round began with.
+
+    Raises
+    ------
+    UserError
+        If the task or the scheme cannot be loaded, or what is kept of the run cannot be read.
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, on_round: Callable[[RoundRecord], None]
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.folder = ledger.folder
+        self.task = load_task(settings.task, settings.data)
+        self.training = training_of(self.task, settings)
+        scheme = ledger.scheme(load_scheme(settings))
+        if settings.aggregation != "mean" and settings.entropy and not self._has_fine_steps():
+            log.warning(
+                "aggregation %s: the codes of this scheme are so coarse that their %s is mostly 0, "
+                "and protects little; take finer steps: --set fedaq.uplink_resolution=0.01",
+                settings.aggregation, settings.aggregation.replace("_", " "),
+            )  # fmt: skip
+        torch.set_num_threads(1)
+        module = initial_model(self.task, settings.seed)
+        self.spec = spec_of(module)
+        total = np.zeros(self.spec.parameters, np.int64)
+        exact = settings.differences or settings.added_to == "exact"
+        model = bind(
+            module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
+        )
+        test_data = self.task.test_data(settings.data)
+        self.records = ledger.records()
+        self._on_round = on_round
+        self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
+        self.roster = Roster()
+        self.conduct = ledger.conduct(settings.limits)
+        self.roster.ranges = {
+            name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
+        }
+        history = None
+        if settings.differences:
+            history = History(
+                self.spec, model.copy(), ledger.differences_path, differences=ledger.differences()
+            )
+        # Clients hold the model of the seed: what they lack of another start goes down like any
+        # other difference.
+        if settings.start_from is not None:
+            ledger.read_start(settings.start_from, self.spec, model)
+        first_ranges = tensor_spreads(self.spec, model.__getitem__)
+        if self.records:
+            ledger.read_model(self.records[-1].round, self.spec, model)
+        spent_j = sum(record.energy_j for record in self.records)
+        self.metrics = Metrics(settings.energy.budget_j, spent_j)
+        self.metrics.connected.set_function(lambda: len(self.roster))
+        self.federation = Federation(
+            settings=settings,
+            spec=self.spec,
+            module=module,
+            model=model,
+            total=total,
+            history=history,
+            first_ranges=first_ranges,
+            scheme=scheme,
+            roster=self.roster,
+            conduct=self.conduct,
+            evaluate=lambda: self._evaluated(module, test_data),
+            ledger=ledger,
+            on_round=self._record,
+            metrics=self.metrics,
+        )
+        self.admission = service.Admission(
+            self.spec,
+            settings,
+            self.training,
+            ledger.run_id,
+            self.roster,
+            self.conduct,
+            self.metrics,
+            rounds_done=lambda: len(self.records),
+        )
+
+    async def rounds(self, wire: WireCounter) -> None:
+        """Run all rounds that are left, keep the final model and let the clients go.
+
+        Raises
+        ------
+        FedaqError
+            If too few clients connect in time.
+        """
+        finish = pb.Finish(reason="the server stopped")
+        try:
+            await run_rounds(self.federation, wire, self.records[-1] if self.records else None)
+            await asyncio.to_thread(self._finish)
+            reason = f"the run is over after {len(self.records)} rounds"
+            finish = pb.Finish(reason=reason, over=True)
+        finally:
+            log.info(
+                "%s", finish.reason,
+                extra=event("run over", rounds=len(self.records), reason=finish.reason),
+            )  # fmt: skip
+            if self.federation.history is not None:
+                self.federation.history.close()
+            await self._say_goodbye(finish)
+
+    def _evaluated(self, module: nn.Module, test_data: Any) -> Evaluation:
+        with blamed(self.task, "testing the model"):
+            return self.task.evaluate(module, test_data)
+
+    def _has_fine_steps(self) -> bool:
+        own = self.settings.fedaq
+        return self.settings.scheme != "fedaq" or (
+            self.settings.energy.budget_j is None
+            and own.uplink_resolution is not None
+            and own.uplink_resolution <= FINE_STEP
+        )
+
+    def _finish(self) -> None:
+        with replacing(self.folder / "model.safetensors", flush=True) as partial:
+            write_weights(partial, self.spec, self.federation.model)
+        self._write(finished=True)
+        self.ledger.finish()
+
+    def _record(self, committed: Committed, plan: Plan) -> None:
+        record = committed.record
+        self.records.append(record)
+        self._write(finished=False)
+        self.metrics.round_over(record)
+        log.info(
+            "round %d: accuracy %.4f, %.4g J", record.round, record.test_accuracy, record.energy_j,
+            extra=event("round committed", **asdict(record)),
+        )  # fmt: skip
+        self.on_commit(committed, plan)
+        self._on_round(record)
+
+    def _write(self, *, finished: bool) -> None:
+        write_run(self.folder, {"finished": finished, **self.facts()}, self.records)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of the run besides its rounds."""
+        return {
+            "id": self.ledger.run_id,
+            "fedaq": __version__,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "machine": platform.machine(),
+            },
+            "task": self.settings.task,
+            "scheme": self.settings.scheme,
+            "seed": self.settings.seed,
+            "clients": self.settings.clients,
+            "parameters": self.spec.parameters,
+            "shut_out": [asdict(entry) for entry in self.conduct.shut_out.values()],
+            # How it was reached is nobody's concern later, and differs between equal runs.
+            "settings": self.settings.model_dump(
+                mode="json", exclude={"network": HOW_REACHED, "client": True}
+            ),
+        }
+
+    async def _say_goodbye(self, finish: pb.Finish) -> None:
+        message = pb.ServerMessage(finish=finish)
+        goodbyes = [client.send(message) for client in self.roster.everyone()]
+        with suppress(TimeoutError):  # a client that reads nothing cannot be told either
+            async with asyncio.timeout(GOODBYE_S):
+                await asyncio.gather(*goodbyes, return_exceptions=True)
+
+
+def training_of(task: Task, settings: Settings) -> Training:
+    """Return the task's training with the settings' changes."""
+    changes = settings.training.model_dump(exclude_none=True)
+    return Training(**{**vars(task.training), **changes})

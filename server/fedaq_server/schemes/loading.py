@@ -1,0 +1,48 @@
+"""Schemes by their names."""
+
+from fedaq.errors import UserError
+from fedaq.settings import Settings
+from fedaq.tasks import load_attribute
+from fedaq_server.schemes.scheme import Scheme
+
+BUILT_IN = {
+    "fp32": "fedaq_server.schemes.fixed:fp32",
+    "fixed": "fedaq_server.schemes.fixed:fixed",
+    "adaquantfl": "fedaq_server.schemes.adaquantfl:adaquantfl",
+    "dadaquant": "fedaq_server.schemes.dadaquant:dadaquant",
+    "feddq": "fedaq_server.schemes.feddq:feddq",
+    "fedaq": "fedaq_server.schemes.fedaq:fedaq",
+}
+
+_PARTS = ("plan", "grant", "learn")
+
+
+def load_scheme(settings: Settings) -> Scheme:
+    """Return the scheme that the settings name.
+
+    Raises
+    ------
+    UserError
+        If there is no such scheme, or what is named does not build one.
+    """
+    name = settings.scheme
+    target = BUILT_IN.get(name, name)
+    if ":" not in target:
+        raise UserError(
+            f"scheme {name!r} is unknown; built in: {', '.join(BUILT_IN)}; "
+            "your own: --scheme package.module:attribute"
+        )
+    build = load_attribute(target, "scheme")
+    if not callable(build):
+        raise UserError(
+            f"scheme {name!r} is a {type(build).__name__}; "
+            "a function that takes the settings and returns the scheme is needed"
+        )
+    scheme: Scheme = build(settings)
+    missing = [part for part in _PARTS if not callable(getattr(scheme, part, None))]
+    if missing:
+        raise UserError(
+            f"scheme {name!r} returned a {type(scheme).__name__} without {', '.join(missing)}; "
+            f"a scheme has {', '.join(_PARTS)}"
+        )
+    return scheme

@@ -1,0 +1,194 @@
+"""What a scheme is told, what it decides, and what it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
+from typing import Protocol
+
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.payload import Bits, Steps
+from fedaq.codec.quantizer import RAW_BITS, Floats, Spread, is_width
+from fedaq.energy.cost import RadioCost
+from fedaq.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClientState:
+    """A client that takes part in the round, as schemes see it.
+
+    Attributes
+    ----------
+    name : str
+    weight : float
+        ``p_i``, its share of the training examples of the round.
+    radio : RadioCost
+    ranges : tuple of Spread, optional
+        Ranges of its last update per tensor, None before its first.
+    """
+
+    name: str
+    weight: float
+    radio: RadioCost
+    ranges: tuple[Spread, ...] | None
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """What is known when a round begins.
+
+    Attributes
+    ----------
+    round, rounds : int
+        This round, from 1, and the last.
+    spec : ModelSpec
+    downlink_ranges : tuple of Spread
+        Of what goes down, the model or a difference, per tensor.
+    clients : mapping of str to ClientState
+        By name, in the order of the names.
+    downlink_j_per_bit : float
+        Joules to bring one bit to all of them.
+    first_ranges : tuple of Spread
+        Of the weights with which the run began.
+    downlink_samples : tuple of float32 arrays
+        Some values of each tensor that goes down, evenly spread over it.
+    differences : bool
+        Whether a difference goes down, rounded to the nearest codes.
+    catch_up_j : float
+        Joules that go to clients which missed models, whatever the bits of this round.
+    """
+
+    round: int
+    rounds: int
+    spec: ModelSpec
+    downlink_ranges: tuple[Spread, ...]
+    clients: Mapping[str, ClientState]
+    downlink_j_per_bit: float
+    first_ranges: tuple[Spread, ...]
+    downlink_samples: tuple[Floats, ...] = ()
+    differences: bool = False
+    catch_up_j: float = 0.0
+
+    @cached_property
+    def squared_weights(self) -> float:
+        """``sum_i p_i**2``: the share of independent noise that is left in the mean update."""
+        return sum(client.weight**2 for client in self.clients.values())
+
+
+@dataclass(frozen=True)
+class Grant:
+    """How a payload is to be coded.
+
+    Attributes
+    ----------
+    bits : tuple of int
+        Per tensor; 0 for one that is not sent this time.
+    steps : tuple of float
+        Quantization steps per tensor, which decide the bits; 0, or empty: the step that
+        spans the tensor's range with `bits`.
+    limit_bytes : int, optional
+        Largest payload; with a limit, every tensor has a step.
+    """
+
+    bits: Bits
+    steps: Steps = ()
+    limit_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decisions with which a round begins.
+
+    Attributes
+    ----------
+    downlink : Grant
+        How the server codes what goes down.
+    uplink_bits : mapping of str to tuple of int
+        Provisional, per client and tensor; the grants decide.
+    price : float
+        The energy price lambda, 0 where the scheme has none.
+    clip : bool
+        Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
+    forecast_j : float, optional
+        Joules that this round and all later ones are expected to take; None where the scheme
+        does not look ahead.
+    """
+
+    downlink: Grant
+    uplink_bits: Mapping[str, Bits]
+    price: float = 0.0
+    clip: bool = False
+    forecast_j: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round showed.
+
+    Attributes
+    ----------
+    round : int
+    test_accuracy, test_loss : float
+        Of the new model.
+    train_loss : float
+        Weighted mean over the clients.
+    update_ranges : mapping of str to tuple of Spread
+        Per client whose update counted, per tensor.
+    energy_j : float
+        Spent in this round.
+    uplink_bytes : mapping of str to int
+        Payload bytes of each update that counted.
+    """
+
+    round: int
+    test_accuracy: float
+    test_loss: float
+    train_loss: float
+    update_ranges: Mapping[str, tuple[Spread, ...]]
+    energy_j: float
+    uplink_bytes: Mapping[str, int]
+
+
+class Scheme(Protocol):
+    """One way to choose bit-lengths.
+
+    A run can be resumed if its scheme is a dataclass: its fields, but for those whose name begins
+    with an underscore, are its state between two rounds.
+
+    `plan` and `learn` are called from a thread, never two calls at a time: they may take long.
+    `grant` is called on the event loop, between the two, and holds up everything else meanwhile.
+    """
+
+    def plan(self, state: RoundState) -> Plan | None:
+        """Choose the downlink bits of a round; None ends the run before it."""
+
+    def grant(
+        self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
+    ) -> Grant:
+        """Choose the uplink bits of one client from the ranges of its update."""
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take note of a finished round."""
+
+
+def checked(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
+    """Return what a scheme chose, if it is possible; a tensor of zeros is not sent.
+
+    Raises
+    ------
+    UserError
+        If a scheme, perhaps the user's own, chose a width the wire does not know.
+    """
+    bits, tensors = grant.bits, len(spec.tensors)
+    if len(bits) != tensors or not all(b == 0 or is_width(b) for b in bits):
+        raise UserError(
+            f"the scheme chose bits {bits}; one width per tensor is needed, each 1 to 16, or "
+            f"{RAW_BITS} for raw, or 0 for nothing"
+        )
+    if len(grant.steps) not in (0, tensors) or not all(0 <= s < inf for s in grant.steps):
+        raise UserError(
+            f"the scheme chose quantization steps {grant.steps}; one per tensor is needed, "
+            "finite and not negative, or none at all"
+        )
+    sent = tuple(0 if r.is_zero else int(b) for b, r in zip(bits, ranges, strict=True))
+    return replace(grant, bits=sent)

@@ -1,0 +1,95 @@
+"""A run served over gRPC, with its metrics and its page."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from fedaq.process.logs import event
+from fedaq_server.identity.access import access_of
+from fedaq_server.metrics import exposed
+from fedaq_server.run import Run
+from fedaq_server.transport import service
+from fedaq_server.transport.health import Health
+from fedaq_server.transport.tcp_counter import socket_counter
+
+log = logging.getLogger(__name__)
+
+# For streams to end by themselves.
+LAST_WORDS_S = 5.0
+
+
+async def serve(
+    run: Run,
+    on_listening: Callable[[int], None],
+    on_page: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Run a federation for clients that connect over gRPC.
+
+    Parameters
+    ----------
+    run : Run
+    on_listening : callable
+        Told of the port.
+    on_page : callable
+        Told of the address of the page to watch, if there is one.
+
+    Raises
+    ------
+    UserError
+        If the server cannot listen where it should, or may not without TLS.
+    FedaqError
+        If too few clients connect in time.
+    """
+    network = run.settings.network
+    access = access_of(network)
+    server = service.grpc_server(run.admission, access.identify)
+    health = Health(server)
+    port = await service.bind(server, network.host, network.port, access.credentials)
+    async with page_shown(run) as page:
+        with _metrics_exposed(run):
+            await health.start()
+            await server.start()
+            log.info(
+                "listening on %s:%d", network.host, port,
+                extra=event("listening", host=network.host, port=port),
+            )  # fmt: skip
+            on_listening(port)
+            if page is not None:
+                on_page(page)
+            try:
+                await run.rounds(socket_counter(port))
+            finally:
+                await health.stop()
+                await server.stop(LAST_WORDS_S)
+
+
+@asynccontextmanager
+async def page_shown(run: Run) -> AsyncIterator[str | None]:
+    """Let people watch the run within the block if the settings say so; yield where.
+
+    Raises
+    ------
+    UserError
+        If the page cannot be where it should, or may not without a token.
+    """
+    if run.settings.network.dashboard_port is None:
+        yield None
+        return
+    from fedaq_server.dashboard.watch import shown  # a server without the page does without it
+
+    async with shown(run) as address:
+        yield address
+
+
+@contextmanager
+def _metrics_exposed(run: Run) -> Iterator[None]:
+    network = run.settings.network
+    if network.metrics_port is None:
+        yield
+        return
+    with exposed(run.metrics, network.metrics_host, network.metrics_port) as port:
+        log.info(
+            "metrics at http://%s:%d/metrics", network.metrics_host, port,
+            extra=event("metrics listening", host=network.metrics_host, port=port),
+        )  # fmt: skip
+        yield
