@@ -50,6 +50,7 @@ bench: $(VENV)/native
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/codec.py
 	$(BIN)/python benchmarks/optimizer.py
+	$(BIN)/python benchmarks/optimizer.py --plans
 	$(BIN)/python benchmarks/round.py --sizes 1 10 --clients 2 5 10 50 --bits 4
 	$(BIN)/python benchmarks/round.py --sizes 10 --clients 10 --bits 32
 	$(BIN)/python benchmarks/profile_round.py
