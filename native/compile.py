@@ -132,7 +132,8 @@ def compile_loops(
         out.parent.mkdir(parents=True, exist_ok=True)
         # Never a half-written library in the place of a whole one.
         partial = Path(folder, f"linked{out.suffix}")
-        _run([*command, *extra, "-shared", "-o", partial, *(job[2] for job in jobs)])
+        stripped = ("-s",) if out.suffix == ".so" and not extra else ()
+        _run([*command, *extra, *stripped, "-shared", "-o", partial, *(job[2] for job in jobs)])
         beside = out.with_name(f"{out.name}.new")
         shutil.copy(partial, beside)
         beside.replace(out)
