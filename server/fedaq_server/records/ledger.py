@@ -6,7 +6,6 @@ safetensors file. A round is committed by one transaction, after its model is on
 whenever the server is killed, the ledger names a round and a model that belong together.
 """
 
-import fcntl
 import json
 import secrets
 import sqlite3
@@ -139,13 +138,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # SQLite's own locks are of another kind, and are not touched by this one.
-        self._lock = (folder / FILE).open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise UserError(f"{folder}: another server is at work on this run") from None
+        self._lock = _locked(folder)
         self._database = sqlite3.connect(folder / FILE, check_same_thread=False)
         try:
             # Readers are not kept waiting, and a commit costs one flush to the disk.
@@ -334,6 +327,26 @@ class Ledger:
 
     def _set(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
+
+
+def _locked(folder: Path) -> sqlite3.Connection:
+    """Return a transaction that no other process can begin before this one's end.
+
+    SQLite locks files on every system. That of the ledger itself must stay open to readers.
+    """
+    file = folder / f"{FILE}.lock"
+    try:
+        lock = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error:
+            lock.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise UserError(f"{folder}: another server is at work on this run") from None
+        raise UserError(f"{file}: cannot be used: {error}") from None
+    return lock
 
 
 def _difference_rows(
