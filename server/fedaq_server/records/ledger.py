@@ -297,6 +297,9 @@ class Ledger:
         self._forget_models_but(None)
         self.differences_path.unlink(missing_ok=True)
         self._start_path.unlink(missing_ok=True)
+        # Nobody goes on with it any more.
+        self._lock.close()
+        _lock_path(self.folder).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the ledger."""
@@ -334,7 +337,7 @@ def _locked(folder: Path) -> sqlite3.Connection:
 
     SQLite locks files on every system. That of the ledger itself must stay open to readers.
     """
-    file = folder / f"{FILE}.lock"
+    file = _lock_path(folder)
     try:
         lock = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -347,6 +350,10 @@ def _locked(folder: Path) -> sqlite3.Connection:
             raise UserError(f"{folder}: another server is at work on this run") from None
         raise UserError(f"{file}: cannot be used: {error}") from None
     return lock
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder / f"{FILE}.lock"
 
 
 def _difference_rows(
