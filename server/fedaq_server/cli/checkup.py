@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from fedaq.cli.checkup import Finding, certificates, disk, look, machine, memory, ok, wrong
@@ -54,10 +55,11 @@ def port(host: str, number: int) -> Finding:
 def file_limit() -> int | None:
     """Return how many files this process may have open; None where sockets are no files."""
     try:
-        import resource
+        resource = import_module("resource")
     except ImportError:  # Windows
         return None
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit
 
 
 def open_files(clients: int, limit: int) -> Finding:

@@ -17,6 +17,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 _FDS = Path("/proc/self/fd")
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
 _TCP_INFO_BYTES = 256
 _BYTES_RECEIVED = 128
 _BYTES_SENT = 200
@@ -104,7 +105,7 @@ def _received_by_peer(second: int) -> dict[Address, int]:
 
 
 def _can_count() -> bool:
-    return hasattr(socket, "TCP_INFO") and _FDS.is_dir()
+    return _TCP_INFO is not None and _FDS.is_dir()
 
 
 def _connections() -> Iterator[_Connection]:
@@ -130,11 +131,11 @@ def _connections() -> Iterator[_Connection]:
 
 def _counts(connection: socket.socket) -> _Connection | None:
     try:
-        if connection.type != socket.SOCK_STREAM:
+        if connection.type != socket.SOCK_STREAM or _TCP_INFO is None:
             return None
         port = connection.getsockname()[1]
         host, peer_port = connection.getpeername()[:2]
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BYTES)
     except (OSError, IndexError, TypeError, ValueError):
         return None
     if len(info) < _BYTES_RETRANSMITTED + 8:
