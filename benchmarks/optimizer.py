@@ -7,7 +7,7 @@ Every client has 100 tensors, with ranges, sizes and joules per bit of its own; 
 pays for about three bits per value. Seconds are the fastest of several repeats; the last
 column is how many times longer ten times the items take, 10 where time is linear.
 
-`--example` prints the tables of docs/theory.md: what the price of a joule makes of radios,
+`--example` prints the tables of docs/research/theory.md: what the price of a joule makes of radios,
 and what clipping leaves out and saves.
 """
 

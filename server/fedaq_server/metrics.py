@@ -21,7 +21,7 @@ BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
 
 class Metrics:
-    """Counts of one run, in a registry of their own (docs/operations.md lists them).
+    """Counts of one run, in a registry of their own (docs/how-to/operations.md lists them).
 
     No series is of a single client, so memory does not grow with their number.
 

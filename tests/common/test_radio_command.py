@@ -10,7 +10,7 @@ import pytest
 
 from fedaq.energy.radios import PRESETS
 
-DOCS = Path(__file__).parents[2] / "docs" / "energy.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "energy.md"
 
 
 def fedaq_radio(*arguments: str) -> "subprocess.CompletedProcess[str]":

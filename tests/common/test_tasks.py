@@ -559,9 +559,9 @@ def test_a_task_needs_no_data_path_of_its_own() -> None:
     assert (len(train), len(test)) == (1437, 360)
 
 
-# --- docs/tasks.md
+# --- docs/reference/tasks.md
 
-GUIDE = Path(__file__).parents[2] / "docs" / "tasks.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "reference" / "tasks.md"
 
 
 def test_the_tables_of_the_guide_are_what_its_commands_print() -> None:

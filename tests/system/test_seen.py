@@ -25,7 +25,7 @@ from system.commands import Commands, free_port
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import raw_client
 
-DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "operations.md"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -1,4 +1,4 @@
-"""Payloads: a model or an update as typed header and packed bytes (docs/wire-format.md).
+"""Payloads: a model or an update as typed header and packed bytes (docs/reference/wire-format.md).
 
 The code bytes of all tensors follow each other, each tensor starting on a byte
 boundary. They travel in chunks; a chunk ends between two groups of eight values

@@ -3,7 +3,7 @@
 A tensor with values in ``[lo, hi]`` is coded with ``b`` bits in ``s = 2**b - 1``
 steps of ``(hi - lo) / s``. A value is rounded up or down at random so that the
 code is unbiased (QSGD, arXiv 1610.02132; FedPAQ, arXiv 1909.13014), and the
-codes are packed without gaps (docs/wire-format.md).
+codes are packed without gaps (docs/reference/wire-format.md).
 """
 
 from dataclasses import dataclass

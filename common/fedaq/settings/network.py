@@ -82,7 +82,7 @@ class ClientSettings(Section):
 
 
 class LimitsSettings(Section):
-    """What the server takes from one client (docs/hostile-clients.md)."""
+    """What the server takes from one client (docs/explanation/hostile-clients.md)."""
 
     examples_factor: float = Field(
         20.0, ge=1, description="weight of a client, in medians of the round's example counts"

@@ -32,10 +32,10 @@ from fedaq_server.schemes.optimizer import (
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
-# is worth less than it costs: fewer and better rounds are run instead (docs/budget.md).
+# is worth less than it costs: fewer and better rounds are run instead (docs/how-to/budget.md).
 NOISE_TO_SIGNAL = 2.0
 # Training undoes the noise of earlier rounds: what weighs on the final model fades with this
-# time constant, as a share of all rounds (docs/budget.md).
+# time constant, as a share of all rounds (docs/how-to/budget.md).
 MEMORY = 1 / 3
 # Before the first update: how wide updates are, as a share of the weights.
 FIRST_UPDATE = 0.5

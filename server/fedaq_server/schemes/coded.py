@@ -26,7 +26,7 @@ from fedaq_server.schemes.optimizer import resolution
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
-# worth less than it costs; chosen by measurement on Fashion-MNIST (docs/budget.md).
+# worth less than it costs; chosen by measurement on Fashion-MNIST (docs/how-to/budget.md).
 DROWNED = 5.0
 
 _HEADER_BITS = 8 * 14

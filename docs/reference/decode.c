@@ -1,6 +1,6 @@
-/* Decodes the code bytes of one tensor, as docs/wire-format.md describes. C99, no libraries.
+/* Decodes the code bytes of one tensor, as docs/reference/wire-format.md describes. C99, no libraries.
  *
- *   cc -std=c99 -O2 -o decode docs/decode.c
+ *   cc -std=c99 -O2 -o decode docs/reference/decode.c
  *   decode BITS LO HI VALUES < code-bytes
  *
  * BITS is 1 to 16, or 32 for raw; LO and HI are binary32 bit patterns in hex (0 0 for raw).
