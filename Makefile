@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo bench test test-slow test-extras fuzz chaos hosts containers arm64 lint types \
-	protos loops clean
+	docs protos loops clean
 
 demo: $(VENV)/installed
 	$(BIN)/fedaq run
@@ -63,6 +63,10 @@ lint: $(VENV)/installed
 
 types: $(VENV)/installed
 	$(BIN)/mypy
+
+# The site, into build/site; a broken link or an unknown name ends it.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 protos: $(VENV)/installed
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \

@@ -40,7 +40,13 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The signature of a model: its tensors in the order in which they travel."""
+    """The signature of a model.
+
+    Attributes
+    ----------
+    tensors : tuple of TensorSpec
+        Name and shape of each, in the order in which they travel.
+    """
 
     tensors: tuple[TensorSpec, ...]
 

@@ -29,7 +29,7 @@ class NetworkSettings(Section):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
     )
-    dashboard_host: str = "127.0.0.1"
+    dashboard_host: str = Field("127.0.0.1", description="address of the page to watch")
     dashboard_port: int | None = Field(
         None, ge=0, le=65535, description="of the page to watch; 0: any free port [off]"
     )

@@ -1,0 +1,56 @@
+"""The reference names everything that is promised to stay, and says what each part is."""
+
+import dataclasses
+import importlib
+import re
+
+import generated
+import pytest
+
+import fedaq_server.schemes
+from documents.pages import ROOT
+from fedaq.cli.app import COMMANDS
+from fedaq.cli.settings_table import all_settings
+
+API = (ROOT / "docs" / "reference" / "api.md").read_text()
+NAMES = re.findall(r"^::: ([\w.]+)", API, re.MULTILINE)
+
+
+def test_the_reference_has_what_is_stable() -> None:
+    page = (ROOT / "docs" / "reference" / "stability.md").read_text()
+    promised = re.findall(r"`(\w+)`", page.partition("**From Python**")[2].partition("\n\n")[0])
+    assert len(promised) > 10
+    short = {name.rpartition(".")[2] for name in NAMES}
+    assert set(promised) - short == set()
+    assert set(fedaq_server.schemes.__all__) - short == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_reference_names_is_documented(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    found = getattr(importlib.import_module(module), attribute)
+    assert found.__doc__
+    if not dataclasses.is_dataclass(found):
+        return
+    described = {
+        part.strip()
+        for line in re.findall(r"^    ([\w, ]+) : ", found.__doc__, re.MULTILINE)
+        for part in line.split(",")
+    }
+    own = {field.name for field in dataclasses.fields(found)} & found.__annotations__.keys()
+    assert own - described == set()
+
+
+def test_pages_that_are_made_have_every_setting_and_command() -> None:
+    settings, commands = generated.settings_page(), generated.commands_page()
+    for setting in all_settings():
+        assert f"\n| `{setting.name}` | " in settings
+    for name in COMMANDS:
+        assert f"\n## `fedaq {name}`\n" in commands
+    assert "| a whole number ≥ 1 ≤ 100,000 |" in settings
+    assert "| `iid`, `shards`, `dirichlet` |" in settings
+
+
+def test_every_setting_has_a_meaning_or_a_name_that_says_it() -> None:
+    bare = [setting.name for setting in all_settings() if not setting.meaning]
+    assert bare == []
