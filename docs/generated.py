@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code: every setting, every command."""
+"""Pages of the site that are made from the code: every setting, every command, every radio."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -11,6 +11,7 @@ from typer.cli import get_docs_for_click
 
 from fedaq.cli.app import application
 from fedaq.cli.settings_table import all_settings
+from fedaq.energy.radios import PRESETS
 from fedaq.settings import Settings
 
 ABOUT_SETTINGS = """# Settings
@@ -26,8 +27,9 @@ A dash stands for a default that the meaning tells in brackets.
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to those that are files."""
-    for path, text in (("settings", settings_page()), ("commands", commands_page())):
-        files.append(File.generated(config, f"reference/{path}.md", content=text))
+    pages = {"settings": settings_page(), "commands": commands_page(), "radios": radios_page()}
+    for name, text in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
 
 
@@ -52,6 +54,20 @@ def commands_page() -> str:
     command = typer.main.get_command(application())
     context = typer.Context(command, info_name="fedaq")
     return get_docs_for_click(obj=command, ctx=context, name="fedaq", title="Commands")
+
+
+def radios_page() -> str:
+    """Return what a megabit costs with each radio, and why."""
+    lines = ["# Radios\n\nThe presets of `energy.radio`, as `fedaq radio` prints them.\n"]
+    lines.append("| radio | a bit is | power, W | rate, kbit/s | J/Mbit | source |")
+    lines.append("|---|---|---|---|---|---|")
+    for name, radio in PRESETS.items():
+        ways = {"sent up": radio.uplink, "received": radio.receive, "sent down": radio.downlink}
+        for way, activity in ways.items():
+            figures = (activity.power_w, activity.rate_bps / 1e3, activity.j_per_bit * 1e6)
+            cells = (f"`{name}`", way, *(f"{figure:.4g}" for figure in figures), activity.source)
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _toml(default: Any) -> str:

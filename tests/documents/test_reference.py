@@ -11,6 +11,7 @@ import fedaq_server.schemes
 from documents.pages import ROOT
 from fedaq.cli.app import COMMANDS
 from fedaq.cli.settings_table import all_settings
+from fedaq.energy.radios import PRESETS
 
 API = (ROOT / "docs" / "reference" / "api.md").read_text()
 NAMES = re.findall(r"^::: ([\w.]+)", API, re.MULTILINE)
@@ -41,12 +42,17 @@ def test_what_the_reference_names_is_documented(name: str) -> None:
     assert own - described == set()
 
 
-def test_pages_that_are_made_have_every_setting_and_command() -> None:
+def test_pages_that_are_made_have_everything() -> None:
     settings, commands = generated.settings_page(), generated.commands_page()
     for setting in all_settings():
         assert f"\n| `{setting.name}` | " in settings
     for name in COMMANDS:
         assert f"\n## `fedaq {name}`\n" in commands
+    radios = generated.radios_page()
+    for name, radio in PRESETS.items():
+        assert f"\n| `{name}` | sent up | " in radios
+        assert f"| {radio.downlink.source} |" in radios
+    assert "| `lte-m` | sent up | 0.37 | 180 | 2.056 |" in radios
     assert "| a whole number ≥ 1 ≤ 100,000 |" in settings
     assert "| `iid`, `shards`, `dirichlet` |" in settings
 
@@ -54,3 +60,11 @@ def test_pages_that_are_made_have_every_setting_and_command() -> None:
 def test_every_setting_has_a_meaning_or_a_name_that_says_it() -> None:
     bare = [setting.name for setting in all_settings() if not setting.meaning]
     assert bare == []
+
+
+def test_the_page_on_energy_has_the_figures_of_the_presets() -> None:
+    page = (ROOT / "docs" / "reference" / "energy.md").read_text()
+    for name, radio in PRESETS.items():
+        ways = (radio.uplink, radio.receive, radio.downlink)
+        figures = " | ".join(f"{way.j_per_bit * 1e6:.3g}" for way in ways)
+        assert f"\n| `{name}` | {figures} |\n" in page
