@@ -42,6 +42,15 @@ def test_pages_that_code_names_exist() -> None:
     assert missing == []
 
 
+TOPS = "benchmarks|client|common|deploy|examples|lab|native|protos|server|tests"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(rf"`((?:{TOPS})/[\w/.-]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     reached, left = set(), [ROOT / "README.md"]
     while left:
