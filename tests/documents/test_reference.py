@@ -12,6 +12,7 @@ from documents.pages import ROOT
 from fedaq.cli.app import COMMANDS
 from fedaq.cli.settings_table import all_settings
 from fedaq.energy.radios import PRESETS
+from fedaq_server.metrics import Metrics
 
 API = (ROOT / "docs" / "reference" / "api.md").read_text()
 NAMES = re.findall(r"^::: ([\w.]+)", API, re.MULTILINE)
@@ -48,6 +49,11 @@ def test_pages_that_are_made_have_everything() -> None:
         assert f"\n| `{setting.name}` | " in settings
     for name in COMMANDS:
         assert f"\n## `fedaq {name}`\n" in commands
+    metrics = generated.metrics_page()
+    for family in Metrics(budget_j=1.0).registry.collect():
+        assert f"| `{family.name}" in metrics
+        assert family.documentation in metrics
+    assert "\n| `fedaq_rounds_total` | counter | Rounds that are over. |\n" in metrics
     radios = generated.radios_page()
     for name, radio in PRESETS.items():
         assert f"\n| `{name}` | sent up | " in radios

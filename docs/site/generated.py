@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code: every setting, every command, every radio."""
+"""Pages of the site that are made from the code: settings, commands, radios, metrics."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -13,6 +13,7 @@ from fedaq.cli.app import application
 from fedaq.cli.settings_table import all_settings
 from fedaq.energy.radios import PRESETS
 from fedaq.settings import Settings
+from fedaq_server.metrics import Metrics
 
 ABOUT_SETTINGS = """# Settings
 
@@ -27,7 +28,12 @@ A dash stands for a default that the meaning tells in brackets.
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to those that are files."""
-    pages = {"settings": settings_page(), "commands": commands_page(), "radios": radios_page()}
+    pages = {
+        "settings": settings_page(),
+        "commands": commands_page(),
+        "radios": radios_page(),
+        "metrics": metrics_page(),
+    }
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
@@ -67,6 +73,16 @@ def radios_page() -> str:
             figures = (activity.power_w, activity.rate_bps / 1e3, activity.j_per_bit * 1e6)
             cells = (f"`{name}`", way, *(f"{figure:.4g}" for figure in figures), activity.source)
             lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """Return every series that a server with a budget has for Prometheus."""
+    lines = ["# Metrics\n\nWhat `/metrics` of a server says, with `--metrics-port`.\n"]
+    lines.append("| metric | type | meaning |\n|---|---|---|")
+    for family in Metrics(budget_j=1.0).registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        lines.append(f"| `{name}` | {family.type} | {family.documentation} |")
     return "\n".join(lines) + "\n"
 
 
