@@ -25,7 +25,8 @@ from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord, write_run
 from fedaq_server.records.weights import write_weights
 from fedaq_server.rounds.differences import History
-from fedaq_server.rounds.loop import Federation, run_rounds
+from fedaq_server.rounds.loop import run_rounds
+from fedaq_server.rounds.round import Federation
 from fedaq_server.schemes.loading import load_scheme
 from fedaq_server.schemes.scheme import Plan
 from fedaq_server.transport import service

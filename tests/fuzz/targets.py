@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
+import packed_codes
 from fedaq.cli.inspection import show
-from fedaq.codec import chunks, entropy, model, payload
+from fedaq.codec import chunks, coding, entropy, headers, model, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Range
@@ -94,9 +95,9 @@ def server(data: bytes) -> int:
                     SPEC.difference(model.from_message(message.join.model))
             elif message.HasField("range_report"):
                 for tensor in message.range_report.ranges:
-                    payload.reported_spread("a", tensor).clipped(4)
+                    headers.reported_spread("a", tensor).clipped(4)
             elif message.HasField("update") and contribution is None:
-                header = payload.from_message(SPEC, message.update)
+                header = headers.from_message(SPEC, message.update)
                 contribution = Contribution(aggregate, header, 10)
     except (DecodeError, ProtocolError):
         decoded += 1
@@ -121,11 +122,11 @@ def client(data: bytes) -> int:
             decoded += 1
             if isinstance(message, chunks.Chunk):
                 if header is not None:
-                    codes = chunks.codes_of(header, message)
-                    payload.decode_chunk(header, message.offset, codes, held, add=add)
+                    codes = packed_codes.codes_of(header, message)
+                    packed_codes.decode_chunk(header, message.offset, codes, held, add=add)
             elif message.HasField("model"):
-                header, add = payload.from_message(SPEC, message.model), bool(message.model.base)
-                payload.write_zeros(header, held)
+                header, add = headers.from_message(SPEC, message.model), bool(message.model.base)
+                coding.write_zeros(header, held)
     except (DecodeError, ProtocolError):
         decoded += 1
     return decoded
@@ -190,9 +191,9 @@ def _coded(header: Payload, *, squeeze: bool) -> list[chunks.Chunk]:
     values[::7] = 0.3
     keys = payload.transfer_keys(SPEC, 1, "seed")
     return [
-        chunks.to_chunk(
+        packed_codes.to_chunk(
             header, _ROUND, offset,
-            payload.encode_chunk(header, values.__getitem__, keys, offset, length),
+            packed_codes.encode_chunk(header, values.__getitem__, keys, offset, length),
             squeeze=squeeze,
         )
         for offset, length in header.chunks(CHUNK_BYTES)
@@ -249,7 +250,7 @@ def captured_seeds() -> list[bytes]:
         pb.CapturedPayload(
             model=model.to_message(SPEC),
             header=payload.to_message(header, _ROUND),
-            codes=b"".join(chunks.codes_of(header, c) for c in _coded(header, squeeze=False)),
+            codes=b"".join(packed_codes.codes_of(header, c) for c in _coded(header, squeeze=False)),
             sender="c",
         ).SerializeToString()
         for header, _ in _payloads()

@@ -327,13 +327,15 @@ class Finish(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., over: _Optional[bool] = ...) -> None: ...
 
 class CapturedPayload(_message.Message):
-    __slots__ = ("model", "header", "codes", "sender")
+    __slots__ = ("model", "header", "codes", "sender", "chunks")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     model: ModelSignature
     header: PayloadHeader
     codes: bytes
     sender: str
-    def __init__(self, model: _Optional[_Union[ModelSignature, _Mapping]] = ..., header: _Optional[_Union[PayloadHeader, _Mapping]] = ..., codes: _Optional[bytes] = ..., sender: _Optional[str] = ...) -> None: ...
+    chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
+    def __init__(self, model: _Optional[_Union[ModelSignature, _Mapping]] = ..., header: _Optional[_Union[PayloadHeader, _Mapping]] = ..., codes: _Optional[bytes] = ..., sender: _Optional[str] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...

@@ -80,7 +80,6 @@ def server(
 
     After it was stopped: fedaq server --resume runs/first
     """
-    from fedaq.codec import kernels
     from fedaq.process import logs, terminal
     from fedaq.process.memory import share_one_arena
     from fedaq_server.transport.tls_failures import reported
@@ -89,7 +88,6 @@ def server(
     share_one_arena()
     with reported():
         with terminal.starting():
-            kernels.get_ready()
             from fedaq_server.cli.server_process import run_server
 
         run_server(

@@ -14,8 +14,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedaq.codec import chunks, model, payload
+from fedaq.codec import chunks, coding, headers, model, payload
 from fedaq.codec.chunks import Chunk
+from fedaq.codec.coding import Content
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
@@ -85,7 +86,7 @@ class History:
         for difference in self.differences:
             if difference is self.differences[-1] and model.digest(self.held) != difference.base:
                 raise UserError(f"{self.path}: holds other differences than the ledger beside it")
-            self._add(self._messages(difference))
+            self._replay(self._messages(difference))
         # What a round had begun to send before the server was stopped is made anew.
         self._file.truncate(self._end)
         self.digest = model.digest(self.held)
@@ -131,8 +132,12 @@ class History:
         gained: Floats = ahead[part] - self.held[part]
         return gained
 
+    def add(self, header: Payload, content: Content) -> None:
+        """Add to `held` what one chunk of a new difference stands for."""
+        coding.write(header, content, self.held, add=True)
+
     def advance(self, frames: Iterable[bytes], payload_bytes: int) -> None:
-        """Add a difference to `held` and remember its messages.
+        """Remember the messages of a difference that was added whole.
 
         Parameters
         ----------
@@ -141,9 +146,7 @@ class History:
         payload_bytes : int
         """
         start = self._file.seek(self._end)
-        messages = list(frames)
-        lengths = tuple(map(self._file.write, messages))
-        self._add(messages)
+        lengths = tuple(map(self._file.write, frames))
         self.differences.append(Difference(self.digest, payload_bytes, start, lengths))
         self.digest = model.digest(self.held)
 
@@ -188,14 +191,13 @@ class History:
         self._file.seek(difference.start)
         return [self._file.read(length) for length in difference.lengths]
 
-    def _add(self, messages: list[bytes]) -> None:
+    def _replay(self, messages: list[bytes]) -> None:
         announcement = pb.ServerMessage.FromString(messages[0]).model
-        header = payload.from_message(self.spec, announcement)
+        header = headers.from_message(self.spec, announcement)
         for message in messages[1:]:
             chunk = chunks.parse(message, pb.ServerMessage)
             assert isinstance(chunk, Chunk)
-            codes = chunks.codes_of(header, chunk)
-            payload.decode_chunk(header, chunk.offset, codes, self.held, add=True)
+            self.add(header, coding.decode(header, chunk))
 
     def _read(self, start: int, length: int) -> bytes:
         self._file.seek(start)
@@ -205,5 +207,6 @@ class History:
         return Payload(self.spec, (RAW,) * len(self.spec.tensors))
 
     def _whole_chunk(self, header: Payload, round_number: int, offset: int, length: int) -> bytes:
-        codes = payload.encode_chunk(header, self.held.__getitem__, (), offset, length)
-        return Chunk(round_number, offset, codes).frame(pb.ServerMessage)
+        values_at = self.held.__getitem__
+        chunk, _ = coding.encode(header, values_at, (), offset, length, round_number, squeeze=False)
+        return chunk.frame(pb.ServerMessage)
