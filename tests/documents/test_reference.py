@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import re
+import tomllib
 
 import generated
 import pytest
@@ -74,3 +75,16 @@ def test_the_page_on_energy_has_the_figures_of_the_presets() -> None:
         ways = (radio.uplink, radio.receive, radio.downlink)
         figures = " | ".join(f"{way.j_per_bit * 1e6:.3g}" for way in ways)
         assert f"\n| `{name}` | {figures} |\n" in page
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_maps_have_every_room(page: str) -> None:
+    text = (ROOT / page).read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for contract in project["tool"]["importlinter"]["contracts"]:
+        [container] = contract.get("containers", [""])
+        if container in {"fedaq", "fedaq_server", "fedaq_client"}:
+            layers = " ".join(contract["layers"]).replace("|", " ").split()
+            rooms = [name for name in layers if not name.startswith("__")]
+            named = [re.search(rf"\b{room}(/|\.py)[ `\n]", text) for room in rooms]
+            assert [room for room, found in zip(rooms, named, strict=True) if not found] == []
