@@ -81,7 +81,7 @@ class Run:
             )  # fmt: skip
         torch.set_num_threads(1)
         module = initial_model(self.task, settings.seed)
-        self.spec = spec_of(module)
+        self.spec = spec_of(module, self.task.classes)
         total = np.zeros(self.spec.parameters, np.int64)
         exact = settings.differences or settings.added_to == "exact"
         model = bind(
@@ -104,10 +104,10 @@ class Run:
         # Clients hold the model of the seed: what they lack of another start goes down like any
         # other difference.
         if settings.start_from is not None:
-            ledger.read_start(settings.start_from, self.spec, model)
+            ledger.read_start(settings.start_from, self.spec, model, self.task.renamed)
         first_ranges = tensor_spreads(self.spec, model.__getitem__)
         if self.records:
-            ledger.read_model(self.records[-1].round, self.spec, model)
+            ledger.read_model(self.records[-1].round, self.spec, model, self.task.renamed)
         spent_j = sum(record.energy_j for record in self.records)
         self.metrics = Metrics(settings.energy.budget_j, spent_j)
         self.metrics.connected.set_function(lambda: len(self.roster))

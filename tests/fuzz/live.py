@@ -21,14 +21,14 @@ from random import Random
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-import packed_codes
 from fedaq import PROTOCOL_VERSION
-from fedaq.codec import headers
+from fedaq.codec import coding, headers
 from fedaq.errors import FedaqError
 from fedaq.net.grpc_options import PATH
 from fedaq.v1 import federation_pb2 as pb
@@ -257,7 +257,9 @@ class Mutant(RawClient):
             for offset, length in update.chunks(CHUNK_BYTES):
                 # Mostly zeros, so that the entropy coder has something to do.
                 codes = b"".join((bytes(31), os.urandom(1))) * (length // 32 + 1)
-                chunk = packed_codes.to_chunk(update, number, offset, codes[:length], squeeze=True)
+                data = np.frombuffer(codes[:length], np.uint8)
+                content = coding.packed_content(update, offset, data)
+                chunk = coding.to_chunk(content, offset, length, number)
                 await self.send(pb.ClientMessage.FromString(chunk.frame(pb.ClientMessage)))
             await self._answer("receipt", "refusal")
 

@@ -26,7 +26,7 @@ from fedaq_server.conduct import Conduct
 from fedaq_server.records.files import replacing
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.scheme_state import restored, state_of
-from fedaq_server.records.weights import read_weights, write_weights
+from fedaq_server.records.weights import UNCHANGED, read_weights, write_weights
 
 FILE = "ledger.sqlite"
 VERSION = 1
@@ -226,10 +226,12 @@ class Ledger:
             for base, payload_bytes, start, lengths in rows
         ]
 
-    def read_start(self, given: Path, spec: ModelSpec, out: Floats) -> None:
+    def read_start(
+        self, given: Path, spec: ModelSpec, out: Floats, renamed: Mapping[str, str] = UNCHANGED
+    ) -> None:
         """Read the model with which the run begins into `out`, and keep it in the folder.
 
-        A run that goes on has it from there, wherever the file has gone.
+        A run that goes on has it from there, wherever the file has gone. `renamed` is the task's.
 
         Raises
         ------
@@ -237,7 +239,7 @@ class Ledger:
             If the file cannot be read, belongs to another task, or has NaN or infinity.
         """
         kept = self._start_path
-        read_weights(kept if kept.exists() else given, spec, out)
+        read_weights(kept if kept.exists() else given, spec, out, renamed)
         if not kept.exists():
             for tensor, values in zip(spec.tensors, spec.split(out), strict=True):
                 if not np.isfinite(values).all():
@@ -250,15 +252,21 @@ class Ledger:
         with replacing(self._model(round_number), flush=True) as partial:
             write_weights(partial, spec, flat)
 
-    def read_model(self, round_number: int, spec: ModelSpec, out: Floats) -> None:
-        """Read the model of a committed round into `out`.
+    def read_model(
+        self,
+        round_number: int,
+        spec: ModelSpec,
+        out: Floats,
+        renamed: Mapping[str, str] = UNCHANGED,
+    ) -> None:
+        """Read the model of a committed round into `out`; `renamed` is the task's.
 
         Raises
         ------
         UserError
             If it is not there or belongs to another task.
         """
-        read_weights(self._model(round_number), spec, out)
+        read_weights(self._model(round_number), spec, out, renamed)
 
     def commit(self, committed: Committed) -> None:
         """Commit a round whose model is on disk."""
