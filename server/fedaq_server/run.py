@@ -4,7 +4,7 @@ import asyncio
 import logging
 import platform
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -146,9 +146,12 @@ class Run:
         FedaqError
             If too few clients connect in time.
         """
+        history = self.federation.history
         finish = pb.Finish(reason="the server stopped")
         try:
-            await run_rounds(self.federation, wire, self.records[-1] if self.records else None)
+            # Its file is removed at the end of the run: Windows removes no open file.
+            with nullcontext() if history is None else closing(history):
+                await run_rounds(self.federation, wire, self.records[-1] if self.records else None)
             await asyncio.to_thread(self._finish)
             reason = f"the run is over after {len(self.records)} rounds"
             finish = pb.Finish(reason=reason, over=True)
@@ -157,8 +160,6 @@ class Run:
                 "%s", finish.reason,
                 extra=event("run over", rounds=len(self.records), reason=finish.reason),
             )  # fmt: skip
-            if self.federation.history is not None:
-                self.federation.history.close()
             await self._say_goodbye(finish)
 
     def _evaluated(self, module: nn.Module, test_data: Any) -> Evaluation:

@@ -6,7 +6,6 @@ safetensors file. A round is committed by one transaction, after its model is on
 whenever the server is killed, the ledger names a round and a model that belong together.
 """
 
-import fcntl
 import json
 import secrets
 import sqlite3
@@ -139,13 +138,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # SQLite's own locks are of another kind, and are not touched by this one.
-        self._lock = (folder / FILE).open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise UserError(f"{folder}: another server is at work on this run") from None
+        self._lock = _locked(folder)
         self._database = sqlite3.connect(folder / FILE, check_same_thread=False)
         try:
             # Readers are not kept waiting, and a commit costs one flush to the disk.
@@ -304,6 +297,9 @@ class Ledger:
         self._forget_models_but(None)
         self.differences_path.unlink(missing_ok=True)
         self._start_path.unlink(missing_ok=True)
+        # Nobody goes on with it any more.
+        self._lock.close()
+        _lock_path(self.folder).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the ledger."""
@@ -334,6 +330,30 @@ class Ledger:
 
     def _set(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
+
+
+def _locked(folder: Path) -> sqlite3.Connection:
+    """Return a transaction that no other process can begin before this one's end.
+
+    SQLite locks files on every system. That of the ledger itself must stay open to readers.
+    """
+    file = _lock_path(folder)
+    try:
+        lock = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error:
+            lock.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise UserError(f"{folder}: another server is at work on this run") from None
+        raise UserError(f"{file}: cannot be used: {error}") from None
+    return lock
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder / f"{FILE}.lock"
 
 
 def _difference_rows(
