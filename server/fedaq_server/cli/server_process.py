@@ -80,7 +80,7 @@ def _carry_out(
     ledger: Ledger,
     federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
 ) -> None:
-    with Display(settings, ledger.records()) as display:
+    with Display(settings, ledger.rounds_done, ledger.energy_j) as display:
         run = Run(settings, ledger, display.on_round)
         run.roster.on_change = display.on_clients
         stopping.run(federate(run, display))

@@ -76,7 +76,9 @@ class Federation:
     evaluate : callable
         Tests the module; called between rounds, off the event loop.
     ledger : Ledger
-        Every round is committed to it before the next begins.
+        What the next round depends on, and the folder of the run.
+    commit : callable
+        Commits a round to the ledger, before the next begins; called off the event loop.
     on_round : callable
         Told of every committed round, and of the plan with which it began.
     """
@@ -93,6 +95,7 @@ class Federation:
     conduct: Conduct
     evaluate: Callable[[], Evaluation]
     ledger: Ledger
+    commit: Callable[[Committed], None]
     on_round: Callable[[Committed, Plan], None]
     metrics: Metrics
 
@@ -160,7 +163,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             )  # fmt: skip
             federation.scheme.learn(_outcome(last, reports))
             committed = _committed(federation, last, tuple(_transfers(work, downlink, reports)))
-            await asyncio.to_thread(federation.ledger.commit, committed)
+            await asyncio.to_thread(federation.commit, committed)
             federation.on_round(committed, plan)
 
 
@@ -196,9 +199,7 @@ def _catch_ups(
     history = federation.history
     if history is None:
         return {}
-    ways = {
-        client.name: history.catch_up(client.holds, len(history.differences)) for client in clients
-    }
+    ways = {client.name: history.catch_up(client.holds, history.sent.count) for client in clients}
     if resumed:
         for client in clients:
             if ways[client.name].whole and client.holds:
@@ -307,7 +308,7 @@ async def _begin(
     )
     differences = None
     if history is not None:
-        before = len(history.differences)
+        before = history.sent.count
         advanced = asyncio.ensure_future(_advance_history(history, broadcast, worker))
         differences = Differences(history, catch_ups, before, advanced)
     capture = Capture(ledger.folder / "payloads") if settings.capture else None
@@ -500,7 +501,7 @@ def _codes(header: Payload, frames: list[Frame]) -> bytes:
 def _write_model(federation: Federation, number: int) -> None:
     federation.ledger.write_model(number, federation.spec, federation.model)
     if federation.history is not None:
-        federation.history.flush()
+        federation.history.settle()
 
 
 def _transfers(work: RoundWork, downlink: Downlink, reports: list[Report]) -> Iterator[Transfer]:
@@ -524,8 +525,8 @@ def _committed(
         name: ClientMemory(name in present, roster.ranges.get(name))
         for name in sorted(present | roster.ranges.keys())
     }
-    differences = () if history is None else tuple(history.differences)
-    return Committed(record, transfers, clients, federation.scheme, differences, federation.conduct)
+    sent = None if history is None else history.sent
+    return Committed(record, transfers, clients, federation.scheme, sent, federation.conduct)
 
 
 def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
