@@ -4,20 +4,20 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow test-extras fuzz chaos hosts containers arm64 lint types \
-	protos loops clean
+.PHONY: demo bench test test-slow test-extras test-sanitized fuzz chaos hosts containers arm64 \
+	lint types protos native wheels clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/native
 	$(BIN)/fedaq run
 
-test: $(VENV)/installed
+test: $(VENV)/native
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
-test-slow: $(VENV)/installed
+test-slow: $(VENV)/native
 	$(BIN)/python -m pytest -m slow
 
 # What needs libraries that `make test` does without: MLflow, ONNX and its runtime.
-test-extras: $(VENV)/installed
+test-extras: $(VENV)/native
 	@echo "installing into $(VENV): a minute or more, and up to 6 GB if torch comes with CUDA"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
 		-e '.[onnx,mlflow]' onnxruntime
@@ -25,28 +25,28 @@ test-extras: $(VENV)/installed
 
 FUZZ_ARGS ?= --messages 200000
 
-fuzz: $(VENV)/installed
+fuzz: $(VENV)/native
 	$(BIN)/python tests/fuzz/run.py $(FUZZ_ARGS)
 
 # 20 clients, 40 rounds, three deaths of the server.
-chaos: $(VENV)/installed
+chaos: $(VENV)/native
 	$(BIN)/python tests/chaos/run.py
 
 # Network namespaces; as root.
-hosts: $(VENV)/installed
+hosts: $(VENV)/native
 	$(BIN)/python tests/netns/run.py
 
 # docker-compose.yml for real; with podman as root where no Docker runs.
 CONTAINERS_ARGS ?=
 
-containers: $(VENV)/installed
+containers: $(VENV)/native
 	$(BIN)/python tests/containers/run.py $(CONTAINERS_ARGS)
 
 # A client in an emulated arm64 system; as root.
-arm64: $(VENV)/installed
+arm64: $(VENV)/native
 	tests/containers/arm64.sh
 
-bench: $(VENV)/installed
+bench: $(VENV)/native
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/codec.py
 	$(BIN)/python benchmarks/optimizer.py
@@ -56,24 +56,36 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/heartbeats.py
 	$(BIN)/python benchmarks/viewers.py --tasks digits
 
-lint: $(VENV)/installed
+lint: $(VENV)/native
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
 
-types: $(VENV)/installed
+types: $(VENV)/native
 	$(BIN)/mypy
 
-protos: $(VENV)/installed
+protos: $(VENV)/native
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \
 		protos/fedaq/v1/federation.proto
 
-# What numba makes of loops/loops.py.
-loops: $(VENV)/installed
-	$(BIN)/python loops/emit.py
+# The codec's loops, anew from their sources in native/; whatever runs them does this as well.
+native: $(VENV)/native
+
+# Wheels for all platforms, from this one.
+wheels: $(VENV)/native
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) -e '.[wheels]'
+	$(BIN)/python native/wheels.py dist
+
+# The tests that reach the loops, once with every access and every number checked.
+test-sanitized: $(VENV)/native
+	$(BIN)/python native/sanitized.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/native: native/loops.c native/loops.h native/levels.c native/compile.py native/hook.py $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) -e .
+	touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -81,3 +93,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) -e '.[dev]'
 	touch $@
+	touch $(VENV)/native

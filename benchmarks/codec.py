@@ -1,6 +1,7 @@
 """Speed of the codec next to a copy of the same memory.
 
     python benchmarks/codec.py --out codec.json
+    python benchmarks/codec.py --level avx2 --widths 1 4 8
 
 Times to quantize and pack, to unpack and dequantize, and to unpack and accumulate 8
 million float32 values, for every width, on one thread and on all, in turn with copies of
@@ -9,24 +10,22 @@ several repeats; the ratio is to the fastest copy among the same repeats, both o
 thread. The gains are those of all threads over one: with all values, which memory has to
 deliver, and with 256 thousand a thread again and again, which the processor keeps in its
 cache as it does a chunk. `np.packbits` and `bitarray` pack
-the same codes from a matrix of their bits, whose making is timed with them. What a process
-waits for at its first call is timed as well.
+the same codes from a matrix of their bits, whose making is timed with them. `--level` takes the
+loops for other instructions than the best that the processor has.
 """
 
 import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise, product
 from math import inf
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -112,18 +111,6 @@ class Row:
     accumulate: Speed
     packbits_gb_s: float
     bitarray_gb_s: float
-
-
-@dataclass(frozen=True)
-class FirstCall:
-    """What a process waits for when it first calls a loop: seconds, and all processors' time.
-
-    `compiled_s` with nothing kept from before, `loaded_s` with machine code on disk.
-    """
-
-    compiled_s: float
-    compiled_cpu_s: float
-    loaded_s: float
 
 
 def packed_part(part: slice, bits: int) -> slice:
@@ -239,24 +226,13 @@ def measure_width(arrays: Arrays, bits: int, pool: ThreadPoolExecutor) -> Row:
     )
 
 
-def measure_first_call() -> FirstCall:
-    """Call a loop in a new process that finds no machine code, and in one that does."""
-    program = (
-        "import os, pathlib, sys, time\n"
-        "import numpy as np\n"
-        "from fedaq.codec import kernels\n"
-        "kernels._cache_folders = lambda: [pathlib.Path(sys.argv[1])]\n"
-        "start = time.perf_counter()\n"
-        "kernels.statistics(np.ones(100, np.float32))\n"
-        "times = os.times()\n"
-        "print(time.perf_counter() - start, times.children_user + times.children_system)\n"
-    )
-    with TemporaryDirectory() as folder:
-        (compiled, cpu), (loaded, _) = (
-            map(float, subprocess.check_output([sys.executable, "-c", program, folder]).split())
-            for _ in range(2)
-        )
-    return FirstCall(compiled, cpu, loaded)
+def processor() -> str:
+    """Return the name of the processor, where the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def table(rows: list[Row]) -> Table:
@@ -285,7 +261,12 @@ def table(rows: list[Row]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of the codec next to a copy.")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
-    out: Path | None = parser.parse_args().out
+    parser.add_argument("--level", choices=kernels.levels(), default=kernels.levels()[0])
+    parser.add_argument("--widths", type=int, nargs="+", default=range(MIN_BITS, MAX_BITS + 1))
+    given = parser.parse_args()
+    out: Path | None = given.out
+    loops = kernels.at_level(given.level)
+    kernels._loops = lambda: loops  # type: ignore[assignment]
 
     values = np.random.default_rng(1).standard_normal(VALUES, dtype=np.float32)
     arrays = Arrays(
@@ -296,24 +277,19 @@ def main() -> None:
         total=np.ones(VALUES, np.int64),
     )
     with ThreadPoolExecutor(THREADS) as pool:
-        rows = [measure_width(arrays, bits, pool) for bits in range(MIN_BITS, MAX_BITS + 1)]
-    first_call = measure_first_call()
+        rows = [measure_width(arrays, bits, pool) for bits in given.widths]
 
     console = Console()
     console.print(table(rows))
-    console.print(
-        f"First call: {first_call.compiled_s:.2f} s with nothing compiled "
-        f"({first_call.compiled_cpu_s:.2f} s of processor time), "
-        f"{first_call.loaded_s:.3f} s with machine code on disk."
-    )
+    console.print(f"{processor()}, loops for {given.level}")
     if out is not None:
         report = {
-            "machine": platform.machine(),
+            "processor": processor(),
+            "level": given.level,
             "numpy": np.__version__,
             "threads": THREADS,
             "values": VALUES,
             "widths": [asdict(row) for row in rows],
-            "first_call": asdict(first_call),
         }
         out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -10,7 +10,6 @@ core worked for it, in rounds after the first. Prints a table, and JSON with --j
 import argparse
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -140,21 +139,12 @@ def resident_peak_mb(pid: int) -> float:
     return int(peak.split()[0]) * 1024 / 1e6 if peak else 0.0  # it has just ended
 
 
-def compiler_peak_mb() -> float:
-    """Return the memory of the process that compiles the codec when a client starts first."""
-    subprocess.run(
-        [*FEDAQ[:2], "-m", "fedaq.codec.machine_code"], check=True, stdout=subprocess.DEVNULL
-    )
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER", help="its IDX files")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", action="store_true")
     options, say = parser.parse_args(), Console()
-    compiler_mb = compiler_peak_mb()
     with tempfile.TemporaryDirectory() as name:
         pictures = Path(name) / "pictures"
         draw_pictures(pictures)
@@ -166,9 +156,9 @@ def main() -> None:
         found = [measure(*task, options.rounds, LIMIT_MB) for task in tasks]
     found.append(measure("digits", None, "1/5", options.rounds, TOO_LITTLE_MB))
     if options.json:
-        print(json.dumps({"compiler_peak_mb": compiler_mb, "clients": [*map(asdict, found)]}))
+        print(json.dumps({"clients": [*map(asdict, found)]}))
     else:
-        say.print(table(found), f"compiling the codec, once: {compiler_mb:.0f} MB")
+        say.print(table(found))
     fits = not any(one.killed for one in found[:-1]) and found[-1].killed
     sys.exit(0 if fits else 1)
 

@@ -21,10 +21,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fedaq.codec import chunks, payload, quantizer
+from fedaq.codec import coding, payload, quantizer
+from fedaq.codec.chunks import Chunk
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Floats, Range
+from fedaq.codec.quantizer import Floats, Key, Range
 
 VALUES = 2**20
 CHUNK_BYTES = 2**17
@@ -55,11 +56,20 @@ def header_for(values: Floats, bits: int, reach: float) -> Payload:
     return payload.plan_payload(SPEC, (bits,), [Range(-reach, reach)], (2 * reach / (2**bits - 2),))
 
 
-def entropy_bits(header: Payload, packed: list[memoryview]) -> float:
+def coded_chunk(
+    header: Payload, values: Floats, keys: tuple[Key, ...], span: tuple[int, int], *, squeeze: bool
+) -> Chunk:
+    chunk, _ = coding.encode(header, values.__getitem__, keys, *span, 1, squeeze=squeeze)
+    return chunk
+
+
+def entropy_bits(header: Payload, packed: list[Chunk]) -> float:
     """Return the entropy of the codes, which are read back as their numbers."""
     codes = np.empty(VALUES, np.float32)
     grid = quantizer.Grid(header.bits[0], 0.0, 1.0)
-    quantizer.dequantize(np.frombuffer(b"".join(packed), np.uint8), grid, codes)
+    quantizer.dequantize(
+        np.frombuffer(b"".join(chunk.data for chunk in packed), np.uint8), grid, codes
+    )
     counts = np.bincount(codes.astype(np.int64))
     shares = counts[counts > 0] / VALUES
     return float(-shares @ np.log2(shares))
@@ -79,16 +89,21 @@ def measure(values: Floats, distribution: str, bits: int, reach: float) -> Row:
     keys = payload.transfer_keys(SPEC, 1, "benchmark")
     cut = np.clip(values, -reach, reach)
     spans = list(header.chunks(CHUNK_BYTES))
-    packed = [payload.encode_chunk(header, cut.__getitem__, keys, *span) for span in spans]
+    packed = [coded_chunk(header, cut, keys, span, squeeze=False) for span in spans]
 
-    def compress() -> list[chunks.Chunk]:
-        return [
-            chunks.to_chunk(header, 1, offset, codes, squeeze=True)
-            for (offset, _), codes in zip(spans, packed, strict=True)
-        ]
+    def compress() -> list[Chunk]:
+        return [coded_chunk(header, cut, keys, span, squeeze=True) for span in spans]
 
     coded = compress()
-    if [chunks.codes_of(header, chunk) for chunk in coded] != packed:
+    expanded, sent = np.empty_like(cut), np.empty_like(cut)
+
+    def expand(chunks: list[Chunk], out: Floats) -> None:
+        for chunk in chunks:
+            coding.decode_into(header, chunk, out)
+
+    expand(coded, expanded)
+    expand(packed, sent)
+    if not np.array_equal(expanded, sent):
         raise SystemExit(f"{bits}-bit codes come back as others")
     return Row(
         header.bits[0],
@@ -97,13 +112,22 @@ def measure(values: Floats, distribution: str, bits: int, reach: float) -> Row:
         entropy_bits(header, packed),
         8 * sum(chunk.cost_bytes for chunk in coded) / VALUES,
         VALUES / seconds(compress) / 1e6,
-        VALUES / seconds(lambda: [chunks.codes_of(header, chunk) for chunk in coded]) / 1e6,
+        VALUES / seconds(lambda: expand(coded, expanded)) / 1e6,
     )
 
 
 def table(rows: list[Row]) -> Table:
-    result = Table(title=f"Entropy coding of {VALUES:,} codes in chunks of {CHUNK_BYTES:,} bytes")
-    for heading in ("bits", "values", "reach", "entropy", "coded", "ratio", "M/s in", "M/s out"):
+    result = Table(title=f"{VALUES:,} values to chunks of at most {CHUNK_BYTES:,} bytes, and back")
+    for heading in (
+        "bits",
+        "values",
+        "reach",
+        "entropy",
+        "coded",
+        "ratio",
+        "M/s quantized and coded",
+        "M/s decoded",
+    ):
         result.add_column(heading, justify="right")
     for row in rows:
         is_coded = row.coded < row.bits

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fedaq.codec import kernels, payload
-from fedaq.codec.chunks import to_chunk
+from fedaq.codec import coding, kernels, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.quantizer import value_range
 from fedaq.settings import Settings, load_settings
@@ -171,14 +170,8 @@ def show_costs() -> None:
     header = payload.plan_payload(spec, (BITS,), [value_range(flat)])
     keys = payload.transfer_keys(spec, 1, "bench")
     chunks = [
-        to_chunk(
-            header,
-            1,
-            offset,
-            payload.encode_chunk(header, flat.__getitem__, keys, offset, length),
-            squeeze=False,
-        )
-        for offset, length in header.chunks(256 * 1024)
+        coding.encode(header, flat.__getitem__, keys, *span, 1, squeeze=False)[0]
+        for span in header.chunks(256 * 1024)
     ]
     total, out = np.ones(VALUES, np.int64), np.ones(VALUES, np.float32)
     names: list[str] = ["mean", "median", "trimmed_mean"]

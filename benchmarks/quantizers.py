@@ -25,7 +25,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
-from numba import njit
 from numpy.random import Generator
 from numpy.typing import NDArray
 from rich.table import Table
@@ -115,12 +114,12 @@ class Recording:
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         path = self._path(1, "server")
-        return tuple(t.shape for t in read_payload(path, path.read_bytes())[1].spec.tensors)
+        return tuple(t.shape for t in read_payload(path, path.read_bytes()).header.spec.tensors)
 
     def tensors(self, number: int, sender: str) -> list[Floats]:
         path = self._path(number, sender)
-        captured, header = read_payload(path, path.read_bytes())
-        return list(header.spec.split(np.frombuffer(captured.codes, "<f4")))
+        captured = read_payload(path, path.read_bytes())
+        return list(captured.header.spec.split(captured.values()))
 
     def difference(self, number: int) -> list[Floats]:
         """Return the model of a round less that of the round before."""
@@ -275,23 +274,14 @@ class Method:
     packed: bool
 
 
-@njit(cache=True)
 def range_error(x: Floats, lo: float, hi: float, steps: int, mode: int) -> float:
     """Return the expected squared error of a range: 0 stochastic, 1 dithered, 2 nearest."""
     step = (hi - lo) / steps
-    total = 0.0
-    for value in x:
-        inside = min(max(value, lo), hi)
-        part = (inside - lo) / step
-        part -= np.floor(part)
-        if mode == 0:
-            noise = part * (1 - part)
-        elif mode == 1:
-            noise = 1 / 12
-        else:
-            noise = min(part, 1 - part) ** 2
-        total += noise * step * step + (value - inside) ** 2
-    return total
+    inside = np.clip(x.astype(np.float64), lo, hi)
+    part = (inside - lo) / step
+    part -= np.floor(part)
+    noise = (part * (1 - part), np.full(x.size, 1 / 12), np.minimum(part, 1 - part) ** 2)[mode]
+    return float(np.sum(noise * step * step + (x - inside) ** 2))
 
 
 MODES: dict[Rounding, int] = {stochastic: 0, dithered: 1, nearest: 2}
@@ -411,15 +401,13 @@ def block_tables(size: int) -> Callable[[Codes], float]:
     return length
 
 
-@njit(cache=True)
 def hadamard(x: Floats) -> None:
     """Transform 2**k values in place; doing it twice gives them back."""
     half = 1
     while half < x.size:
-        for start in range(0, x.size, 2 * half):
-            for i in range(start, start + half):
-                a, b = x[i], x[i + half]
-                x[i], x[i + half] = a + b, a - b
+        pairs = x.reshape(-1, 2, half)
+        a, b = pairs[:, 0].copy(), pairs[:, 1].copy()
+        pairs[:, 0], pairs[:, 1] = a + b, a - b
         half *= 2
     x /= np.float32(np.sqrt(x.size))
 

@@ -2,13 +2,15 @@
 
     python benchmarks/startup.py --out startup.json
 
-`fedaq client --help`, the fastest and the median of several starts; and a client of one round on
-digits, from its start to its end, that finds its loops compiled, has to compile them first, or
-has nothing else to do meanwhile (compiles them when it first needs them, as it did before).
+`fedaq client --help`, the fastest and the median of several starts; a client of one round on
+digits, from its start to its end; and the same client when its host has not kept any byte code of
+Python's. The codec's loops come compiled: their library is loaded when they are first called, which
+is timed as well.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,15 +23,13 @@ from rich.table import Table
 from round import free_port
 
 STARTS, REPEATS = 10, 3
-WRAPPER = """
-import pathlib, runpy, sys
+FIRST_CALL = """
+import time
+import numpy as np
 from fedaq.codec import kernels
-_, cache, when, *arguments = sys.argv
-kernels._cache_folders = lambda: [pathlib.Path(cache)]
-if when == "late":
-    kernels.get_ready = lambda: None
-sys.argv = ["fedaq", *arguments]
-runpy.run_module("fedaq", run_name="__main__", alter_sys=True)
+start = time.perf_counter()
+kernels.statistics(np.ones(100, np.float32))
+print(time.perf_counter() - start)
 """
 
 
@@ -43,33 +43,36 @@ def main() -> None:
     figures = {"help_fastest_s": min(helps), "help_median_s": median(helps), **clients()}
     table = Table("seconds", "", title="Start of a client")
     for name, value in figures.items():
-        table.add_row(name.removesuffix("_s").replace("_", " "), f"{value:.2f}")
+        table.add_row(name.removesuffix("_s").replace("_", " "), f"{value:.3f}")
     Console().print(table)
     if out is not None:
         out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def seconds(command: list[str]) -> float:
+def seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
     began = perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    everything = {**os.environ, **(environment or {})}
+    subprocess.run(command, check=True, capture_output=True, env=everything)
     return perf_counter() - began
 
 
 def clients() -> dict[str, float]:
     """Return the fastest of several rounds of each kind of client, taken in turn."""
-    taken: dict[str, list[float]] = {"compiled": [], "compiles": [], "compiles_late": []}
-    with TemporaryDirectory() as text:
-        warm = Path(text) / "warm"
-        one_round(warm, "early")
-        for number in range(REPEATS):
-            cold = Path(text) / str(number)
-            taken["compiled"].append(one_round(warm, "early"))
-            taken["compiles"].append(one_round(cold / "early", "early"))
-            taken["compiles_late"].append(one_round(cold / "late", "late"))
-    return {f"client_{name}_s": min(values) for name, values in taken.items()}
+    taken: dict[str, list[float]] = {"client": [], "client_without_byte_code": []}
+    first_calls = []
+    one_round({})
+    for _ in range(REPEATS):
+        taken["client"].append(one_round({}))
+        with TemporaryDirectory() as empty:
+            nothing_kept = {"PYTHONPYCACHEPREFIX": empty}
+            taken["client_without_byte_code"].append(one_round(nothing_kept))
+        first = subprocess.check_output([sys.executable, "-c", FIRST_CALL], text=True)
+        first_calls.append(float(first))
+    figures = {f"{kind}_s": min(values) for kind, values in taken.items()}
+    return {**figures, "first_call_of_a_loop_s": min(first_calls)}
 
 
-def one_round(cache: Path, when: str) -> float:
+def one_round(environment: dict[str, str]) -> float:
     port = free_port()
     with TemporaryDirectory() as folder:
         server = subprocess.Popen(
@@ -81,10 +84,8 @@ def one_round(cache: Path, when: str) -> float:
         while "listening on" not in server.stdout.readline():
             assert server.poll() is None
         try:
-            return seconds(
-                [sys.executable, "-c", WRAPPER, str(cache), when, "client",
-                 "--server", f"127.0.0.1:{port}"]
-            )  # fmt: skip
+            client = [sys.executable, "-m", "fedaq", "client", "--server", f"127.0.0.1:{port}"]
+            return seconds(client, environment)
         finally:
             server.communicate()
 

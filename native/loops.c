@@ -1147,7 +1147,7 @@ int32_t LOOP(add_scaled)(
          * difference from 2^84 + 2^63 + 2^52 is, and only the last sum is rounded. */
         const Lanes upper = (Lanes)sum >> 32 ^ 0x4530000080000000u;
         const Lanes lower = ((Lanes)sum & 0xFFFFFFFFu) | 0x4330000000000000u;
-        const Doubles exact = ((Doubles)upper - 0x1.0000080000100p84) + (Doubles)lower;
+        const Doubles exact = ((Doubles)upper - 0x1.00000801p84) + (Doubles)lower;
 #endif
         before += __builtin_convertvector(exact * scale, HalfFloats);
         memcpy(out + i, &before, sizeof before);

@@ -13,16 +13,13 @@ import fedaq
 ROOT = Path(__file__).parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = {
-    folder.parent
-    for place in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["where"]
-    for folder in (ROOT / place).glob("*/__init__.py")
+    ROOT / place for place in PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 }
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES), ids=lambda package: package.name)
 def test_a_package_says_that_it_is_typed(package: Path) -> None:
     assert (package / "py.typed").read_bytes() == b""
-    assert "py.typed" in PYPROJECT["tool"]["setuptools"]["package-data"][package.name]
 
 
 def test_there_is_one_version() -> None:

@@ -9,7 +9,7 @@ from math import inf, nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__
-from fedaq.codec import chunks, model, payload
+from fedaq.codec import chunks, coding, headers, model, payload
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread, is_width
@@ -200,11 +200,11 @@ class Session:
 
     async def _receive_model(self) -> float:
         message = (await self._expect("model")).model
-        header = payload.from_message(self.learner.spec, message)
+        header = headers.from_message(self.learner.spec, message)
         coded, received, sent_bytes = [], 0, header.header_bytes
         if not message.base:
             self._digest = b""
-            payload.write_zeros(header, self.learner.held)
+            coding.write_zeros(header, self.learner.held)
         while received < header.code_bytes:
             chunk = await self._expect_chunk()
             if (
@@ -222,20 +222,16 @@ class Session:
             else:
                 # Here, not in a thread: decoding a chunk takes less time than handing it over,
                 # and gRPC receives the next one meanwhile on threads of its own.
-                self._decode(header, chunk)
+                coding.decode_into(header, chunk, self.learner.held)
         if message.base:
             await asyncio.to_thread(self._add, message.base, header, coded)
         return header.sent_bits(sent_bytes)
-
-    def _decode(self, header: Payload, chunk: Chunk, *, add: bool = False) -> None:
-        codes = chunks.codes_of(header, chunk)
-        payload.decode_chunk(header, chunk.offset, codes, self.learner.held, add=add)
 
     def _add(self, base: bytes, header: Payload, coded: list[Chunk]) -> None:
         """Add a difference, unless it was added already or belongs to another model."""
         if base == self._holds():
             for chunk in coded:
-                self._decode(header, chunk, add=True)
+                coding.decode_into(header, chunk, self.learner.held, add=True)
             self._digest = b""
 
     def _holds(self) -> bytes:
@@ -295,7 +291,10 @@ class Session:
         coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:
             update, coded = await asyncio.to_thread(
-                self._coded_within, update, grant.limit_bytes, plan, welcome
+                coding.within,
+                update,
+                grant.limit_bytes,
+                lambda coarser: list(self._coded(coarser, plan, welcome)),
             )
         self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
         sent_bytes = update.header_bytes
@@ -309,18 +308,10 @@ class Session:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
         for offset, length in update.chunks(plan.chunk_bytes):
             values_at = self.learner.weights.__getitem__
-            codes = payload.encode_chunk(update, values_at, keys, offset, length)
-            yield chunks.to_chunk(update, self._round, offset, codes, squeeze=plan.entropy)
-
-    def _coded_within(
-        self, update: Payload, limit_bytes: int, plan: pb.RoundPlan, welcome: pb.Welcome
-    ) -> tuple[Payload, list[Chunk]]:
-        """Code the update with the finest steps, from the granted ones up, that keep a limit."""
-        for coarser in update.ever_coarser():
-            coded = list(self._coded(coarser, plan, welcome))
-            if coarser.header_bytes + sum(chunk.cost_bytes for chunk in coded) <= limit_bytes:
-                break
-        return coarser, coded
+            chunk, _ = coding.encode(
+                update, values_at, keys, offset, length, self._round, squeeze=plan.entropy
+            )
+            yield chunk
 
     async def _say(self, message: pb.ClientMessage) -> None:
         await self.stream.send(message.SerializeToString())

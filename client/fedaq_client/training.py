@@ -40,7 +40,7 @@ class Learner:
         self.task = task
         self._data = data
         self.model = initial_model(task, seed)
-        self.spec = spec_of(self.model)
+        self.spec = spec_of(self.model, task.classes)
         self.weights = bind(self.model, self.spec)
         self.held = self.weights.copy()
         self._run_id = ""

@@ -27,7 +27,8 @@ from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
 from fedaq_server.records.weights import write_weights
 from fedaq_server.rounds.differences import History
-from fedaq_server.rounds.loop import Federation, run_rounds
+from fedaq_server.rounds.loop import run_rounds
+from fedaq_server.rounds.round import Federation
 from fedaq_server.schemes.loading import load_scheme
 from fedaq_server.schemes.scheme import Plan
 from fedaq_server.transport import service
@@ -82,7 +83,7 @@ class Run:
             )  # fmt: skip
         torch.set_num_threads(1)
         module = initial_model(self.task, settings.seed)
-        self.spec = spec_of(module)
+        self.spec = spec_of(module, self.task.classes)
         total = np.zeros(self.spec.parameters, np.int64)
         exact = settings.differences or settings.added_to == "exact"
         model = bind(
@@ -105,10 +106,10 @@ class Run:
         # Clients hold the model of the seed: what they lack of another start goes down like any
         # other difference.
         if settings.start_from is not None:
-            ledger.read_start(settings.start_from, self.spec, model)
+            ledger.read_start(settings.start_from, self.spec, model, self.task.renamed)
         first_ranges = tensor_spreads(self.spec, model.__getitem__)
         if ledger.rounds_done:
-            ledger.read_model(ledger.rounds_done, self.spec, model)
+            ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)
         self.metrics = Metrics(settings.energy.budget_j, ledger.energy_j)
         self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fedaq.codec import chunks, model, payload
+from fedaq.codec import chunks, headers, model
 from fedaq.codec.model import ModelSpec
 from fedaq.v1 import federation_pb2 as pb
 
@@ -82,7 +82,7 @@ class Conversation:
 
     def _header_bytes(self, message: pb.PayloadHeader) -> int:
         assert self._spec is not None
-        return payload.from_message(self._spec, message).header_bytes
+        return headers.from_message(self._spec, message).header_bytes
 
 
 @dataclass

@@ -12,8 +12,9 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from torch import nn
 
+import packed_codes
 from fedaq import PROTOCOL_VERSION
-from fedaq.codec import chunks, model, payload
+from fedaq.codec import chunks, headers, model, payload
 from fedaq.codec.payload import RAW, ZERO, Payload, coarser_steps, plan_payload
 from fedaq.codec.quantizer import Floats, Range, value_range
 from fedaq.tasks import Evaluation, Examples, Task, Training
@@ -167,12 +168,12 @@ class ScriptedLink:
         found: list[tuple[Payload, Floats]] = []
         for message in self.said:
             if message.WhichOneof("kind") == "update":
-                header = payload.from_message(spec, message.update)
+                header = headers.from_message(spec, message.update)
                 found.append((header, np.zeros(spec.parameters, np.float32)))
             if message.WhichOneof("kind") == "chunk":
                 header, values = found[-1]
-                codes = chunks.codes_of(header, chunks.read(message.chunk))
-                payload.decode_chunk(header, message.chunk.offset, codes, values)
+                codes = packed_codes.codes_of(header, chunks.read(message.chunk))
+                packed_codes.decode_chunk(header, message.chunk.offset, codes, values)
         return found
 
 
@@ -198,8 +199,10 @@ def model_of(number: int, header: Payload, flat: Floats, base: bytes = b"") -> l
     message = payload.to_message(header, number, base)
     lines = [pb.ServerMessage(model=message)]
     for offset, length in header.chunks(1024):
-        data = payload.encode_chunk(header, flat.__getitem__, keys, offset, length, nearest=True)
-        chunk = chunks.to_chunk(header, number, offset, data, squeeze=True)
+        data = packed_codes.encode_chunk(
+            header, flat.__getitem__, keys, offset, length, nearest=True
+        )
+        chunk = packed_codes.to_chunk(header, number, offset, data, squeeze=True)
         lines.append(pb.ServerMessage.FromString(chunk.frame(pb.ServerMessage)))
     return lines
 

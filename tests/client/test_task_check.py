@@ -22,6 +22,7 @@ from fedaq.tasks import BUILT_IN, Evaluation, Examples, Task, Training
 from fedaq.tasks.partition import WHOLE, Partition
 from fedaq_client.cli import task_check
 from fedaq_client.cli.task_check import Checked, Kind, check
+from odd_models import REFUSED
 
 GOOD = Task(
     name="good",
@@ -39,6 +40,7 @@ DOUBTS = (
     "train gives another update from the same start and seed; draw with the seed that it is "
     "given, or runs cannot be repeated"
 )
+OTHER_CLASSES = "the task states 3 classes; the model has 4 outputs, one for each is needed"
 NO_TEST_DATA = "no test data here, which only the server needs: task x: --data DIR must hold a.csv"
 
 
@@ -125,17 +127,19 @@ class Counted(nn.Module):
 
 MODELS: list[tuple[Callable[[], Any], str]] = [
     (failing, "model() failed: ValueError: no such layer"),
-    (lambda: "a model", "model() returned a str; it must return a torch.nn.Module"),
+    (lambda: "a model", "model: model() must return a torch.nn.Module, and returned str"),
     (
         lambda: nn.Linear(4, 3).double(),
-        "model: tensor weight is torch.float64; every tensor must be float32; .float() makes "
-        "them so",
+        "model: tensor weight is torch.float64; every tensor must be float32; .float() makes it so",
     ),
-    (nn.ReLU, "model: it has no float32 tensor to train; .float() makes them so"),
+    (
+        nn.ReLU,
+        "model: it has no float32 value to train; let model() return a module with parameters",
+    ),
     (
         lambda: nn.Linear(4, 3, device="meta"),
-        "model(): tensor weight is not in the processor's memory; leave the model there, and let "
-        "train move it and back",
+        "model: tensor weight is on device meta, not in the processor's memory; build the model "
+        "there, and let train move it and back",
     ),
     (
         lambda: nn.Linear(4, random.randint(3, 900)),
@@ -148,9 +152,10 @@ MODELS: list[tuple[Callable[[], Any], str]] = [
     ),
     (not_finite, "model(): tensor bias has NaN or infinity"),
     (
-        lambda: Tied(lambda weight: nn.Parameter(weight.data)),
-        "model(): first.weight and last.weight share memory but are two tensors, and would part "
-        "from one another; to tie weights, give both modules the same nn.Parameter",
+        lambda: Tied(lambda weight: nn.Parameter(weight.data.t())),
+        "model: first.weight and last.weight share memory but are not the same view of it, and "
+        "would part from one another; .clone() parts them, and to tie weights, give both modules "
+        "the same nn.Parameter",
     ),
     (
         lambda: frozen("0.weight", "0.bias", "2.weight", "2.bias"),
@@ -185,9 +190,17 @@ def test_wrong_models(model: Callable[[], Any], sentence: str) -> None:
     assert sentences(result, Kind.WRONG)[0].startswith(sentence)
 
 
+def test_a_task_has_a_name_for_each_output() -> None:
+    task = replace(GOOD, classes=("low", "middle", "high"))
+    assert checked(task).is_ready
+    other = replace(task, model=lambda: nn.Linear(4, 4))
+    assert sentences(checked(other), Kind.WRONG) == [OTHER_CLASSES]
+
+
 def test_what_is_peculiar_is_told_and_not_wrong() -> None:
     def model() -> nn.Module:
-        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), Tied(lambda weight: weight))
+        tied = Tied(lambda weight: nn.Parameter(weight.data))
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), tied)
 
     data = replace(GOOD, model=model)
     result = checked(data)
@@ -489,7 +502,8 @@ def test_test_data() -> None:
 
 def test_the_document_quotes_what_is_said() -> None:
     said = [sentence for _, sentence in [*MODELS, *DATA, *TRAINS, *EVALUATIONS]]
-    said += [DOUBTS, NO_TEST_DATA, OTHER_ORDER]
+    said += [DOUBTS, NO_TEST_DATA, OTHER_ORDER, OTHER_CLASSES]
+    said += [sentence for _, sentence in REFUSED.values()]
     text = (Path(__file__).parents[2] / "docs" / "bring-your-own.md").read_text()
     table = text.partition("| it says |")[2].partition("\n\n")[0]
     quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
@@ -541,9 +555,10 @@ def test_the_exit_code_says_what_came_of_it(
     assert [row[1:3] for row in bits] == [["68.9", "kB"], ["4.40", "kB"]]
     source = "from fedaq.tasks import Task\ntask = Task('x', lambda: 1, list, list)\n"
     bad = command("mine:task", folder=tmp_path, monkeypatch=monkeypatch, source=source)
+    sentence = "model: model() must return a torch.nn.Module, and returned int"
     assert (bad.code, bad.lines) == (
         1,
-        ["wrong: model() returned an int; it must return a torch.nn.Module", "1 thing is wrong"],
+        [f"wrong: {sentence}", "1 thing is wrong"],
     )
     none = command("mine:no", folder=tmp_path, monkeypatch=monkeypatch, source="")
     assert (none.code, none.out) == (2, "task mine:no: mine has no 'no'")

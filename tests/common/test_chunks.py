@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+import packed_codes
 from fedaq.codec import chunks, entropy, payload
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.model import ModelSpec, TensorSpec
@@ -43,7 +44,7 @@ class Packed:
             parsed
             for offset, length in self.header.chunks(chunk_bytes)
             for sent in [
-                chunks.to_chunk(
+                packed_codes.to_chunk(
                     self.header, 7, offset, self.codes[offset : offset + length], squeeze=True
                 )
             ]
@@ -72,7 +73,7 @@ def packed(flats: list[Floats], codings: list[float]) -> Packed:
     keys = payload.transfer_keys(spec, 1, "test")
     flat = np.concatenate(flats)
     codes = [
-        payload.encode_chunk(header, flat.__getitem__, keys, offset, length)
+        packed_codes.encode_chunk(header, flat.__getitem__, keys, offset, length)
         for offset, length in header.chunks(2**20)
     ]
     return Packed(header, b"".join(codes))
@@ -190,7 +191,7 @@ def test_any_bytes_are_read_as_protobuf_reads_them(frame: bytes, envelope: Envel
 @given(payloads(), CHUNK_BYTES)
 def test_what_is_sent_comes_back(sent: Packed, chunk_bytes: int) -> None:
     coded = sent.chunks(chunk_bytes)
-    assert b"".join(chunks.codes_of(sent.header, chunk) for chunk in coded) == sent.codes
+    assert b"".join(packed_codes.codes_of(sent.header, chunk) for chunk in coded) == sent.codes
     offset = 0
     for chunk in coded:
         assert chunk.offset == offset
@@ -213,7 +214,7 @@ def test_no_chunk_is_longer_than_packed(sent: Packed, chunk_bytes: int) -> None:
 @given(payloads(), CHUNK_BYTES)
 def test_each_chunk_is_decoded_on_its_own(sent: Packed, chunk_bytes: int) -> None:
     for chunk in reversed(sent.chunks(chunk_bytes)):
-        codes = chunks.codes_of(sent.header, chunk)
+        codes = packed_codes.codes_of(sent.header, chunk)
         assert codes == sent.codes[chunk.offset : chunk.offset + len(codes)]
 
 
@@ -221,9 +222,9 @@ def test_each_chunk_is_decoded_on_its_own(sent: Packed, chunk_bytes: int) -> Non
 def test_without_entropy_coding_chunks_are_what_they_were(sent: Packed) -> None:
     for offset, length in sent.header.chunks(2**20):
         codes = sent.codes[offset : offset + length]
-        chunk = chunks.to_chunk(sent.header, 3, offset, codes, squeeze=False)
+        chunk = packed_codes.to_chunk(sent.header, 3, offset, codes, squeeze=False)
         assert chunk == Chunk(3, offset, codes)
-        assert chunks.codes_of(sent.header, chunk) == codes
+        assert packed_codes.codes_of(sent.header, chunk) == codes
 
 
 def shannon_bytes(codes: bytes, bits: int, values: int) -> float:
@@ -310,7 +311,7 @@ def little_memory(chunk: Chunk) -> Iterator[None]:
 
 
 def test_the_chunk_that_is_broken_below_is_right_and_has_all_kinds() -> None:
-    assert chunks.codes_of(MIXED.header, CHUNK) == MIXED.codes
+    assert packed_codes.codes_of(MIXED.header, CHUNK) == MIXED.codes
     coded = list(CHUNK.coded_bytes)
     assert len(coded) == 5
     assert [bool(c) for c in coded] == [True, False, True, True, False]
@@ -364,7 +365,7 @@ LIES: dict[str, tuple[Chunk, Reason, str]] = {
 def test_a_chunk_that_lies_is_refused_with_the_reason(name: str) -> None:
     chunk, reason, said = LIES[name]
     with little_memory(chunk), pytest.raises(ProtocolError, match=said) as caught:
-        chunks.codes_of(MIXED.header, chunk)
+        packed_codes.codes_of(MIXED.header, chunk)
     assert caught.value.reason == reason
     assert "\n" not in str(caught.value)
 
@@ -379,7 +380,7 @@ def test_a_small_chunk_that_expands_to_far_more_is_refused(width: int) -> None:
     data = bomb if width <= 8 else len(bomb).to_bytes(3, "little") + bomb + bomb
     chunk = Chunk(0, 0, data, len(sent.codes), (len(data),))
     with little_memory(chunk), pytest.raises(ProtocolError, match="coded block") as caught:
-        chunks.codes_of(sent.header, chunk)
+        packed_codes.codes_of(sent.header, chunk)
     assert caught.value.reason == BROKEN
 
 
@@ -410,7 +411,7 @@ def test_any_chunk_is_refused_or_has_the_right_length(
 
 def check_refused_or_right(header: Payload, chunk: Chunk) -> None:
     try:
-        codes = chunks.codes_of(header, chunk)
+        codes = packed_codes.codes_of(header, chunk)
     except ProtocolError as error:
         assert error.reason in (SIZE, SHAPE, BROKEN)
     else:
@@ -423,7 +424,7 @@ def test_codes_never_leave_their_range() -> None:
     block = entropy.compress(np.full(800, 0xFF, np.uint8))
     chunk = Chunk(0, 0, block, len(sent.codes), (len(block),))
     flat = np.empty(1600, np.float32)
-    payload.decode_chunk(sent.header, 0, chunks.codes_of(sent.header, chunk), flat)
+    packed_codes.decode_chunk(sent.header, 0, packed_codes.codes_of(sent.header, chunk), flat)
     bounds = sent.header.codes[0].bounds
     assert bounds is not None
     assert flat.min() >= bounds.lo

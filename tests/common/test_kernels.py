@@ -5,11 +5,9 @@ numbers come from a second implementation of the generator; one test shows that 
 compiled one gives the same, the others look at their quality.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import blake2b
 from itertools import combinations, pairwise
 from math import sqrt
@@ -25,18 +23,29 @@ from numpy.typing import NDArray
 
 from fedaq.codec import kernels
 from fedaq.codec.quantizer import Floats, Key, derive_key
+from fedaq.errors import FedaqError
 
 Codes = NDArray[np.int64]
 
+# Of native/loops.c.
+QUANTIZE_BLOCK, DECODE_BLOCK = 1024, 4096
 WIDTHS = st.integers(1, 16)
 SIZES = st.one_of(
     st.integers(1, 40),
-    st.integers(-9, 9).map(lambda n: kernels.PACK_BLOCK + n),
-    st.integers(-9, 9).map(lambda n: kernels.UNPACK_BLOCK + n),
-    st.integers(2 * kernels.PACK_BLOCK, 3 * kernels.UNPACK_BLOCK),
+    st.integers(-9, 9).map(lambda n: QUANTIZE_BLOCK + n),
+    st.integers(-9, 9).map(lambda n: DECODE_BLOCK + n),
+    st.integers(2 * QUANTIZE_BLOCK, 3 * DECODE_BLOCK),
 )
 SEEDS = st.integers(0, 2**32 - 1)
 WORDS = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(scope="module", params=kernels.levels(), autouse=True)
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run every test with the loops of each level that this processor has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_loops", lambda: kernels.at_level(request.param))
+        yield request.param
 
 
 # ---- The oracles ------------------------------------------------------------
@@ -326,6 +335,145 @@ def test_a_scaled_sum_is_added_in_float32(pairs: list[tuple[float, int]]) -> Non
     np.testing.assert_array_equal(out, base + (total * (2.0**-40 / 3)).astype(np.float32))
 
 
+# ---- Codes that lie further apart than they are wide -------------------------
+
+
+@given(WIDTHS, st.data(), SIZES, SEEDS, st.booleans())
+def test_codes_that_lie_apart_are_those_that_lie_side_by_side(
+    bits: int, data: st.DataObject, count: int, seed: int, nearest: bool
+) -> None:
+    width = data.draw(st.integers(bits, 16))
+    values, key = uniform(seed, count, -0.3, 0.7), Key(seed, 1)
+    inverse_step = float(np.float32(2**bits - 1))
+    codes = expected_codes(values, 0, -0.3, inverse_step, bits, key, nearest)
+    apart = np.full((count * width + 7) // 8, 0xA5, np.uint8)
+    kernels.quantize_pack(
+        values, 0, -0.3, inverse_step, bits, nearest, key.word0, key.word1, apart, width=width
+    )
+    assert apart.tobytes() == packed(codes, width)
+
+    side_by_side = np.empty((count * bits + 7) // 8, np.uint8)
+    kernels.repack(apart, width, bits, count, side_by_side)
+    assert side_by_side.tobytes() == packed(codes, bits)
+
+    whole = dequantize(packed(codes, bits), bits, -1.0, 0.25, count)
+    # What a peer put above the bits of a code is ignored.
+    dirty = codes | np.random.default_rng(seed).integers(0, 2 ** (width - bits), count) << bits
+    wide = np.frombuffer(packed(dirty, width), np.uint8)
+    decoded = np.ones(count, np.float32)
+    kernels.unpack_dequantize(wide, bits, -1.0, 0.25, decoded, width=width)
+    np.testing.assert_array_equal(decoded, whole)
+    kernels.unpack_dequantize(wide, bits, -1.0, 0.25, decoded, width=width, add=True)
+    np.testing.assert_array_equal(decoded, whole + whole)
+    total = np.zeros(count, np.int64)
+    kernels.unpack_accumulate(wide, bits, -7, 3, 1, -1, total, width=width)
+    assert total.tolist() == [7 - (3 * code + 1) // 2 for code in codes.tolist()]
+    expected = sum(codes.tolist()), sum(code * code for code in codes.tolist())
+    assert kernels.code_sums(wide, bits, count, width=width) == expected
+
+
+@given(st.integers(9, 16), SIZES, SEEDS)
+def test_wide_codes_are_split_and_joined(bits: int, count: int, seed: int) -> None:
+    codes = random_codes(seed, count, bits)
+    high = np.empty(count, np.uint8)
+    low = np.full((count * (bits - 8) + 7) // 8, 0xA5, np.uint8)
+    kernels.split_wide(codes.astype(np.uint16), bits, high, low)
+    assert high.tolist() == (codes >> (bits - 8)).tolist()
+    assert low.tobytes() == packed(codes & (2 ** (bits - 8) - 1), bits - 8)
+    joined = np.empty(count, np.uint16)
+    kernels.join_wide(high, low, bits, joined)
+    assert joined.tolist() == codes.tolist()
+
+
+@given(st.binary(max_size=5000), st.integers(0, 255), st.floats(0, 1), SEEDS)
+def test_bytes_are_split_at_their_mode_and_merged(
+    rest: bytes, mode: int, share: float, seed: int
+) -> None:
+    symbols = np.frombuffer(rest, np.uint8).copy()
+    symbols[np.random.default_rng(seed).random(symbols.size) < share] = mode
+    flags = np.empty(symbols.size // 8 + 1, np.uint8)
+    others = np.empty(symbols.size + 1, np.uint8)
+    count = kernels.split_mode(symbols, mode, flags, others)
+    assert others[:count].tolist() == symbols[symbols != mode].tolist()
+    assert kernels.count_flags(flags, symbols.size) == count
+    out = np.empty_like(symbols)
+    kernels.merge_mode(flags, mode, others[: count + 1], out)
+    assert out.tobytes() == symbols.tobytes()
+    assert kernels.histogram(symbols).tolist() == np.bincount(symbols, minlength=256).tolist()
+    strided = np.bincount(symbols[::3], minlength=256)
+    assert kernels.histogram(symbols, 3).tolist() == strided.tolist()
+    if count:
+        with pytest.raises(ValueError, match="shorter"):
+            kernels.merge_mode(flags, mode, others[:count], out)
+
+
+# ---- What a loop refuses: it neither reads nor writes ------------------------
+
+
+@given(WIDTHS, st.integers(1, 3000), st.integers(1, 400))
+def test_a_buffer_that_is_too_short_is_refused(bits: int, count: int, missing: int) -> None:
+    size = (count * bits + 7) // 8
+    short = np.zeros(max(size - missing, 0), np.uint8)
+    values, total = np.zeros(count, np.float32), np.zeros(count, np.int64)
+    high, words = np.zeros(count, np.uint8), np.zeros(count, np.uint16)
+    enough = np.zeros(2 * count, np.uint8)
+    refused: list[Callable[[], object]] = [
+        lambda: kernels.quantize_pack(values, 0, 0.0, 1.0, bits, False, 0, 0, short),
+        lambda: kernels.unpack_dequantize(short, bits, 0.0, 1.0, values),
+        lambda: kernels.unpack_accumulate(short, bits, 0, 1, 0, 1, total),
+        lambda: kernels.code_sums(short, bits, count),
+        lambda: kernels.repack(short, bits, 16, count, enough),
+        lambda: kernels.repack(enough, 16, bits, count, short),
+    ]
+    if bits <= 8:
+        refused += [
+            lambda: kernels.split_wide(words, bits + 8, high, short),
+            lambda: kernels.join_wide(high, short, bits + 8, words),
+        ]
+    for call in refused:
+        with pytest.raises(ValueError, match="shorter"):
+            call()
+
+
+@pytest.mark.parametrize(("bits", "width"), [(0, 1), (17, 17), (3, 2), (-1, 8), (2**40, 2**40)])
+def test_a_width_that_cannot_be_is_refused(bits: int, width: int) -> None:
+    data, values, total = np.zeros(99, np.uint8), np.ones(9, np.float32), np.ones(9, np.int64)
+    for call in (
+        partial(kernels.quantize_pack, values, 0, 0.0, 1.0, bits, False, 0, 0, data, width=width),
+        partial(kernels.unpack_dequantize, data, bits, 0.0, 1.0, values, width=width),
+        partial(kernels.unpack_accumulate, data, bits, 0, 1, 0, 1, total, width=width),
+        partial(kernels.code_sums, data, bits, 9, width=width),
+    ):
+        with pytest.raises(ValueError, match="out of range"):
+            call()
+    assert not data.any() and (values == 1).all() and (total == 1).all()
+
+
+@given(st.integers(0, 60), st.binary(max_size=12))
+def test_flags_of_another_length_are_refused(size: int, data: bytes) -> None:
+    flags = np.frombuffer(data, np.uint8)
+    is_right = len(data) == size // 8 + 1 and data[-1] >> (size % 8) == 1
+    if is_right:
+        kernels.count_flags(flags, size)
+    else:
+        with pytest.raises(ValueError, match="shorter"):
+            kernels.count_flags(flags, size)
+
+
+def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "VERSION", -1)
+    with pytest.raises(FedaqError, match="another version of fedaq"):
+        kernels._library.__wrapped__()
+
+
+def test_a_library_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "loops.so")
+    with pytest.raises(FedaqError, match=r"loops\.so.*make native"):
+        kernels._library.__wrapped__()
+
+
 # ---- Slices, threads, processors --------------------------------------------
 
 
@@ -351,8 +499,8 @@ def four_at_a_time(work: Callable[[slice], None], parts: Iterator[slice]) -> Non
 @settings(max_examples=40)
 @given(
     bits=WIDTHS,
-    count=st.integers(1, 3 * kernels.UNPACK_BLOCK),
-    cuts=st.lists(st.integers(0, 3 * kernels.UNPACK_BLOCK // 8), max_size=30),
+    count=st.integers(1, 3 * DECODE_BLOCK),
+    cuts=st.lists(st.integers(0, 3 * DECODE_BLOCK // 8), max_size=30),
     seed=SEEDS,
 )
 def test_pieces_give_what_the_whole_gives_in_any_order_by_any_thread(
@@ -401,58 +549,20 @@ def digest_of_everything() -> str:
     return digest.hexdigest()
 
 
-def test_a_processor_without_vector_or_fused_instructions_gives_the_same_bytes() -> None:
-    plain = (
-        "import llvmlite.binding as llvm; llvm.get_host_cpu_name = lambda: 'generic'; "
-        "llvm.get_host_cpu_features = llvm.FeatureMap"
-    )
-    program = f"{KEEP}; {NO_PROCESS}; {plain}; {SHOW}"
-    assert digest_in_a_process(Path("/nonexistent"), program) == [digest_of_everything(), "True"]
-
-
-def digest_in_a_process(folder: Path, program: str) -> list[str]:
-    """Return what a process prints that may keep no machine code but in `folder`."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import test_kernels as t; from fedaq.codec import kernels\n{program}",
-        ],
-        cwd=Path(__file__).parent,
-        env={**os.environ, "FOLDER": str(folder)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout.split()
-
-
-KEEP = (
-    "import os, pathlib, sys; kernels._cache_folders = lambda: [pathlib.Path(os.environ['FOLDER'])]"
+# What the first version of these loops gave; no later one may give anything else.
+DIGEST = (
+    "484e06beb8856f2d681605bf31df6ab224c701ea8cb50b1aa63bd2ab8a5d45d2"
+    "817851e2a24f855524694b3c9fb464cafef613976b69319e9eb40ff963eec708"
 )
-NO_PROCESS = "sys.executable = '/nonexistent'"
-SHOW = "print(t.digest_of_everything(), 'llvmlite' in sys.modules)"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="loops are compiled in the process itself")
-def test_the_compiler_never_enters_the_process_and_is_started_once(tmp_path: Path) -> None:
-    digest = digest_of_everything()
-    cold = f"{KEEP}; {SHOW}"
-    warm = f"{KEEP}; kernels._compile = None; {SHOW}"
-    assert digest_in_a_process(tmp_path / "new", cold) == [digest, "False"]
-    assert len(list((tmp_path / "new").glob("*.bin"))) == 1
-    assert digest_in_a_process(tmp_path / "new", warm) == [digest, "False"]
+def test_all_loops_give_the_bytes_on_file() -> None:
+    assert digest_of_everything() == DIGEST
 
 
-def test_kernels_are_compiled_even_where_nothing_can_be_kept(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    shown = digest_in_a_process(tmp_path / "file", f"{KEEP}; {SHOW}")
-    assert shown[0] == digest_of_everything()
-
-
-def test_kernels_are_compiled_in_the_process_where_machine_code_cannot_be_had() -> None:
-    program = f"{KEEP}; {NO_PROCESS}; {SHOW}"
-    assert digest_in_a_process(Path("/nonexistent"), program) == [digest_of_everything(), "True"]
+def test_the_slowest_level_runs_on_every_processor() -> None:
+    assert kernels.levels()[-1] == "base"
+    assert set(kernels.levels()) <= {"avx512", "avx2", "sse4", "base"}
 
 
 # ---- Quality of the random numbers ------------------------------------------

@@ -1,17 +1,21 @@
 """Model signatures, and the flat array that a module shares."""
 
 import tracemalloc
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedaq.codec import model
 from fedaq.codec.model import ModelSpec, TensorSpec, bind, spec_of
 from fedaq.errors import UserError
 from fedaq.v1 import federation_pb2 as pb
+from odd_models import FINE, REFUSED
 from wire.cases import SPECS
 
 
@@ -60,17 +64,103 @@ def test_a_tied_weight_travels_once_and_stays_tied() -> None:
     assert module.head.weight.tolist() == np.arange(20.0).reshape(5, 4).tolist()
 
 
-@pytest.mark.parametrize(
-    ("module", "said"),
-    [
-        (nn.Linear(2, 2).double(), "tensor weight is torch.float64"),
-        (nn.Linear(2, 2).half(), "tensor weight is torch.float16"),
-        (nn.ReLU(), "no float32 tensor"),
-    ],
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_model_that_cannot_travel_is_refused(case: str) -> None:
+    make, said = REFUSED[case]
+    with pytest.raises(UserError, match=r"^model: ") as refused:
+        spec_of(make())
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("case", FINE)
+def test_a_model_that_looks_odd_travels(case: str) -> None:
+    """All of its values are in the array, in order, and what is written there is in the module."""
+    module = FINE[case]()
+    spec = spec_of(module)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    flat = bind(module, spec)
+    assert spec_of(module) == spec
+    state = module.state_dict()
+    assert state.keys() == before.keys()
+    for name, value in state.items():
+        # torch compares no sparse tensors, and no quantized ones with strides.
+        same = (value, before[name]) if value.is_floating_point() else (1, 1)
+        assert same[0] is same[1] or torch.equal(*same), name
+    flat[:] = np.arange(flat.size)
+    for tensor, view in zip(spec.tensors, spec.split(flat), strict=True):
+        assert state[tensor.name].ravel().tolist() == view.tolist()
+
+
+@pytest.mark.parametrize("case", ["tied", "tied to a buffer"])
+def test_what_is_tied_through_data_travels_once_and_stays_tied(case: str) -> None:
+    module: Any = FINE[case]()
+    spec = spec_of(module)
+    assert [tensor.name.removesuffix("second") for tensor in spec.tensors] == (
+        ["", "linear.bias"] if case == "tied" else ["linear.weight", "linear.bias"]
+    )
+    flat = bind(module, spec)
+    flat[:640] = np.arange(640)
+    assert module.second.ravel().tolist() == np.arange(640.0).tolist()
+    assert module.linear.weight.ravel().tolist() == np.arange(640.0).tolist()
+    with torch.no_grad():
+        module.second.fill_(3)
+    assert (flat[:640] == 3).all()
+
+
+VIEWS = st.lists(
+    st.tuples(
+        st.integers(0, 12),
+        st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=2),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=4,
 )
-def test_a_model_that_cannot_travel_is_refused(module: nn.Module, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        spec_of(module)
+
+
+@given(VIEWS)
+def test_whatever_views_of_one_memory_tensors_are_none_are_parted_or_joined(
+    views: list[tuple[int, list[tuple[int, int]], bool]],
+) -> None:
+    """Refused is what shares a value with itself or with another view, and nothing else."""
+    memory, module = torch.arange(64.0), nn.Module()
+    places: list[tuple[int, ...]] = []
+    for number, (offset, dimensions, persistent) in enumerate(views):
+        shape, strides = zip(*dimensions, strict=True)
+        value = memory.as_strided(shape, strides, offset)
+        module.register_buffer(f"b{number}", value, persistent=persistent or number == 0)
+        places.append(tuple(value.ravel().int().tolist()))
+    sent = [persistent or number == 0 for number, (*_, persistent) in enumerate(views)]
+    overlaps = any(len(set(place)) < len(place) for place, s in zip(places, sent, strict=True) if s)
+    pairs = [*combinations(range(len(views)), 2)]
+    shapes = [tuple(value.shape) for value in module.buffers()]
+    for one, two in pairs:
+        if set(places[one]) & set(places[two]) and (sent[one] or sent[two]):
+            overlaps |= places[one] != places[two] or shapes[one] != shapes[two]
+    before = [value.clone() for value in module.buffers()]
+    try:
+        spec = spec_of(module)
+    except UserError as error:
+        empty = not any(place for place, s in zip(places, sent, strict=True) if s)
+        assert overlaps or empty or "is a view whose values" in str(error)
+        if not overlaps and not empty:
+            assert any(len(dims) == 2 and _crosses(dims) for _, dims, _ in views)
+        return
+    assert not overlaps
+    flat = bind(module, spec)
+    after = [*module.buffers()]
+    assert all(map(torch.equal, before, after))
+    flat[:] = np.arange(flat.size)
+    seen = [set(value.ravel().tolist()) for value in after]
+    for one, two in pairs:
+        if sent[one] and sent[two]:
+            assert bool(seen[one] & seen[two]) == bool(set(places[one]) & set(places[two]))
+
+
+def _crosses(dimensions: list[tuple[int, int]]) -> bool:
+    """Tell whether rows reach into one another, so that nobody counts which values they share."""
+    (stride, count), (larger, _) = sorted((stride, count) for count, stride in dimensions)
+    return larger <= stride * (count - 1)
 
 
 def test_binding_keeps_the_values() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.codec import payload, quantizer
+import packed_codes
+from fedaq.codec import headers, payload, quantizer
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Range
@@ -25,7 +26,7 @@ SPEC = ModelSpec((TensorSpec("weight", (3, 7)), TensorSpec("bias", (5,))))
 def decoded(header: Payload, chunks: list[tuple[int, memoryview]]) -> Floats:
     flat = np.full(header.spec.parameters, np.nan, np.float32)
     for offset, data in chunks:
-        payload.decode_chunk(header, offset, data, flat)
+        packed_codes.decode_chunk(header, offset, data, flat)
     return flat
 
 
@@ -117,7 +118,7 @@ def test_a_header_comes_back_as_it_went(sent: Sent, round_number: int) -> None:
     data = payload.to_message(sent.header, round_number).SerializeToString()
     message = pb.PayloadHeader.FromString(data)
     assert message.round == round_number
-    assert payload.from_message(sent.header.spec, message) == sent.header
+    assert headers.from_message(sent.header.spec, message) == sent.header
 
 
 @given(payloads())
@@ -193,7 +194,7 @@ def test_a_malformed_header_is_refused_for_what_is_wrong_with_it(
     change: Callable[[pb.PayloadHeader], object], reason: "pb.RefusalReason", said: str
 ) -> None:
     with refused(reason, said):
-        payload.from_message(SPEC, changed(change))
+        headers.from_message(SPEC, changed(change))
 
 
 @st.composite
@@ -217,7 +218,7 @@ def test_any_header_is_a_payload_of_the_model_or_refused(
     spec: ModelSpec, message: pb.PayloadHeader
 ) -> None:
     try:
-        header = payload.from_message(spec, message)
+        header = headers.from_message(spec, message)
     except ProtocolError as error:
         assert error.reason != pb.REFUSAL_REASON_UNSPECIFIED
         return
@@ -232,10 +233,10 @@ def test_no_memory_is_reserved_for_what_a_header_announces(code_bytes: int) -> N
     assert message.code_bytes == 100 * 2 * (2**32 - 1)
     tracemalloc.start()
     try:
-        payload.from_message(spec, message)
+        headers.from_message(spec, message)
         message.code_bytes = code_bytes
         with refused(pb.REFUSAL_REASON_WRONG_SIZE, "announces"):
-            payload.from_message(spec, message)
+            headers.from_message(spec, message)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -245,7 +246,7 @@ def test_no_memory_is_reserved_for_what_a_header_announces(code_bytes: int) -> N
 # ---- Chunks ----------------------------------------------------------------
 
 # 21 values of 3 bits, 8 bytes; then 5 raw values, 20 bytes.
-HEADER = payload.from_message(SPEC, announce())
+HEADER = headers.from_message(SPEC, announce())
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ HEADER = payload.from_message(SPEC, announce())
 def test_a_malformed_chunk_is_refused_and_says_where(offset: int, length: int, said: str) -> None:
     flat = np.zeros(SPEC.parameters, np.float32)
     with refused(pb.REFUSAL_REASON_WRONG_SIZE, said):
-        payload.decode_chunk(HEADER, offset, bytes(length), flat)
+        packed_codes.decode_chunk(HEADER, offset, bytes(length), flat)
 
 
 @given(payloads(), st.integers(0, 400), st.integers(0, 400))
@@ -274,7 +275,7 @@ def test_any_chunk_is_decoded_in_its_place_or_refused(sent: Sent, offset: int, l
     whole = decoded(sent.header, sent.chunks(2**20))
     flat = np.full_like(whole, np.nan)
     try:
-        payload.decode_chunk(sent.header, offset, data, flat)
+        packed_codes.decode_chunk(sent.header, offset, data, flat)
     except ProtocolError as error:
         assert error.reason == pb.REFUSAL_REASON_WRONG_SIZE
         return
@@ -287,7 +288,7 @@ def test_any_chunk_is_decoded_in_its_place_or_refused(sent: Sent, offset: int, l
 def test_raw_values_that_are_not_numbers_are_refused(value: float) -> None:
     data = np.array([0, 1, value, 2, 3], "<f4").tobytes()
     with refused(pb.REFUSAL_REASON_NOT_FINITE, "raw tensor"):
-        payload.decode_chunk(HEADER, 8, data, np.zeros(SPEC.parameters, np.float32))
+        packed_codes.decode_chunk(HEADER, 8, data, np.zeros(SPEC.parameters, np.float32))
 
 
 @pytest.mark.parametrize("chunk_bytes", [0, 1, 15])

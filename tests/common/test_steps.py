@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedaq.codec import payload
+import packed_codes
+from fedaq.codec import headers, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import (
     COARSENINGS,
@@ -41,7 +42,7 @@ def values_of(code: TensorCode, codes: list[int]) -> Floats:
     """Decode codes of one tensor."""
     header = Payload(spec_of(len(codes)), (code,))
     flat = np.full(len(codes), np.nan, np.float32)
-    payload.decode_chunk(header, 0, oracle.pack(codes, code.bits), flat)
+    packed_codes.decode_chunk(header, 0, oracle.pack(codes, code.bits), flat)
     return flat
 
 
@@ -50,7 +51,9 @@ def sent(flat: Floats, code: TensorCode, *, nearest: bool = False, seed: int = 1
     header = Payload(spec_of(flat.size), (code,))
     keys = payload.transfer_keys(header.spec, seed, "test")
     [(offset, length)] = header.chunks(2**21)
-    data = payload.encode_chunk(header, flat.__getitem__, keys, offset, length, nearest=nearest)
+    data = packed_codes.encode_chunk(
+        header, flat.__getitem__, keys, offset, length, nearest=nearest
+    )
     return oracle.unpack(bytes(data), code.bits, flat.size)
 
 
@@ -147,7 +150,7 @@ def test_headers_come_back_as_they_went(
     message = payload.to_message(header, 3, base=b"12345678")
     read = pb.PayloadHeader.FromString(message.SerializeToString())
     assert read.base == b"12345678"
-    assert payload.from_message(header.spec, read) == header
+    assert headers.from_message(header.spec, read) == header
 
 
 @given(ENDS, ENDS, STEPS)
@@ -181,7 +184,7 @@ SHAPE, FINITE = pb.REFUSAL_REASON_WRONG_SHAPE, pb.REFUSAL_REASON_NOT_FINITE
 
 
 def test_the_header_that_is_broken_below_is_right() -> None:
-    assert payload.from_message(spec_of(8), step_header()).codes == (
+    assert headers.from_message(spec_of(8), step_header()).codes == (
         TensorCode(3, step=STEP, zero=2),
     )
 
@@ -210,12 +213,12 @@ def test_a_header_that_cannot_be_is_refused(
     fields: dict[str, float], reason: "pb.RefusalReason", said: str
 ) -> None:
     with refused(reason, said):
-        payload.from_message(spec_of(8), step_header(**fields))
+        headers.from_message(spec_of(8), step_header(**fields))
 
 
 def test_what_is_not_sent_has_no_code_bytes() -> None:
     with refused(pb.REFUSAL_REASON_WRONG_SIZE, "announces 3 code bytes"):
-        payload.from_message(spec_of(8), step_header(codec=pb.CODEC_ZERO, bits=0, step=0, zero=0))
+        headers.from_message(spec_of(8), step_header(codec=pb.CODEC_ZERO, bits=0, step=0, zero=0))
 
 
 # ---- Ever coarser ------------------------------------------------------------

@@ -5,6 +5,7 @@ import gzip
 import os
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from fedaq.codec.model import spec_of
+from fedaq.codec.model import ModelSpec, TensorSpec, spec_of
 from fedaq.errors import UserError
 from fedaq.tasks import (
     Examples,
@@ -31,6 +33,7 @@ from fedaq.tasks import (
     subset,
     train_classifier,
 )
+from fedaq_server.records.weights import read_weights, write_weights
 
 # Pixels and labels.
 Clothes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -454,19 +457,80 @@ def test_a_machine_may_hold_one_part_and_empty_classes(tmp_path: Path) -> None:
         task.test_data(tmp_path)
 
 
-def test_other_classes_are_another_model() -> None:
-    one = spec_of(images._cnn(["cat", "dog"]))
-    other = spec_of(images._cnn(["cat", "frog"]))
-    difference = one.difference(other)
-    assert difference is not None
-    assert "cat,dog.weight 2x64 here and cat,frog.weight 2x64 there" in difference
+def folders_of(root: Path, *names: str) -> Task:
+    for name in names:
+        paint(root / "train" / name / "a.png")
+    return load_task("images", root)
 
 
-def test_many_classes_make_a_short_name_that_tells_them_apart() -> None:
-    many = [f"n{number:08}.x" for number in range(1000)]
-    names = {images.output_name(many), images.output_name([*many[:-1], "n99999999"])}
-    assert len(names) == 2
-    assert max(map(len, names)) < 120
+def test_the_folders_are_the_classes_and_no_layer_is_called_after_them(tmp_path: Path) -> None:
+    task = folders_of(tmp_path / "one", "dog", "a cat, or two", "frosch.de")
+    assert tuple(task.classes) == ("a cat, or two", "dog", "frosch.de")
+    other = folders_of(tmp_path / "two", "cow", "dog", "frosch.de")
+    one, two = (spec_of(t.model(), t.classes) for t in (task, other))
+    assert one.tensors == two.tensors
+    assert one.difference(two) == ("class missing there: a cat, or two; class missing here: cow")
+
+
+def test_a_folder_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    task = folders_of(tmp_path / "one", "dog", os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"class 'caf.udce9' of the task is no UTF-8 text"):
+        spec_of(task.model(), task.classes)
+
+
+@pytest.mark.parametrize(
+    ("names", "layer"),
+    [
+        (["cat", "dog"], "cat,dog"),
+        (["a.b", "c"], "a_b,c"),
+        ([f"n{number:08}.x" for number in range(1000)], None),
+    ],
+)
+def test_a_file_of_an_earlier_version_is_read(
+    names: list[str], layer: str | None, tmp_path: Path
+) -> None:
+    """It calls the last layer by its classes, cut and with a checksum where they are many."""
+    task = folders_of(tmp_path / "pictures", *names)
+    spec = spec_of(task.model(), task.classes)
+    if layer is None:
+        joined = ",".join(names).replace(".", "_")
+        layer = f"{joined[:100]}~{zlib.crc32(joined.encode()):08x}"
+    then = ModelSpec(
+        tuple(
+            TensorSpec(tensor.name.replace("output", layer), tensor.shape)
+            for tensor in spec.tensors
+        )
+    )
+    values, read = np.arange(spec.parameters, dtype=np.float32), np.zeros(spec.parameters, "f4")
+    write_weights(tmp_path / "old.safetensors", then, values)
+    assert f'"{layer}.weight"'.encode() in (tmp_path / "old.safetensors").read_bytes()
+    read_weights(tmp_path / "old.safetensors", spec, read, task.renamed)
+    assert read.tolist() == values.tolist()
+    others = folders_of(tmp_path / "others", *names[:-1], "zebra")
+    with pytest.raises(UserError, match=r"output\.weight is missing"):
+        read_weights(
+            tmp_path / "old.safetensors",
+            spec_of(others.model(), others.classes),
+            read,
+            others.renamed,
+        )
+
+
+def test_a_file_of_other_classes_is_refused_and_one_of_none_is_read(tmp_path: Path) -> None:
+    one, two = (ModelSpec((TensorSpec("w", (2,)),), (name, "dog")) for name in ("cat", "cow"))
+    path, read = tmp_path / "model.safetensors", np.zeros(2, np.float32)
+    write_weights(path, one, np.ones(2, np.float32))
+    read_weights(path, one, read)
+    with pytest.raises(UserError) as refused:
+        read_weights(path, two, read)
+    assert str(refused.value) == (
+        f"{path}: its classes are not the task's: class missing there: cow; class missing here: "
+        "cat (the task here, the file there)"
+    )
+    assert load_file(path)["w"].tolist() == [1, 1]
+    save_file({"w": np.full(2, 3, np.float32)}, path, metadata={"classes": "not JSON"})
+    read_weights(path, two, read)
+    assert read.tolist() == [3, 3]
 
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Path]]:

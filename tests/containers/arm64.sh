@@ -33,7 +33,8 @@ cp /etc/resolv.conf /etc/hosts "$system/etc"
 cp /etc/ssl/certs/ca-certificates.crt "$system/etc/ssl/certs"
 mount -t proc proc "$system/proc"
 rm -rf "$system/trial" && mkdir -p "$system/trial"
-"$root/.venv/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$system/trial" "$root"
+FEDAQ_WHEEL=aarch64-linux "$root/.venv/bin/python" -m pip wheel --quiet --no-deps \
+    --wheel-dir "$system/trial" "$root"
 cp -r "$root/constraints.txt" "$root/tests/wire" "$system/trial"
 
 # The two commands of docs/raspberry-pi.md.

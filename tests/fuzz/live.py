@@ -21,13 +21,14 @@ from random import Random
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedaq import PROTOCOL_VERSION
-from fedaq.codec import chunks, payload
+from fedaq.codec import coding, headers
 from fedaq.errors import FedaqError
 from fedaq.net.grpc_options import PATH
 from fedaq.v1 import federation_pb2 as pb
@@ -252,11 +253,13 @@ class Mutant(RawClient):
                 continue
             header = self.header(number, bits, tuple(grant.uplink_steps))
             await self.announce(header)
-            update = payload.from_message(self.spec, header)
+            update = headers.from_message(self.spec, header)
             for offset, length in update.chunks(CHUNK_BYTES):
                 # Mostly zeros, so that the entropy coder has something to do.
                 codes = b"".join((bytes(31), os.urandom(1))) * (length // 32 + 1)
-                chunk = chunks.to_chunk(update, number, offset, codes[:length], squeeze=True)
+                data = np.frombuffer(codes[:length], np.uint8)
+                content = coding.packed_content(update, offset, data)
+                chunk = coding.to_chunk(content, offset, length, number)
                 await self.send(pb.ClientMessage.FromString(chunk.frame(pb.ClientMessage)))
             await self._answer("receipt", "refusal")
 

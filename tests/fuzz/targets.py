@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from fedaq.cli.inspection import show
-from fedaq.codec import chunks, entropy, model, payload
+from fedaq.codec import chunks, coding, entropy, headers, model, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Range
@@ -28,7 +28,13 @@ from fedaq_server.rounds.aggregation import Aggregate, Contribution
 
 # Of every kind: a matrix, a tensor of less than a group, a scalar, an empty one.
 SPEC = ModelSpec(
-    (TensorSpec("a", (30, 41)), TensorSpec("b", (5,)), TensorSpec("c", ()), TensorSpec("d", (0, 3)))
+    (
+        TensorSpec("a", (30, 41)),
+        TensorSpec("b", (5,)),
+        TensorSpec("c", ()),
+        TensorSpec("d", (0, 3)),
+    ),
+    ("cat", "dog"),
 )
 CHUNK_BYTES = 1024
 
@@ -94,9 +100,9 @@ def server(data: bytes) -> int:
                     SPEC.difference(model.from_message(message.join.model))
             elif message.HasField("range_report"):
                 for tensor in message.range_report.ranges:
-                    payload.reported_spread("a", tensor).clipped(4)
+                    headers.reported_spread("a", tensor).clipped(4)
             elif message.HasField("update") and contribution is None:
-                header = payload.from_message(SPEC, message.update)
+                header = headers.from_message(SPEC, message.update)
                 contribution = Contribution(aggregate, header, 10)
     except (DecodeError, ProtocolError):
         decoded += 1
@@ -121,11 +127,10 @@ def client(data: bytes) -> int:
             decoded += 1
             if isinstance(message, chunks.Chunk):
                 if header is not None:
-                    codes = chunks.codes_of(header, message)
-                    payload.decode_chunk(header, message.offset, codes, held, add=add)
+                    coding.decode_into(header, message, held, add=add)
             elif message.HasField("model"):
-                header, add = payload.from_message(SPEC, message.model), bool(message.model.base)
-                payload.write_zeros(header, held)
+                header, add = headers.from_message(SPEC, message.model), bool(message.model.base)
+                coding.write_zeros(header, held)
     except (DecodeError, ProtocolError):
         decoded += 1
     return decoded
@@ -190,13 +195,9 @@ def _coded(header: Payload, *, squeeze: bool) -> list[chunks.Chunk]:
     values[::7] = 0.3
     keys = payload.transfer_keys(SPEC, 1, "seed")
     return [
-        chunks.to_chunk(
-            header, _ROUND, offset,
-            payload.encode_chunk(header, values.__getitem__, keys, offset, length),
-            squeeze=squeeze,
-        )
-        for offset, length in header.chunks(CHUNK_BYTES)
-    ]  # fmt: skip
+        coding.encode(header, values.__getitem__, keys, *span, _ROUND, squeeze=squeeze)[0]
+        for span in header.chunks(CHUNK_BYTES)
+    ]
 
 
 def server_seeds() -> list[bytes]:
@@ -244,16 +245,18 @@ def block_seeds() -> list[bytes]:
 
 
 def captured_seeds() -> list[bytes]:
-    """Return payload files."""
-    return [
-        pb.CapturedPayload(
-            model=model.to_message(SPEC),
-            header=payload.to_message(header, _ROUND),
-            codes=b"".join(chunks.codes_of(header, c) for c in _coded(header, squeeze=False)),
-            sender="c",
-        ).SerializeToString()
-        for header, _ in _payloads()
-    ]
+    """Return payload files, and some of the form before chunks were kept."""
+    found = []
+    for header, squeeze in _payloads():
+        file = pb.CapturedPayload(
+            model=model.to_message(SPEC), header=payload.to_message(header, _ROUND), sender="c"
+        )
+        file.chunks.extend(chunk.to_message() for chunk in _coded(header, squeeze=squeeze))
+        found.append(file.SerializeToString())
+        packed = b"".join(chunk.data for chunk in _coded(header, squeeze=False))
+        old = pb.CapturedPayload(model=file.model, header=file.header, codes=packed, sender="c")
+        found.append(old.SerializeToString())
+    return found
 
 
 def recorded_seeds() -> list[bytes]:

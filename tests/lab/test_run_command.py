@@ -100,8 +100,8 @@ def test_a_signal_while_processes_start_leaves_none_behind(tmp_path: Path) -> No
     try:
         for attempt in range(20):
             children = processes._Children()
-            signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0002 * attempt)
             with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0002 * attempt)
                 for number in range(1000):
                     start(children, FOREVER, tmp_path / f"{attempt}-{number}")
             assert children_of_this_process() == {child.process.pid for child in children.all}

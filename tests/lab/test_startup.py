@@ -6,7 +6,7 @@ import sys
 import pytest
 
 # Each of them takes longer to import than everything that help needs.
-HEAVY = ("torch", "llvmlite", "numpy", "grpc", "sklearn", "matplotlib")
+HEAVY = ("torch", "numpy", "grpc", "sklearn", "matplotlib")
 
 SCRIPT = """
 import sys

@@ -11,7 +11,8 @@ import grpc
 import numpy as np
 import pytest
 
-from fedaq.codec import chunks, payload
+import packed_codes
+from fedaq.codec import payload
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats, Range
 from fedaq.errors import ProtocolError, UserError
@@ -369,8 +370,8 @@ async def send_update(client: RawClient, number: int, flat: Floats) -> None:
     header = payload.plan_payload(client.spec, (32,) * len(ranges), ranges)
     await client.announce(payload.to_message(header, number))
     for offset, length in header.chunks(2**16):
-        codes = payload.encode_chunk(header, flat.__getitem__, (), offset, length)
-        chunk = chunks.to_chunk(header, number, offset, codes, squeeze=False)
+        codes = packed_codes.encode_chunk(header, flat.__getitem__, (), offset, length)
+        chunk = packed_codes.to_chunk(header, number, offset, codes, squeeze=False)
         await client.send(chunk.frame(pb.ClientMessage))
 
 

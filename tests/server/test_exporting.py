@@ -67,7 +67,7 @@ def test_a_pytorch_program_gives_the_same_scores(
 
 
 def test_a_layer_whose_name_has_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of the task images, whose classes it names."""
+    """torch could not read back what it wrote of such a layer."""
 
     def model() -> nn.Module:
         layers = nn.Sequential()

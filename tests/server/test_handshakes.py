@@ -62,17 +62,66 @@ import os, sys
 from fedaq_server.transport.tls_failures import reported
 with reported():
     os.write(2, b"from C\\n")
-    print("from Python", file=sys.stderr)
-    subprocess = os.system("echo from a child >&2")
+    os.system("echo from a child >&2")
     os.write(2, b"no end of line")
 print(" after", file=sys.stderr)
 raise SystemExit("bye")
 """
 
 
-def test_standard_error_is_whole_while_it_is_read() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
+def ended(script: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.stderr == "from C\nfrom Python\nfrom a child\nno end of line after\nbye\n"
+
+
+def test_standard_error_is_whole_while_it_is_read() -> None:
+    done = ended(SCRIPT)
+    assert done.stderr == "from C\nfrom a child\nno end of line after\nbye\n"
     assert done.returncode == 1
+
+
+LOG_SCRIPT = """
+import os, sys
+from fedaq.process import logs
+from fedaq_server.transport import tls_failures
+logs.begin({how})
+tls_failures._pass_on = lambda reading, real: os.read(reading, 1)  # its reader dies
+with tls_failures.reported():
+    os.write(2, b"lost")
+    for number in range(5000):  # more than a pipe holds
+        tls_failures.log.warning("line %d of the log", number)
+    print("from Python", file=sys.stderr)
+tls_failures.log.warning("the last line")
+"""
+
+
+@pytest.mark.parametrize("how", ["as_json=True", "quiet=True"])
+def test_the_log_does_not_depend_on_who_reads_the_trace(how: str) -> None:
+    done = ended(LOG_SCRIPT.format(how=how))
+    assert done.returncode == 0, done.stderr
+    assert "line 4999 of the log" in done.stderr
+    assert done.stderr.count("line") == 5001
+    assert "from Python\n" in done.stderr
+    assert "lost" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        ("import grpc", "gRPC was loaded before"),
+        ("os.environ['GRPC_TRACE'] = 'http'", "GRPC_TRACE"),
+    ],
+)
+def test_where_it_can_do_nothing_it_says_so(before: str, why: str) -> None:
+    done = ended(f"import os\n{before}\n{SCRIPT.replace('from C', 'from C itself')}")
+    assert done.stderr.startswith("network.log_tls_failures does nothing here: ")
+    assert why in done.stderr
+    assert done.stderr.endswith("from C itself\nfrom a child\nno end of line after\nbye\n")
+
+
+def test_the_settings_are_read_before_grpc_is_loaded() -> None:
+    """It looks at its environment then and never again."""
+    imports = "import sys, fedaq_server.cli.server, fedaq_server.cli.server_process"
+    done = ended(f"{imports}; print('grpc' in sys.modules)")
+    assert (done.stdout, done.stderr) == ("False\n", "")

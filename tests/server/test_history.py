@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.codec import chunks, model, payload
+import packed_codes
+from fedaq.codec import chunks, coding, headers, model, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload, plan_payload
 from fedaq.codec.quantizer import RAW_BITS, Floats, value_range
@@ -54,10 +55,11 @@ class Server:
         yield pb.ServerMessage(model=message).SerializeToString()
         keys = payload.transfer_keys(SPEC, 1, "test", number)
         for offset, length in header.chunks(CHUNK_BYTES):
-            codes = payload.encode_chunk(
+            codes = packed_codes.encode_chunk(
                 header, flat.__getitem__, keys, offset, length, nearest=True
             )
-            chunk = chunks.to_chunk(header, number, offset, codes, squeeze=True)
+            chunk = packed_codes.to_chunk(header, number, offset, codes, squeeze=True)
+            self.history.add(header, coding.decode(header, chunk))
             yield chunk.frame(pb.ServerMessage)
 
     def digests(self) -> list[bytes]:
@@ -89,9 +91,9 @@ def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
     for message in messages:
         if message.WhichOneof("kind") == "model":
             assert message.model.base == model.digest(held)
-            header = payload.from_message(SPEC, message.model)
+            header = headers.from_message(SPEC, message.model)
             continue
-        codes = chunks.codes_of(header, chunks.read(message.chunk))
+        codes = packed_codes.codes_of(header, chunks.read(message.chunk))
         for piece in header.pieces(message.chunk.offset, len(codes)):
             values = [
                 np.float32(v) for v in decoded(header, piece.tensor, bytes(codes[piece.data]))
@@ -144,7 +146,7 @@ def test_the_whole_model_leads_to_the_held_model_bit_for_bit(
     server.advance((3, 3, 3, 1), 0.01)
     with ThreadPoolExecutor(1) as worker:
         announced, *parts = listened(server.history.whole_frames(9, chunk_bytes, worker))
-    header = payload.from_message(SPEC, announced.model)
+    header = headers.from_message(SPEC, announced.model)
     assert (announced.model.round, announced.model.base) == (9, b"")
     assert header.bits == (RAW_BITS,) * 4
     assert {part.chunk.round for part in parts} == {9}

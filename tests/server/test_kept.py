@@ -205,7 +205,7 @@ def test_a_run_that_went_back_goes_on_over_what_is_left_of_later_rounds(tmp_path
         for step in federation.round(number, 1):
             if (number, step) == (FEW, "settled"):
                 copy = copied(federation.folder)
-    assert (copy / f"held-{FEW:06}.safetensors").exists()
+    assert (copy / f"held-{FEW:06}.bin").exists()
     ledger = Ledger(copy)
     assert ledger.rounds_done == FEW - 1
     history = History(SPEC, federation.server.models[0].copy(), copy, ledger.sent())
@@ -253,11 +253,11 @@ def test_a_snapshot_that_is_not_the_runs_is_noticed(tmp_path: Path) -> None:
     for _ in range(FEW + 1):
         server.advance((3, 3, 3, 1), 0.01)
         server.history.settle()
-    path = tmp_path / f"held-{FEW:06}.safetensors"
+    path = tmp_path / f"held-{FEW:06}.bin"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"held-000004\.safetensors: holds other differences"):
+    with pytest.raises(UserError, match=r"held-000004\.bin: holds other differences"):
         History(SPEC, server.models[0].copy(), tmp_path, server.history.sent)
 
 

@@ -605,6 +605,11 @@ DIMENSIONS = pb.ModelSignature(
 NO_TYPE = pb.ModelSignature(tensors=[pb.TensorSpec(name="0.weight", shape=[128, 64])])
 LONG_NAME = ModelSpec((TensorSpec("\x1b[31m" + "long" * 100_000, (1,)),))
 
+
+def classes(*names: str) -> pb.ModelSignature:
+    return pb.ModelSignature(tensors=model.to_message(load_spec()).tensors, classes=names)
+
+
 JOINS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another version": (
         {"protocol_version": 999}, "FAILED_PRECONDITION",
@@ -628,6 +633,13 @@ JOINS: dict[str, tuple[dict[str, Any], str, str]] = {
         "tensor 2 is 0.bias 128 here and 0.bias 129 there"),
     "a model without a type": ({"model": NO_TYPE}, "INVALID_ARGUMENT", "'0.weight' is not float32"),
     "a huge model": ({"model": model.to_message(MANY)}, "INVALID_ARGUMENT", "more than 100000"),
+    "many classes": ({"model": classes(*("cat",) * 100_001)}, "INVALID_ARGUMENT",
+                     "it lists more than 100000 classes"),
+    "long classes": ({"model": classes("c" * 600_000, "d" * 600_000)}, "INVALID_ARGUMENT",
+                     "the names of its classes take more than 1048576 bytes"),
+    "classes where none are stated": (
+        {"model": classes("cat", "\x1b[31mdog")}, "FAILED_PRECONDITION",
+        "classes missing here: ?[31mdog, cat (server here, client there)"),
     "a deep tensor": ({"model": DIMENSIONS}, "INVALID_ARGUMENT", "'deep' has more than"),
     "a long tensor name": (
         {"model": model.to_message(LONG_NAME)}, "FAILED_PRECONDITION", "tensor 1"),

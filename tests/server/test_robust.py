@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import packed_codes
 from fedaq.codec import payload
-from fedaq.codec.chunks import to_chunk
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.quantizer import Floats
 from fedaq_server.rounds import robust
 from fedaq_server.rounds.aggregation import Contribution
 from fedaq_server.rounds.robust import Middle, Robust, trimmed
+from packed_codes import to_chunk
 from wire.cases import CHUNK_BYTES, SPECS, Sent, payloads, ranges_of
 
 TRIM = 0.2
@@ -25,7 +26,7 @@ TRIM = 0.2
 def decoded(sent: Sent) -> Floats:
     flat = np.zeros(sent.header.spec.parameters, np.float32)
     for offset, data in sent.chunks(2**20):
-        payload.decode_chunk(sent.header, offset, data, flat)
+        packed_codes.decode_chunk(sent.header, offset, data, flat)
     return flat
 
 

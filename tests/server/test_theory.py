@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import (
-    decode_chunk,
-    encode_chunk,
     plan_payload,
     tensor_spreads,
     transfer_keys,
 )
 from fedaq.codec.quantizer import Floats, error_variance_bound
+from packed_codes import decode_chunk, encode_chunk
 
 Vector = NDArray[np.float64]
 

@@ -1,12 +1,20 @@
 """Calls of methods that the server does not have, by names of any bytes, on a raw connection."""
 
 import asyncio
+import importlib.util
+import logging
+import re
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 
 from fedaq.net.grpc_options import PATH, SERVICE
+from fedaq_server.transport import grpc_workaround
 from fuzz.live import HEADERS, PREFACE, SETTINGS, frame, header_block
 from system.live import learner, live_server, settings_of, take_part
 
@@ -40,3 +48,131 @@ def test_a_call_of_an_unknown_method_is_answered_and_the_run_goes_on(
         return len(run.records)
 
     assert asyncio.run(scenario()) == 1
+
+
+# ---- Another grpcio ----------------------------------------------------------
+
+PARTS, ATTRIBUTES = grpc_workaround._PARTS, grpc_workaround._ATTRIBUTES
+
+
+def loaded_with(monkeypatch: pytest.MonkeyPatch, cygrpc: object) -> ModuleType:
+    """Return a fresh copy of the module, that found this in the place of grpcio's core."""
+    import grpc._cython
+
+    monkeypatch.setattr(grpc._cython, "cygrpc", cygrpc)
+    spec = importlib.util.spec_from_file_location("fresh_copy", grpc_workaround.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    return fresh
+
+
+def core_without(part: str) -> SimpleNamespace:
+    """Return what grpcio's core offers, without one part of it."""
+    owner, _, attribute = part.rpartition(".")
+    offered = dict(vars(cygrpc))
+    if not owner:
+        del offered[part]
+    else:
+        there = getattr(cygrpc, owner)
+        kept = {name: getattr(there, name) for name in dir(there) if not name.startswith("__")}
+        del kept[attribute]
+        offered[owner] = type(owner, (), kept)
+    return SimpleNamespace(**offered)
+
+
+def core_with(part: str, instead: object) -> SimpleNamespace:
+    return SimpleNamespace(**{**vars(cygrpc), part: instead})
+
+
+def is_ordinary(fresh: ModuleType, caplog: pytest.LogCaptureFixture, *words: str) -> None:
+    """Check that there is grpcio's own server, and one line that says what is lost and why."""
+
+    async def server() -> Any:
+        return fresh.robust_server([("grpc.so_reuseport", 0)])
+
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        made = asyncio.run(server())
+    assert type(made) is grpc.aio._server.Server
+    (line,) = caplog.messages
+    assert line.startswith(f"grpcio {grpc.__version__}: ")
+    assert line.endswith("; a request for a method whose name is not UTF-8 can end this server")
+    assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_where_a_part_of_grpcio_is_missing_there_is_its_own_server(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh = loaded_with(monkeypatch, core_without(part))
+    monkeypatch.undo()
+    is_ordinary(fresh, caplog, part.rpartition(".")[2])
+
+
+@pytest.mark.parametrize("part", [name for name, known in PARTS.items() if known is not None])
+def test_where_a_part_takes_something_else_too(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner, _, attribute = part.rpartition(".")
+    there: Any = lambda nothing_that_is_known: None  # noqa: E731
+    if owner:
+        changed = core_with(owner, type(owner, (cygrpc.AioServer,), {attribute: there}))
+    else:
+        changed = core_with(part, there)
+    fresh = loaded_with(monkeypatch, changed)
+    monkeypatch.undo()
+    is_ordinary(fresh, caplog, f"{part} takes (nothing_that_is_known)")
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_where_the_server_keeps_its_parts_elsewhere(
+    attribute: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from grpc.aio import _server
+
+    other = {name: f"self.{name} = None" for name in ATTRIBUTES if name != attribute}
+    scope: dict[str, Any] = {}
+    exec(f"class Server:\n    def __init__(self):\n        {'; '.join(other.values())}", scope)
+    monkeypatch.setattr(_server, "Server", scope["Server"])
+    fresh = loaded_with(monkeypatch, cygrpc)
+    monkeypatch.undo()
+    is_ordinary(fresh, caplog, f"grpc.aio.Server has no {attribute}")
+
+
+def test_where_there_is_no_such_core_or_another_constructor(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "grpc.aio._server", None)
+    monkeypatch.delattr("grpc.aio._server")
+    fresh = loaded_with(monkeypatch, cygrpc)
+    monkeypatch.undo()
+    is_ordinary(fresh, caplog, "grpc.aio._server")
+
+    class More(cygrpc.AioServer):  # type: ignore[misc]
+        def __init__(self, *six: Any, xds: bool) -> None:
+            super().__init__(*six)
+
+    fresh = loaded_with(monkeypatch, core_with("AioServer", More))
+    monkeypatch.undo()
+    is_ordinary(fresh, caplog, "xds")
+
+
+def test_every_private_part_that_is_used_is_looked_for() -> None:
+    """Whatever the module takes from grpcio's core by name stands in its list."""
+    source = Path(grpc_workaround.__file__).read_text()
+    used = set(re.findall(r"\bcygrpc\.(\w+)", source)) - {"AioServer"}
+    listed = {part for part in PARTS if "." not in part} - {"AioServer"}
+    assert used == listed
+    assert set(re.findall(r"super\(\)\.(\w+)", source)) <= {p.rpartition(".")[2] for p in PARTS}
+    assert set(re.findall(r"self\.(_\w+) = ", source)) == set(ATTRIBUTES)
+
+
+def test_this_grpcio_has_them_all(caplog: pytest.LogCaptureFixture) -> None:
+    async def server() -> Any:
+        return grpc_workaround.robust_server([])
+
+    made = asyncio.run(server())
+    assert type(made) is grpc_workaround._Server
+    assert not caplog.messages

@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 import numpy as np
 
+import packed_codes
 from fedaq import PROTOCOL_VERSION
-from fedaq.codec import chunks, model, payload
+from fedaq.codec import chunks, headers, model, payload
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import RAW_BITS, Floats, Range
 from fedaq.net.grpc_options import PATH
@@ -125,11 +126,11 @@ class RawClient:
             return b""
         for _ in range(self._plan.payloads):
             message = (await self.receive("model")).model
-            header, received = payload.from_message(self.spec, message), 0
+            header, received = headers.from_message(self.spec, message), 0
             while received < header.code_bytes:
                 chunk = chunks.read((await self.receive("chunk")).chunk)
-                codes = chunks.codes_of(header, chunk)
-                payload.decode_chunk(
+                codes = packed_codes.codes_of(header, chunk)
+                packed_codes.decode_chunk(
                     header, chunk.offset, codes, self._held, add=bool(message.base)
                 )
                 received += len(codes)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedaq.codec import chunks, entropy, model, payload
+import packed_codes
+from fedaq.codec import entropy, headers, model, payload
 from fedaq.codec.chunks import Chunk, kind_of
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import coarser_steps, plan_payload
@@ -483,9 +484,9 @@ def test_a_right_chunk_that_is_entropy_coded_counts(
     async def attack(client: RawClient, number: int) -> None:
         message = await client.granted(number)
         await client.announce(message)
-        header = payload.from_message(client.spec, message)
+        header = headers.from_message(client.spec, message)
         for offset, length in header.chunks(4096):
-            chunk = chunks.to_chunk(header, number, offset, b"\x24" * length, squeeze=True)
+            chunk = packed_codes.to_chunk(header, number, offset, b"\x24" * length, squeeze=True)
             assert chunk.code_bytes == length > 4 * len(chunk.data)
             await client.send(chunk.frame(pb.ClientMessage))
         await client.receive("receipt")
@@ -522,7 +523,7 @@ def test_an_update_beyond_its_limit_is_refused_and_honest_clients_stay_within(
         await client.announce(payload.to_message(header, number))
         for offset, length in header.chunks(4096):
             data = (codes * length)[:length]
-            chunk = chunks.to_chunk(header, number, offset, data, squeeze=True)
+            chunk = packed_codes.to_chunk(header, number, offset, data, squeeze=True)
             await client.send(chunk.frame(pb.ClientMessage))
 
     def refused(factor: float) -> Callable[[RawClient, int], Awaitable[object]]:

@@ -226,11 +226,15 @@ def test_a_machine_without_room_for_threads(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.verdict, found.says) == ("wrong", "no more than 5 of 24 could be started")
 
 
-def test_compiled_code_that_can_be_kept_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_the_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from fedaq.codec import kernels
 
-    monkeypatch.setattr(kernels, "_cache_folders", lambda: iter(()))
-    assert checkup.codec().verdict == "look"
+    def missing() -> None:
+        raise FedaqError("the codec's library cannot be loaded")
+
+    assert checkup.codec().verdict == "ok"
+    monkeypatch.setattr(kernels, "_loops", missing)
+    assert checkup.codec().verdict == "wrong"
 
 
 def test_memory_and_cores_within_a_control_group(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedaq import PROTOCOL_VERSION
-from fedaq.codec import kernels, model, payload
+from fedaq.codec import coding, kernels, model, payload
 from fedaq.codec.chunks import Chunk, parse
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import Payload
@@ -143,7 +143,7 @@ def test_a_broadcast_is_coded_once_for_all_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coded: list[int] = []
-    watch(monkeypatch, payload, "encode_chunk", lambda *call: coded.append(call[3]))
+    watch(monkeypatch, coding, "encode", lambda *call: coded.append(call[3]))
     received: list[list[bytes]] = []
 
     async def act(peer: Peer) -> None:
@@ -167,7 +167,7 @@ def test_a_model_is_on_its_way_while_the_rest_is_coded(
         if call[3] == CHUNK_BYTES:  # the second
             assert arrived.wait(PATIENCE_S / 2), "nothing was sent before all was coded"
 
-    watch(monkeypatch, payload, "encode_chunk", wait_for_the_first)
+    watch(monkeypatch, coding, "encode", wait_for_the_first)
 
     async def act(peer: Peer) -> None:
         await peer.join()

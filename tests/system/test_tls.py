@@ -5,6 +5,8 @@ import json
 import logging
 import re
 import shutil
+import signal
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +59,8 @@ def start(commands: Commands, certs: Path, out: str, *flags: object) -> Server:
     port = free_port()
     running = commands.start(
         "server", "--task", "digits", "--clients", 2, "--rounds", 1, "--host", "0.0.0.0",
-        "--port", port, "--tls", certs / "server", "--out", out, *flags, env=WIDE,
+        "--port", port, "--tls", certs / "server", "--out", out,
+        "--set", "network.log_tls_failures=true", *flags, env=WIDE,
     )  # fmt: skip
     return Server(running, port, certs)
 
@@ -240,6 +243,37 @@ def test_a_server_without_tls_is_told_of(server: Server, commands: Commands) -> 
     access = Access(client_certificates(server.certs / "clients" / "kitchen"))
     with pytest.raises(UserError, match="does not speak TLS; was it started with --tls"):
         join(f"127.0.0.1:{port}", access, "kitchen")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_standard_error_is_left_alone_unless_asked(asked: bool, commands: Commands) -> None:
+    """File descriptor 2 of the server is the very file that it was started with."""
+    certs, port = commands.folder / "certs", free_port()
+    issue(certs)
+    server = commands.start(
+        "server", "--port", port, "--tls", certs / "server", "--json-logs",
+        "--set", f"network.log_tls_failures={str(asked).lower()}",
+    )  # fmt: skip
+    wait_until_it_says(server.err, "listening on")
+    descriptor = Path(f"/proc/{server.process.pid}/fd/2").readlink()
+    assert (descriptor != server.err) is asked
+    with socket.create_connection(("localhost", port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        stranger.recv(1)
+    if asked:
+        wait_until_it_says(server.err, "it does not speak TLS")
+    server.signal(signal.SIGTERM)
+    lines = server.wait().err.splitlines()
+    levels = [json.loads(line)["level"] for line in lines]
+    assert levels == ["info", *["warning"] * asked, *levels[1 + asked :]]
+    assert any("it does not speak TLS" in line for line in lines) is asked
+
+
+def wait_until_it_says(path: Path, text: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while text not in path.read_text():
+        assert time.monotonic() < end, path.read_text()
+        time.sleep(0.02)
 
 
 def token_of(server: Server, name: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
+import packed_codes
 from fedaq.codec import payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
@@ -40,7 +41,9 @@ class Sent:
         return [
             (
                 offset,
-                payload.encode_chunk(self.header, self.flat.__getitem__, self.keys, offset, length),
+                packed_codes.encode_chunk(
+                    self.header, self.flat.__getitem__, self.keys, offset, length
+                ),
             )
             for offset, length in self.header.chunks(chunk_bytes)
         ]

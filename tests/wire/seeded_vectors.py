@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import packed_codes
 from fedaq.codec import payload, quantizer
 from fedaq.codec.model import ModelSpec, TensorSpec
 
@@ -27,7 +28,7 @@ def coded(elements: int, seed: int, path: tuple[str | int, ...], bits: int) -> m
     spec = ModelSpec((TensorSpec("t", (elements,)),))
     header = payload.plan_payload(spec, (bits,), [quantizer.value_range(values)])
     keys = payload.transfer_keys(spec, seed, *path)
-    return payload.encode_chunk(header, values.__getitem__, keys, 0, header.code_bytes)
+    return packed_codes.encode_chunk(header, values.__getitem__, keys, 0, header.code_bytes)
 
 
 def vector(seed: int, path: tuple[str | int, ...], bits: int) -> dict[str, Any]:

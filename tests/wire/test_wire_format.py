@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import packed_codes
 from fedaq import PROTOCOL_VERSION
 from fedaq.cli.inspection import read_payload
-from fedaq.codec import model, payload, quantizer
+from fedaq.codec import chunks, coding, headers, model, payload, quantizer
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.quantizer import Range
 from fedaq.net import grpc_options
@@ -69,8 +70,8 @@ def test_the_product_decodes_the_vectors(vector: dict[str, Any]) -> None:
         payload.plan_payload(spec, (vector["bits"],), [range_of(vector)]), round_number=1
     )
     flat = np.empty(spec.parameters, np.float32)
-    payload.decode_chunk(
-        payload.from_message(spec, header), 0, bytes.fromhex(vector["bytes"]), flat
+    packed_codes.decode_chunk(
+        headers.from_message(spec, header), 0, bytes.fromhex(vector["bytes"]), flat
     )
     assert [oracle.pattern(v) for v in flat.tolist()] == vector["values"]
 
@@ -187,9 +188,9 @@ def test_the_c_decoder_decodes_what_the_product_sends(decoder: Path, bits: int) 
     spec = ModelSpec((TensorSpec("t", (count,)),))
     header = payload.plan_payload(spec, (bits,), [quantizer.value_range(values)])
     keys = payload.transfer_keys(spec, 1, "test")
-    data = payload.encode_chunk(header, values.__getitem__, keys, 0, header.code_bytes)
+    data = packed_codes.encode_chunk(header, values.__getitem__, keys, 0, header.code_bytes)
     flat = np.empty(count, np.float32)
-    payload.decode_chunk(header, 0, data, flat)
+    packed_codes.decode_chunk(header, 0, data, flat)
     bounds = header.codes[0].bounds or Range(0.0, 0.0)
     got = decode_in_c(
         decoder, bits, oracle.pattern(bounds.lo), oracle.pattern(bounds.hi), data, count
@@ -225,12 +226,36 @@ def test_a_seed_gives_the_bytes_it_always_gave() -> None:
     assert json.loads(seeded_vectors.FILE.read_text()) == seeded_vectors.vectors()
 
 
-def test_a_captured_payload_is_whole_in_its_file(tmp_path: Path) -> None:
-    spec = ModelSpec((TensorSpec("weight", (3, 7)), TensorSpec("bias", ())))
-    header = payload.plan_payload(spec, (3, 32), [Range(-1.0, 1.0), Range(0.0, 0.0)])
-    codes = bytes(range(header.code_bytes))
-    Capture(tmp_path / "payloads").keep(header, 1, "kitchen", codes)
+CAPTURED = ModelSpec((TensorSpec("weight", (3, 7)), TensorSpec("bias", ())))
+
+
+@pytest.mark.parametrize("base", [b"", b"\x01\x02\x03\x04\x05\x06\x07\x08"])
+def test_a_captured_payload_is_in_its_file_as_it_was_sent(tmp_path: Path, base: bytes) -> None:
+    header = payload.plan_payload(CAPTURED, (3, 8), [Range(-1.0, 1.0), Range(0.0, 0.0)])
+    content = coding.packed_content(header, 0, np.zeros(header.code_bytes, np.uint8))
+    chunk = coding.to_chunk(content, 0, header.code_bytes, 1)
+    message = payload.to_message(header, 1, base)
+    Capture(tmp_path / "payloads").keep(CAPTURED, message, [chunk.to_message()], "kitchen")
     path = tmp_path / "payloads" / "round-0001-kitchen.payload"
-    captured, back = read_payload(path, path.read_bytes())
-    assert back == header
-    assert (captured.codes, captured.sender, captured.header.round) == (codes, "kitchen", 1)
+    found = read_payload(path, path.read_bytes())
+    assert found.header == header
+    assert found.payload_bytes == header.header_bytes + chunk.cost_bytes
+    assert found.message.header.base == base
+    assert [chunks.read(sent) for sent in found.message.chunks] == [chunk]
+    assert (found.message.sender, found.message.header.round) == ("kitchen", 1)
+
+
+def test_a_captured_payload_of_packed_codes_is_still_read(tmp_path: Path) -> None:
+    """As files were before chunks were kept."""
+    header = payload.plan_payload(CAPTURED, (3, 32), [Range(-1.0, 1.0), Range(0.0, 0.0)])
+    codes = bytes(range(header.code_bytes))
+    captured = pb.CapturedPayload(
+        model=model.to_message(CAPTURED),
+        header=payload.to_message(header, 1),
+        codes=codes,
+        sender="kitchen",
+    )
+    found = read_payload(tmp_path / "old.payload", captured.SerializeToString())
+    assert found.header == header
+    assert found.payload_bytes == header.payload_bytes
+    assert found.message.codes == codes

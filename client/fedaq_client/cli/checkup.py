@@ -179,7 +179,7 @@ def _task(settings: Settings, its: pb.Description | None) -> Iterator[Finding]:
     try:
         task = load_task(settings.task, settings.data)
         module = initial_model(task, settings.seed)
-        spec = model.spec_of(module)
+        spec = model.spec_of(module, task.classes)
     except Exception as error:
         yield wrong("task", str(error), f"fedaq check-task {settings.task} says more")
         return

@@ -76,14 +76,12 @@ def client(
 
     Example: fedaq client --server 192.168.1.10:50051 --tls kitchen --task digits --partition 1/3
     """
-    from fedaq.codec import kernels
     from fedaq.process import logs, terminal
     from fedaq.process.memory import share_one_arena
 
     logs.begin(as_json=json_logs, quiet=quiet)
     share_one_arena()
     with terminal.starting():
-        kernels.get_ready()
         from fedaq_client.cli.client_process import run_client
 
     run_client(

@@ -133,27 +133,16 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
 
 def _check_model(task: Task, seed: int, checked: Checked) -> ModelSpec:
     module = _run("model()", initial_model, task, seed)
-    if not isinstance(module, nn.Module):
-        raise BrokenError(f"model() returned {_a(module)}; it must return a torch.nn.Module")
-    elsewhere = [name for name, t in module.state_dict().items() if t.device.type != "cpu"]
-    if elsewhere:
-        raise BrokenError(
-            f"model(): tensor {elsewhere[0]} is not in the processor's memory; leave the model "
-            "there, and let train move it and back"
-        )
-    try:
-        spec = spec_of(module)
-    except UserError as error:
-        raise BrokenError(f"{error}; .float() makes them so") from None
-    _check_repeatable(module, spec, _run("model()", initial_model, task, seed))
+    spec = _run("model()", spec_of, module, task.classes)
+    _check_repeatable(module, spec, _run("model()", initial_model, task, seed), task)
     for sentence in _peculiarities(module, spec):
         checked.findings.append(sentence)
     _check_memory(spec, checked)
     return spec
 
 
-def _check_repeatable(module: nn.Module, spec: ModelSpec, again: nn.Module) -> None:
-    difference = spec.difference(spec_of(again))
+def _check_repeatable(module: nn.Module, spec: ModelSpec, again: nn.Module, task: Task) -> None:
+    difference = spec.difference(_run("model()", spec_of, again, task.classes))
     if difference is not None:
         raise BrokenError(
             f"model() returns another model when it is called again: {difference}; all clients "
@@ -183,15 +172,6 @@ def _peculiarities(module: nn.Module, spec: ModelSpec) -> Iterator[Finding]:
     tied = [n for n, v in state.items() if v.is_floating_point() and n not in sent]
     if tied:
         yield Finding(Kind.NOTE, f"{_listed(tied)}: tied to a tensor before it, and sent with it")
-    places: dict[int, str] = {}
-    for name in sorted(sent):
-        first = places.setdefault(state[name].untyped_storage().data_ptr(), name)
-        if first != name and state[name].numel():
-            yield Finding(
-                Kind.WRONG,
-                f"model(): {first} and {name} share memory but are two tensors, and would part "
-                "from one another; to tie weights, give both modules the same nn.Parameter",
-            )
     frozen = [n for n, p in module.named_parameters() if not p.requires_grad and n in sent]
     if len(frozen) == len(list(module.parameters())):
         yield Finding(
@@ -351,6 +331,11 @@ def _check_batch(task: Task, seed: int, data: Sized, few: Sized, part: str) -> N
             f"int64 {count} is needed, one class number each"
         )
     classes = scores.shape[1]
+    if task.classes and len(task.classes) != classes:
+        raise BrokenError(
+            f"the task states {len(task.classes)} classes; the model has {classes} outputs, one "
+            "for each is needed"
+        )
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise BrokenError(
             f"the {part} data has labels {int(labels.min())} to {int(labels.max())}; the model "

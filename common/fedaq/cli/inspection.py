@@ -1,16 +1,19 @@
 """Payloads and runs in words."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
 from rich.table import Table
 
-from fedaq.codec import model, payload
+from fedaq.codec import chunks, coding, headers, model
+from fedaq.codec.chunks import Chunk
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode
-from fedaq.codec.quantizer import RAW_BITS, Range
+from fedaq.codec.quantizer import RAW_BITS, Floats, Range
 from fedaq.errors import ProtocolError, UserError
 from fedaq.process.terminal import console, foreign
 from fedaq.v1 import federation_pb2 as pb
@@ -36,8 +39,42 @@ def show(path: Path) -> None:
         _show_payload(path, content)
 
 
-def read_payload(path: Path, content: bytes) -> tuple[pb.CapturedPayload, Payload]:
-    """Read a captured payload.
+@dataclass(frozen=True)
+class Captured:
+    """A payload as it was sent.
+
+    Attributes
+    ----------
+    message : CapturedPayload
+    header : Payload
+    chunks : list of Chunk
+    """
+
+    message: pb.CapturedPayload
+    header: Payload
+    chunks: list[Chunk]
+
+    @property
+    def payload_bytes(self) -> int:
+        """What energy was charged for."""
+        return self.header.header_bytes + sum(chunk.cost_bytes for chunk in self.chunks)
+
+    def values(self) -> Floats:
+        """Return what it stands for: float32, shape (parameters,).
+
+        Raises
+        ------
+        ProtocolError
+            If its codes are broken.
+        """
+        flat = np.zeros(self.header.spec.parameters, np.float32)
+        for chunk in self.chunks:
+            coding.decode_into(self.header, chunk, flat)
+        return flat
+
+
+def read_payload(path: Path, content: bytes) -> Captured:
+    """Read a captured payload, of any version.
 
     Raises
     ------
@@ -47,26 +84,34 @@ def read_payload(path: Path, content: bytes) -> tuple[pb.CapturedPayload, Payloa
     try:
         captured = pb.CapturedPayload.FromString(content)
         spec: ModelSpec = model.from_message(captured.model)
-        header = payload.from_message(spec, captured.header)
+        header = headers.from_message(spec, captured.header)
+        # Files of older versions have all codes packed, whether they were sent so or not.
+        sent = [chunks.read(chunk) for chunk in captured.chunks] or [
+            Chunk(captured.header.round, 0, captured.codes)
+        ]
+        found = Captured(captured, header, sent if header.code_bytes else [])
+        size = sum(chunk.size for chunk in found.chunks)
+        if size == header.code_bytes:
+            found.values()
     except (DecodeError, ValueError, ProtocolError) as error:
         raise UserError(f"{path}: not a captured payload: {error}") from None
     if not spec.parameters:
         raise UserError(f"{path}: not a captured payload: its model has no values")
-    if len(captured.codes) != header.code_bytes:
-        raise UserError(
-            f"{path}: truncated: {len(captured.codes)} of {header.code_bytes} code bytes"
-        )
-    return captured, header
+    if size != header.code_bytes:
+        raise UserError(f"{path}: truncated: {size} of {header.code_bytes} code bytes")
+    return found
 
 
 def _show_payload(path: Path, content: bytes) -> None:
-    captured, header = read_payload(path, content)
-    spec = header.spec
+    found = read_payload(path, content)
+    captured, header, spec = found.message, found.header, found.header.spec
+    base = captured.header.base
+    what = f"a difference to the model {base.hex()}" if base else "values"
     console.print(
-        f"{foreign(path)}: round {captured.header.round} from {foreign(captured.sender)}; "
+        f"{foreign(path)}: round {captured.header.round} from {foreign(captured.sender)}: {what}; "
         f"{spec.parameters:,} values in {len(spec.tensors)} tensors\n"
-        f"payload {header.payload_bytes:,} bytes ({header.code_bytes:,} of codes), "
-        f"{8 * header.payload_bytes / spec.parameters:.3f} bits per value; "
+        f"payload {found.payload_bytes:,} bytes ({header.payload_bytes:,} with packed codes), "
+        f"{8 * found.payload_bytes / spec.parameters:.3f} bits per value; "
         f"float32 would be {4 * spec.parameters:,} bytes"
     )
     table = Table()

@@ -1,27 +1,13 @@
-"""Chunks as they travel: packed codes, entropy-coded where that is shorter.
+"""Chunks as they travel, and how they lie in protobuf's messages; `coding` fills them."""
 
-The entropy coder works on the codes of one tensor in one chunk at a time, so that chunks
-still can be coded and decoded on their own, and it is used only where it saves bytes.
-"""
-
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedaq.codec import entropy, kernels
 from fedaq.codec.model import MAX_TENSORS
-from fedaq.codec.payload import Data, Payload, Piece
-from fedaq.codec.quantizer import RAW_BITS, packed_bytes
-from fedaq.errors import ProtocolError
+from fedaq.codec.payload import Data
 from fedaq.v1 import federation_pb2 as pb
 
-Bytes = NDArray[np.uint8]
-
-BYTE_BITS = 8
 # Of protobuf's encoding.
 _VARINT, _LENGTH_DELIMITED = 0, 2
 # Of lengths, which protobuf refuses if they have more bytes than those take.
@@ -82,6 +68,21 @@ class Chunk:
         length = len(before) + len(self.data) + len(after)
         number = envelope.DESCRIPTOR.fields_by_name["chunk"].number
         return b"".join((_field_start(number, length), before, self.data, after))
+
+    def inside(self, message: bytes) -> "Chunk":
+        """Return this chunk with its data where it lies in its `frame`."""
+        end = len(message) - self._lengths.ByteSize()
+        return replace(self, data=memoryview(message)[end - len(self.data) : end])
+
+    def to_message(self) -> pb.Chunk:
+        """Return protobuf's form of it."""
+        return pb.Chunk(
+            round=self.round,
+            offset=self.offset,
+            data=bytes(self.data),
+            code_bytes=self.code_bytes,
+            coded_bytes=self.coded_bytes,
+        )
 
 
 def parse(frame: bytes, envelope: type[Message]) -> Message | Chunk:
@@ -165,131 +166,3 @@ def _field_start(number: int, length: int) -> bytes:
         length >>= 7
     found.append(length)
     return bytes(found)
-
-
-def to_chunk(
-    header: Payload, round_number: int, offset: int, codes: Data, *, squeeze: bool
-) -> Chunk:
-    """Return packed code bytes as a chunk.
-
-    Parameters
-    ----------
-    header : Payload
-    round_number : int
-    offset : int
-        Where `codes` begin in the code bytes of the payload.
-    codes : bytes or memoryview
-        Packed codes.
-    squeeze : bool
-        Entropy-code them where that is shorter.
-    """
-    plain = Chunk(round_number, offset, codes)
-    if not squeeze:
-        return plain
-    parts, lengths = [], []
-    for piece in header.pieces(offset, len(codes)):
-        packed = codes[piece.data]
-        bits = header.codes[piece.tensor].bits
-        coded = packed if bits == RAW_BITS else _squeezed(packed, bits, piece.values)
-        shorter = len(coded) < len(packed)
-        parts.append(coded if shorter else packed)
-        lengths.append(len(coded) if shorter else 0)
-    chunk = Chunk(round_number, offset, b"".join(parts), len(codes), tuple(lengths))
-    return chunk if chunk.cost_bytes < len(codes) else plain
-
-
-def codes_of(header: Payload, chunk: Chunk) -> Data:
-    """Return the packed code bytes that a chunk from a peer stands for.
-
-    Raises
-    ------
-    ProtocolError
-        If it does not fit the payload, or an entropy-coded part is broken. Nothing is
-        allocated for what its lengths claim beyond what the payload has room for.
-    """
-    if not chunk.code_bytes:
-        # Raw values are read twice, and would be copied each time where they lie askew.
-        is_raw = any(code.bits == RAW_BITS for code in header.codes)
-        return bytes(chunk.data) if is_raw else chunk.data
-    pieces = list(header.pieces(chunk.offset, chunk.code_bytes))
-    if len(chunk.coded_bytes) != len(pieces):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SHAPE,
-            f"the chunk at byte {chunk.offset} has {len(chunk.coded_bytes)} lengths for "
-            f"{len(pieces)} tensors",
-        )
-    return b"".join(_packed(header, chunk, pieces))
-
-
-def _packed(header: Payload, chunk: Chunk, pieces: list[Piece]) -> Iterator[Data]:
-    content, at = chunk.data, 0
-    for piece, coded_bytes in zip(pieces, chunk.coded_bytes, strict=True):
-        tensor = header.spec.tensors[piece.tensor].name
-        end = at + (coded_bytes or piece.data.stop - piece.data.start)
-        data = content[at:end]
-        if len(data) != end - at:
-            raise ProtocolError(
-                pb.REFUSAL_REASON_WRONG_SIZE,
-                f"the chunk at byte {chunk.offset} ends in the codes of tensor {tensor}",
-            )
-        try:
-            bits = header.codes[piece.tensor].bits
-            yield _expanded(data, bits, piece.values) if coded_bytes else data
-        except ValueError as error:
-            raise ProtocolError(
-                pb.REFUSAL_REASON_BROKEN_CODE, f"tensor {tensor}: {error}"
-            ) from None
-        at = end
-    if at != len(content):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SIZE,
-            f"the chunk at byte {chunk.offset} has {len(content) - at} bytes too many",
-        )
-
-
-def _squeezed(packed: Data, bits: int, values: int) -> bytes:
-    """Entropy-code packed codes; of those of more than 8 bits, the highest 8."""
-    symbols = _repacked(np.frombuffer(packed, np.uint8), bits, _aligned(bits), values)
-    if bits <= BYTE_BITS:
-        return entropy.compress(symbols)
-    words, low_bits = symbols.view("<u2"), bits - BYTE_BITS
-    high = entropy.compress((words >> low_bits).astype(np.uint8))
-    low = (words & ((1 << low_bits) - 1)).astype("<u2").view(np.uint8)
-    # Of wide codes, the lowest bits are as good as random.
-    return high + _repacked(low, 2 * BYTE_BITS, low_bits, values).tobytes()
-
-
-def _expanded(coded: Data, bits: int, values: int) -> bytes:
-    """Return the packed codes: `_squeezed` backwards.
-
-    Raises
-    ------
-    ValueError
-        If `coded` is not what that many codes were coded to.
-    """
-    if bits == RAW_BITS:
-        raise ValueError("raw values cannot be entropy-coded")
-    width = _aligned(bits)
-    if bits <= BYTE_BITS:
-        symbols = entropy.expand(coded, packed_bytes(values, width))
-    else:
-        low_bits = bits - BYTE_BITS
-        split = len(coded) - packed_bytes(values, low_bits)
-        high = entropy.expand(coded[: max(split, 0)], values)
-        low = np.frombuffer(coded, np.uint8)[split:]
-        words = _repacked(low, low_bits, 2 * BYTE_BITS, values).view("<u2")
-        symbols = (words | high.astype("<u2") << low_bits).view(np.uint8)
-    return _repacked(symbols, width, bits, values).tobytes()
-
-
-def _aligned(bits: int) -> int:
-    """Return the next width of which whole codes fill bytes."""
-    return next(width for width in (1, 2, 4, 8, 16) if width >= bits)
-
-
-def _repacked(data: Bytes, bits: int, width: int, values: int) -> Bytes:
-    if bits == width:
-        return data
-    out = np.empty(packed_bytes(values, width), np.uint8)
-    kernels.repack(data, bits, width, values, out)
-    return out

@@ -150,7 +150,7 @@ def _statistics(symbols: Symbols) -> tuple[int, float, float]:
     All three are of a sample from the whole block. Its stride is odd, so as not to hit the
     same few columns of a matrix of weights again and again.
     """
-    counts = kernels.histogram(symbols[:: symbols.size // SAMPLE | 1])
+    counts = kernels.histogram(symbols, symbols.size // SAMPLE | 1)
     shares = counts[counts > 0] / counts.sum()
     mode = int(counts.argmax())
     return mode, float(shares.max()), float(-shares @ np.log2(shares))
@@ -224,7 +224,7 @@ def _expand_split(data: memoryview, length: int, depth: int) -> Symbols:
     flags = _expand(streams[:coded_flags], length // 8 + 1, depth)
     if flags[-1] >> (length & 7) != 1:
         raise ValueError(f"coded block: not of {length} bytes")
-    count = int(np.count_nonzero(np.unpackbits(flags, count=length, bitorder="little")))
+    count = kernels.count_flags(flags, length)
     others = np.empty(count + 1, np.uint8)
     others[:count] = _expand(streams[coded_flags:], count, depth)
     others[count] = mode

@@ -1,47 +1,38 @@
 """The compiled inner loops of the codec, called with arrays.
 
-LLVM compiles them from ``loops.ll``, in a process of its own (`fedaq.codec.machine_code`): the
-compiler would take 80 MB of memory beside the model. What comes back is machine code that
-is kept on disk, under a name that changes with the loops, LLVM and the processor, and
-called through ctypes. Where that cannot be had (Linux on x86-64 and aarch64 have it), LLVM
-compiles in this process. Developers write the loops in Python: ``loops/loops.py``.
+They are written in C (``native/loops.c``, which says how a chunk is coded) and come with the
+package as a shared library, in which each loop exists once for each level of vector instructions:
+the best that the processor has is taken. ctypes calls them without Python's lock.
 
-All loops release the GIL. Arrays are contiguous, and those that are written to do not
-overlap the others. One of codes has ``ceil(n * bits / 8)`` bytes for n values, and a slice
-of a tensor starts at a multiple of `GROUP` values.
+Arrays are contiguous, and those that are written to do not overlap the others. Packed codes lie
+`width` bits apart, of which `bits` count; unless it is said, those are the same. ``n`` of them take
+``ceil(n * width / 8)`` bytes, and a slice of a tensor starts at a multiple of `GROUP` values. A
+buffer that is too short for what is asked makes a ValueError: the loops check it themselves.
 """
 
 import ctypes
-import fcntl
-import os
-import platform
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from ctypes import c_double, c_float, c_int64, c_uint32
+from collections.abc import Callable, Mapping
+from ctypes import c_double, c_float, c_int32, c_int64, c_uint8, c_uint32
 from dataclasses import dataclass
-from functools import cache
-from hashlib import blake2b
-from importlib.metadata import version
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec import machine_code
+from fedaq.errors import FedaqError
 
 GROUP = 8
-# Values whose codes are held at once. Of values that come from memory, 4,096 would be
-# quantized a third slower and 1,024 dequantized a sixth slower.
-PACK_BLOCK = 1024
-UNPACK_BLOCK = 4096
+# Of `native/loops.h`.
+VERSION = 1
+LIBRARY = Path(__file__).with_name(
+    "loops" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+)
 
 Array = NDArray[Any]
-
-_getting_ready = threading.Lock()
+Loop = Callable[..., None]
 
 
 def _read(kind: type[np.generic]) -> Any:
@@ -52,53 +43,40 @@ def _write(kind: type[np.generic]) -> Any:
     return np.ctypeslib.ndpointer(kind, ndim=1, flags=("C", "A", "W"))
 
 
-# The arguments of every loop in C.
-SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "statistics": (_read(np.float32), c_int64, _write(np.float32), _write(np.float64)),
-    "quantize_pack": (
-        _read(np.float32),
+_BYTES, _BYTES_OUT = _read(np.uint8), _write(np.uint8)
+_FLOATS, _FLOATS_OUT = _read(np.float32), _write(np.float32)
+_SUMS, _SUMS_OUT = _read(np.int64), _write(np.int64)
+# Packed codes: data, its bytes, bits, width.
+_CODES = (_BYTES, c_int64, c_int64, c_int64)
+# The arguments of every loop, as `native/loops.h` declares them.
+SIGNATURES: Mapping[str, tuple[Any, ...]] = {
+    "statistics": (_FLOATS, c_int64, _FLOATS_OUT, _write(np.float64)),
+    "quantize": (
+        _FLOATS,
         c_int64,
         c_uint32,
         c_float,
         c_float,
         c_int64,
         c_int64,
+        c_int64,
         c_uint32,
         c_uint32,
-        _write(np.uint8),
-    ),
-    "repack": (_read(np.uint8), c_int64, c_int64, c_int64, _write(np.uint8)),
-    "unpack_dequantize": (
-        _read(np.uint8),
-        c_int64,
-        c_double,
-        c_double,
-        _write(np.float32),
+        _BYTES_OUT,
         c_int64,
     ),
-    "unpack_accumulate": (
-        _read(np.uint8),
-        c_int64,
-        c_int64,
-        c_int64,
-        c_int64,
-        c_int64,
-        _write(np.int64),
-        c_int64,
-    ),
-    "code_sums": (_read(np.uint8), c_int64, c_int64, _write(np.int64)),
-    "accumulate_raw": (_read(np.float32), c_double, c_int64, _write(np.int64), c_int64),
-    "add_scaled": (_read(np.float32), _read(np.int64), c_double, _write(np.float32), c_int64),
-    "histogram": (_read(np.uint8), c_int64, _write(np.int64)),
-    "split_mode": (
-        _read(np.uint8),
-        c_int64,
-        c_int64,
-        _write(np.uint8),
-        _write(np.uint8),
-        _write(np.int64),
-    ),
-    "merge_mode": (_read(np.uint8), c_int64, _read(np.uint8), _write(np.uint8), c_int64),
+    "dequantize": (*_CODES, c_double, c_double, c_int64, _FLOATS_OUT, c_int64),
+    "accumulate": (*_CODES, c_int64, c_int64, c_int64, c_int64, _SUMS_OUT, c_int64),
+    "code_sums": (*_CODES, c_int64, _SUMS_OUT),
+    "repack": (*_CODES, c_int64, _BYTES_OUT, c_int64),
+    "split_wide": (_read(np.uint16), c_int64, c_int64, _BYTES_OUT, _BYTES_OUT, c_int64),
+    "join_wide": (_BYTES, _BYTES, c_int64, c_int64, _write(np.uint16), c_int64),
+    "accumulate_raw": (_FLOATS, c_double, c_int64, _SUMS_OUT, c_int64),
+    "add_scaled": (_FLOATS, _SUMS, c_double, _FLOATS_OUT, c_int64),
+    "histogram": (_BYTES, c_int64, c_int64, _SUMS_OUT),
+    "split_mode": (_BYTES, c_int64, c_uint8, _BYTES_OUT, _BYTES_OUT, _SUMS_OUT),
+    "count_flags": (_BYTES, c_int64, c_int64, _SUMS_OUT),
+    "merge_mode": (_BYTES, c_int64, c_uint8, _BYTES, c_int64, _BYTES_OUT, c_int64),
 }
 
 
@@ -134,6 +112,8 @@ def quantize_pack(
     key0: int,
     key1: int,
     out: Array,
+    *,
+    width: int | None = None,
 ) -> None:
     """Round `values`, at random or to the nearest, to codes of `bits` bits, packed into `out`.
 
@@ -153,10 +133,13 @@ def quantize_pack(
         32 bits each.
     out : uint8
         Receives the codes.
+    width : int, optional
+        Bits from one code to the next, up to 16.
     """
-    _loops()["quantize_pack"](
-        values, values.size, first, lo, inverse_step, bits, nearest, key0, key1, out
-    )
+    _loops()["quantize"](
+        values, values.size, first, lo, inverse_step, bits, width or bits, nearest, key0, key1,
+        out, out.size,
+    )  # fmt: skip
 
 
 def repack(data: Array, bits: int, width: int, codes: int, out: Array) -> None:
@@ -166,55 +149,99 @@ def repack(data: Array, bits: int, width: int, codes: int, out: Array) -> None:
     ----------
     data : uint8, shape (ceil(n * bits / 8),)
     bits, width : int
-        1 to 16; codes fit in both.
+        1 to 16; of each code, the lowest bits count that both have room for.
     codes : int
         ``n``.
     out : uint8, shape (ceil(n * width / 8),)
     """
-    _loops()["repack"](data, bits, width, codes, out)
+    _loops()["repack"](data, data.size, bits, width, codes, out, out.size)
 
 
-def unpack_dequantize(data: Array, bits: int, lo: float, step: float, out: Array) -> None:
-    """Write ``float32(lo + step * code)`` for each packed code into the float32 array `out`.
+def unpack_dequantize(
+    data: Array,
+    bits: int,
+    lo: float,
+    step: float,
+    out: Array,
+    *,
+    width: int | None = None,
+    add: bool = False,
+) -> None:
+    """Write ``float32(lo + step * code)`` for each code to the float32 array `out`, or add it.
 
     `lo` and `step` are float32 values; the arithmetic is that of float64, in which the
     product is exact.
     """
-    _loops()["unpack_dequantize"](data, bits, lo, step, out, out.size)
+    _loops()["dequantize"](data, data.size, bits, width or bits, lo, step, add, out, out.size)
 
 
 def unpack_accumulate(
-    data: Array, bits: int, origin: int, slope: int, shift: int, sign: int, total: Array
+    data: Array,
+    bits: int,
+    origin: int,
+    slope: int,
+    shift: int,
+    sign: int,
+    total: Array,
+    *,
+    width: int | None = None,
 ) -> None:
     """Add ``sign * (origin + round(slope * code / 2**shift))`` to the int64 array `total`.
 
     Halves are rounded up. `sign` is 1 or -1.
     """
-    _loops()["unpack_accumulate"](data, bits, origin, slope, shift, sign, total, total.size)
+    _loops()["accumulate"](
+        data, data.size, bits, width or bits, origin, slope, shift, sign, total, total.size
+    )
 
 
-def code_sums(data: Array, bits: int, codes: int) -> tuple[int, int]:
-    """Return the sum of `codes` packed codes and that of their squares, exact below 2**31 codes."""
+def code_sums(data: Array, bits: int, codes: int, *, width: int | None = None) -> tuple[int, int]:
+    """Return the sum of `codes` codes and that of their squares, exact below 2**31 codes."""
     sums = np.empty(2, np.int64)
-    _loops()["code_sums"](data, bits, codes, sums)
+    _loops()["code_sums"](data, data.size, bits, width or bits, codes, sums)
     total, squares = sums.tolist()
     return total, squares
 
 
+def split_wide(codes: Array, bits: int, high: Array, low: Array) -> None:
+    """Split codes of more than 8 bits in their highest 8 and the others.
+
+    Parameters
+    ----------
+    codes : uint16, shape (n,)
+    bits : int
+        9 to 16, of which the lowest count.
+    high : uint8, shape (n,)
+        Receives the highest 8.
+    low : uint8, shape (ceil(n * (bits - 8) / 8),)
+        Receives the others, packed.
+    """
+    _loops()["split_wide"](codes, codes.size, bits, high, low, low.size)
+
+
+def join_wide(high: Array, low: Array, bits: int, codes: Array) -> None:
+    """Put codes together again: `split_wide` backwards."""
+    if high.size != codes.size:
+        raise ValueError(f"{high.size} upper halves of {codes.size} codes")
+    _loops()["join_wide"](high, low, low.size, bits, codes, codes.size)
+
+
 def accumulate_raw(values: Array, factor: float, sign: int, total: Array) -> None:
     """Add ``sign * round(factor * value)`` to the int64 array `total`; values are finite."""
+    _same(values.size, total.size)
     _loops()["accumulate_raw"](values, factor, sign, total, total.size)
 
 
 def add_scaled(base: Array, total: Array, scale: float, out: Array) -> None:
     """Write ``base + float32(total * scale)`` into `out`, which may be `base`."""
-    _loops()["add_scaled"](base, total, scale, out, total.size)
+    _same(base.size, total.size, out.size)
+    _loops()["add_scaled"](base, total, scale, out, out.size)
 
 
-def histogram(symbols: Array) -> Array:
-    """Return how often each byte occurs in a uint8 array, strided or not: int64, shape (256,)."""
+def histogram(symbols: Array, stride: int = 1) -> Array:
+    """Return how often each byte occurs in every `stride`-th of a uint8 array: int64, (256,)."""
     counts = np.zeros(256, np.int64)
-    _loops()["histogram"](np.ascontiguousarray(symbols), symbols.size, counts)
+    _loops()["histogram"](symbols, symbols.size, stride, counts)
     return counts
 
 
@@ -236,8 +263,23 @@ def split_mode(symbols: Array, mode: int, flags: Array, others: Array) -> int:
     int
         Number of others.
     """
+    _same(flags.size, symbols.size // 8 + 1)
+    _same(others.size, symbols.size + 1)
     count = np.zeros(1, np.int64)
     _loops()["split_mode"](symbols, symbols.size, mode, flags, others, count)
+    return int(count[0])
+
+
+def count_flags(flags: Array, size: int) -> int:
+    """Return how many of the first `size` flags are 1.
+
+    Raises
+    ------
+    ValueError
+        If they are not flags of that many bytes.
+    """
+    count = np.zeros(1, np.int64)
+    _loops()["count_flags"](flags, flags.size, size, count)
     return int(count[0])
 
 
@@ -253,106 +295,60 @@ def merge_mode(flags: Array, mode: int, others: Array, out: Array) -> None:
         branch decides on the read, but not used.
     out : uint8, shape (n,)
     """
-    _loops()["merge_mode"](flags, mode, others, out, out.size)
-
-
-def kept_in() -> Path | None:
-    """Return the folder that holds the machine code for this processor; None if none does."""
-    name = _file_name()
-    return next((folder for folder in _cache_folders() if (folder / name).exists()), None)
-
-
-def get_ready() -> None:
-    """Have the loops compiled, if they are not yet, while this process does something else."""
-    threading.Thread(target=_loops, daemon=True).start()
-
-
-def _loops() -> dict[str, Callable[..., None]]:
-    """Return the loops, ready to be called."""
-    with _getting_ready:
-        return _loaded()
+    _loops()["merge_mode"](flags, flags.size, mode, others, others.size - 1, out, out.size)
 
 
 @cache
-def _loaded() -> dict[str, Callable[..., None]]:
-    try:
-        addresses = machine_code.load(_image())
-    except machine_code.UnavailableError:
-        addresses = machine_code.compile_here()
-    return {
-        name: ctypes.CFUNCTYPE(None, *arguments)(addresses[name])
-        for name, arguments in SIGNATURES.items()
-    }
+def levels() -> tuple[str, ...]:
+    """Return the levels of vector instructions that this processor has, the fastest first."""
+    names: bytes = _library().loops_levels()
+    return tuple(names.decode().split())
 
 
-def _image() -> bytes:
-    """Return the loops' machine code, from disk or fresh from the compiler."""
-    name = _file_name()
-    for folder in _cache_folders():
-        with suppress(OSError):
-            return _kept(folder / name)
-    return _compile()
+@cache
+def at_level(level: str) -> Mapping[str, Loop]:
+    """Return the loops of one of `levels`, by name."""
+    return {name: partial(_called, _function(name, level)) for name in SIGNATURES}
 
 
-def _file_name() -> str:
-    return f"loops-{_fingerprint()}.bin"
+@cache
+def _loops() -> Mapping[str, Loop]:
+    return at_level(levels()[0])
 
 
-def _kept(place: Path) -> bytes:
-    """Return what `place` holds; if it holds nothing yet, compile and keep it there.
-
-    Of several processes that start together, one compiles and the others wait for it.
-    """
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not place.exists():
-                partial = place.with_suffix(".part")
-                partial.write_bytes(_compile())
-                partial.replace(place)
-    return place.read_bytes()
+def _called(function: Callable[..., int], *arguments: Any) -> None:
+    if function(*arguments):
+        raise ValueError("codec: a buffer is shorter than its codes, or a number is out of range")
 
 
-def _compile() -> bytes:
-    """Compile in a process of its own.
+def _same(*sizes: int) -> None:
+    if len(set(sizes)) > 1:
+        raise ValueError(f"codec: arrays of {sizes} values, which should be as many")
+
+
+def _function(name: str, level: str) -> Callable[..., int]:
+    function: Any = getattr(_library(), f"{name}_{level}")
+    function.argtypes = SIGNATURES[name]
+    function.restype = c_int32
+    return function  # type: ignore[no-any-return]
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """Return the library.
 
     Raises
     ------
-    UnavailableError
-        If it fails.
+    FedaqError
+        If it is not there, is one for another system, or of another version than this file.
     """
+    mend = "in a checkout `make native` makes it; else install fedaq anew"
     try:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "fedaq.codec.machine_code"],
-            stdout=subprocess.PIPE,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        raise machine_code.UnavailableError from None
-
-
-def _cache_folders() -> Iterator[Path]:
-    """Yield where machine code may be kept: beside the byte code, or in the user's cache."""
-    yield Path(__file__).with_name("__pycache__")
-    with suppress(RuntimeError):  # a user without a home
-        yield Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fedaq"
-
-
-def _fingerprint() -> str:
-    """Return a digest of all that the machine code depends on."""
-    digest = blake2b(digest_size=8)
-    for file in ("loops.ll", "machine_code.py", "kernels.py"):
-        digest.update(Path(__file__).with_name(file).read_bytes())
-    facts = [version("llvmlite"), platform.machine(), *_processor()]
-    digest.update("\n".join(facts).encode())
-    return digest.hexdigest()
-
-
-def _processor() -> list[str]:
-    """Return what tells a processor's kind, without its state."""
-    kinds = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # x86 and ARM
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return sorted({line for line in lines if line.startswith(kinds)})
-    return []
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        raise FedaqError(f"the codec's library cannot be loaded: {error}; {mend}") from None
+    library.loops_version.restype = c_int32
+    library.loops_levels.restype = ctypes.c_char_p
+    if library.loops_version() != VERSION:
+        raise FedaqError(f"{LIBRARY} is of another version of fedaq; {mend}")
+    return library

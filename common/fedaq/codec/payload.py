@@ -1,4 +1,4 @@
-"""Payloads: a model or an update as typed header and packed bytes (docs/wire-format.md).
+"""Payloads: how a model or an update is coded, and where its codes lie (docs/wire-format.md).
 
 The code bytes of all tensors follow each other, each tensor starting on a byte
 boundary. They travel in chunks; a chunk ends between two groups of eight values
@@ -12,7 +12,6 @@ from functools import cached_property
 from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedaq.codec import quantizer
 from fedaq.codec.kernels import GROUP
@@ -31,8 +30,6 @@ Steps = tuple[float, ...]
 # sends nothing.
 COARSENING = 1.25
 COARSENINGS = 24
-# By how much of a range its reported mean, deviation and magnitude may lie beyond it.
-ROUNDING = 1e-3
 # One group of the widest codes.
 MIN_CHUNK_BYTES = GROUP * quantizer.MAX_BITS // 8
 
@@ -195,6 +192,11 @@ class Payload:
             offset = piece_end
             tensor += 1
 
+    def place(self, piece: Piece) -> slice:
+        """Return where a run of values lies in the flat array of all tensors."""
+        start = self.spec.slices[piece.tensor].start + piece.first
+        return slice(start, start + piece.values)
+
     def chunks(self, chunk_bytes: int) -> Iterator[tuple[int, int]]:
         """Yield ``(offset, length)`` of chunks of at most `chunk_bytes` bytes.
 
@@ -281,7 +283,7 @@ def tensor_spreads(spec: ModelSpec, values_at: Callable[[slice], Floats]) -> tup
     ----------
     spec : ModelSpec
     values_at : callable
-        As `encode_chunk` takes it.
+        Returns the float32 values at a slice of the flat array of all tensors.
 
     Raises
     ------
@@ -300,115 +302,6 @@ def tensor_spreads(spec: ModelSpec, values_at: Callable[[slice], Floats]) -> tup
 def transfer_keys(spec: ModelSpec, seed: int, *path: str | int) -> tuple[Key, ...]:
     """Return the random stream of every tensor for one transfer."""
     return tuple(quantizer.derive_key(seed, *path, number) for number in range(len(spec.tensors)))
-
-
-def encode_chunk(
-    payload: Payload,
-    values_at: Callable[[slice], Floats],
-    keys: tuple[Key, ...],
-    offset: int,
-    length: int,
-    *,
-    nearest: bool = False,
-) -> memoryview:
-    """Return one chunk's packed codes of a model, update or difference.
-
-    Parameters
-    ----------
-    payload : Payload
-    values_at : callable
-        Returns the float32 values at a slice of the flat array of all tensors.
-    keys : tuple of Key
-        A random stream per tensor.
-    offset, length : int
-        The chunk's place in the code bytes.
-    nearest : bool
-        As `quantizer.quantize` takes it.
-    """
-    out = np.empty(length, np.uint8)
-    for piece in payload.pieces(offset, length):
-        code = payload.codes[piece.tensor]
-        start = payload.spec.slices[piece.tensor].start + piece.first
-        values = values_at(slice(start, start + piece.values))
-        if code.grid is None:
-            out[piece.data] = values.astype("<f4", copy=False).view(np.uint8)
-        else:
-            quantizer.quantize(
-                values,
-                code.grid,
-                keys[piece.tensor],
-                first=piece.first,
-                out=out[piece.data],
-                nearest=nearest,
-            )
-    return out.data
-
-
-def decode_chunk(
-    payload: Payload, offset: int, data: Data, flat: Floats, *, add: bool = False
-) -> None:
-    """Decode one chunk into its place in the float32 array `flat`, or add it to what is there.
-
-    Raises
-    ------
-    ProtocolError
-        If the chunk is not where it should be, or raw values are not finite.
-    """
-    codes = np.frombuffer(data, np.uint8)
-    for piece in payload.pieces(offset, len(data)):
-        code = payload.codes[piece.tensor]
-        start = payload.spec.slices[piece.tensor].start + piece.first
-        out = flat[start : start + piece.values]
-        if code.grid is None:
-            values = raw_values(codes[piece.data])
-            raw_spread(values)
-            np.copyto(out, out + values if add else values)
-        elif add:
-            values = np.empty_like(out)
-            quantizer.dequantize(codes[piece.data], code.grid, values)
-            out += values
-        else:
-            quantizer.dequantize(codes[piece.data], code.grid, out)
-
-
-def chunk_values(payload: Payload, offset: int, data: Data) -> Iterator[tuple[slice, Floats]]:
-    """Yield what a chunk holds: values, and where they lie in the flat array of all tensors."""
-    codes = np.frombuffer(data, np.uint8)
-    for piece in payload.pieces(offset, len(data)):
-        start = payload.spec.slices[piece.tensor].start + piece.first
-        grid = payload.codes[piece.tensor].grid
-        if grid is None:
-            values = raw_values(codes[piece.data])
-        else:
-            values = np.empty(piece.values, np.float32)
-            quantizer.dequantize(codes[piece.data], grid, values)
-        yield slice(start, start + piece.values), values
-
-
-def write_zeros(payload: Payload, flat: Floats) -> None:
-    """Write the tensors of which nothing is sent into their places in `flat`."""
-    for code, part in zip(payload.codes, payload.spec.slices, strict=True):
-        if code == ZERO:
-            flat[part] = 0
-
-
-def raw_values(data: NDArray[np.uint8]) -> Floats:
-    """View the bytes of a raw tensor as float32 values; copy them only if they lie askew."""
-    return np.require(data.view("<f4"), np.float32, "A")
-
-
-def raw_spread(values: Floats) -> Spread:
-    """Return the spread of raw values that a peer sent.
-
-    Raises
-    ------
-    ProtocolError
-        If one of them is NaN or infinite.
-    """
-    try:
-        return quantizer.tensor_spread(values)
-    except NotFiniteError as error:
-        raise ProtocolError(pb.REFUSAL_REASON_NOT_FINITE, f"raw tensor: {error}") from None
 
 
 def to_message(payload: Payload, round_number: int, base: bytes = b"") -> pb.PayloadHeader:
@@ -431,114 +324,3 @@ def _tensor_header(code: TensorCode) -> pb.TensorHeader:
     return pb.TensorHeader(
         codec=pb.CODEC_UNIFORM, bits=code.bits, lo=code.bounds.lo, hi=code.bounds.hi
     )
-
-
-def from_message(spec: ModelSpec, header: pb.PayloadHeader) -> Payload:
-    """Read a header that came from a peer or a file, checking every field.
-
-    Raises
-    ------
-    ProtocolError
-        If it does not describe a payload of this model.
-    """
-    if len(header.tensors) != len(spec.tensors):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SHAPE,
-            f"the payload has {len(header.tensors)} tensors, the model {len(spec.tensors)}",
-        )
-    codes = tuple(
-        _tensor_code(tensor.name, message)
-        for tensor, message in zip(spec.tensors, header.tensors, strict=True)
-    )
-    payload = Payload(spec, codes)
-    if header.code_bytes != payload.code_bytes:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SIZE,
-            f"the payload announces {header.code_bytes} code bytes; "
-            f"its shapes and bits need {payload.code_bytes}",
-        )
-    return payload
-
-
-def _tensor_code(name: str, message: pb.TensorHeader) -> TensorCode:
-    if message.codec == pb.CODEC_RAW and message.bits == RAW_BITS:
-        return RAW
-    if message.codec == pb.CODEC_ZERO and message.bits == 0:
-        return ZERO
-    if message.codec not in (pb.CODEC_UNIFORM, pb.CODEC_STEP) or message.bits == RAW_BITS:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SHAPE,
-            f"tensor {name}: codec {message.codec} with {message.bits} bits is unknown",
-        )
-    if not quantizer.is_width(message.bits):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SHAPE,
-            f"tensor {name}: {message.bits} bits; 1 to 16, or 32 for raw, are possible",
-        )
-    if message.codec == pb.CODEC_STEP:
-        return _checked_step(name, message)
-    if not (message.HasField("lo") and message.HasField("hi")):
-        raise ProtocolError(pb.REFUSAL_REASON_WRONG_SHAPE, f"tensor {name}: its range is missing")
-    return TensorCode(message.bits, reported_range(name, message.lo, message.hi))
-
-
-def _checked_step(name: str, message: pb.TensorHeader) -> TensorCode:
-    if not (SMALLEST_STEP <= message.step < float("inf")):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_NOT_FINITE, f"tensor {name}: a quantization step of {message.step}"
-        )
-    if message.zero >= 2**message.bits:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SHAPE,
-            f"tensor {name}: {message.bits} bits have no code {message.zero} to stand for 0",
-        )
-    code = TensorCode(message.bits, step=message.step, zero=message.zero)
-    assert code.grid is not None
-    reported_range(name, code.grid.lo, code.grid.hi)
-    return code
-
-
-def reported_spread(name: str, message: pb.TensorRange) -> Spread:
-    """Check a range report of one tensor.
-
-    Raises
-    ------
-    ProtocolError
-        If its range is none, or mean and deviation are not finite or cannot be those of values
-        in the range.
-    """
-    bounds = reported_range(name, message.lo, message.hi)
-    positive = (message.deviation, message.magnitude)
-    if not (
-        abs(message.mean) < float("inf") and all(0 <= value < float("inf") for value in positive)
-    ):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_NOT_FINITE,
-            f"tensor {name}: its mean, deviation or magnitude is not finite",
-        )
-    reach = max(-bounds.lo, bounds.hi)
-    slack = ROUNDING * reach
-    if not (
-        bounds.lo - slack <= message.mean <= bounds.hi + slack
-        and message.deviation <= bounds.width + slack
-        and message.magnitude <= reach + slack
-    ):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_OUT_OF_RANGE,
-            f"tensor {name}: its mean, deviation or magnitude is beyond its range",
-        )
-    return Spread(bounds.lo, bounds.hi, message.mean, message.deviation, message.magnitude)
-
-
-def reported_range(name: str, lo: float, hi: float) -> Range:
-    """Check a range that a peer sent.
-
-    Raises
-    ------
-    ProtocolError
-        If it is not finite, is reversed or is too wide.
-    """
-    try:
-        return quantizer.checked_range(lo, hi)
-    except NotFiniteError as error:
-        raise ProtocolError(pb.REFUSAL_REASON_NOT_FINITE, f"tensor {name}: {error}") from None

@@ -208,6 +208,7 @@ def quantize(
     first: int,
     out: NDArray[np.uint8],
     nearest: bool = False,
+    width: int | None = None,
 ) -> None:
     """Quantize and pack a slice of a tensor.
 
@@ -220,11 +221,13 @@ def quantize(
         Random stream of this tensor in this transfer.
     first : int
         Index in the tensor of the first value; a multiple of 8.
-    out : uint8, shape (packed_bytes(n, grid.bits),)
+    out : uint8, shape (packed_bytes(n, width),)
         Receives the packed codes.
     nearest : bool
         Round to the nearest code: half the error, but biased. For a sender that sends the
         error the next time (error feedback).
+    width : int, optional
+        Bits from one code to the next, if those are not ``grid.bits``.
     """
     kernels.quantize_pack(
         values,
@@ -236,13 +239,21 @@ def quantize(
         key.word0,
         key.word1,
         out,
+        width=width,
     )
 
 
-def dequantize(data: NDArray[np.uint8], grid: Grid, out: Floats) -> None:
-    """Unpack codes and write their values into `out`, float32 of shape (n,).
+def dequantize(
+    data: NDArray[np.uint8],
+    grid: Grid,
+    out: Floats,
+    *,
+    width: int | None = None,
+    add: bool = False,
+) -> None:
+    """Unpack codes and write their values into `out`, float32 of shape (n,), or add them.
 
     The value of a code is ``float32(lo + step * code)``, computed in float64, in
-    which the product is exact.
+    which the product is exact. `width` is as `quantize` takes it.
     """
-    kernels.unpack_dequantize(data, grid.bits, grid.lo, grid.step, out)
+    kernels.unpack_dequantize(data, grid.bits, grid.lo, grid.step, out, width=width, add=add)

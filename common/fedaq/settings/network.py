@@ -9,8 +9,8 @@ from fedaq.settings.section import Section
 
 # Settings in the section `network` that do not change what a run computes.
 HOW_REACHED = {
-    "host", "port", "tls", "tokens", "token_file", "insecure", "metrics_host", "metrics_port",
-    "dashboard_host", "dashboard_port", "dashboard_token_file",
+    "host", "port", "tls", "tokens", "token_file", "insecure", "log_tls_failures", "metrics_host",
+    "metrics_port", "dashboard_host", "dashboard_port", "dashboard_token_file",
 }  # fmt: skip
 
 
@@ -25,6 +25,9 @@ class NetworkSettings(Section):
     )
     token_file: Path | None = Field(None, description="client: file with its token")
     insecure: bool = Field(False, description="do without TLS beyond this machine")
+    log_tls_failures: bool = Field(
+        False, description="log why TLS handshakes fail, read from gRPC's words on standard error"
+    )
     metrics_host: str = Field("127.0.0.1", description="address of /metrics")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"

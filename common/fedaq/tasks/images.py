@@ -32,7 +32,7 @@ TEST_EVERY = 5
 # Of ImageNet, which torchvision's models take for photographs of all kinds.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-_LONGEST_NAME = 100
+_OUTPUT = "output"
 
 Part = Literal["train", "test"]
 Pixels = NDArray[np.uint8]
@@ -55,10 +55,14 @@ def task(data: Path | None) -> Task:
         )
     return Task(
         name="images",
-        model=partial(_cnn, classes),
+        model=partial(_cnn, len(classes)),
         train_data=lambda _: _read(data, classes, "train"),
         test_data=lambda _: _read(data, classes, "test"),
         training=Training(local_epochs=1, batch_size=64, learning_rate=0.02, momentum=0.9),
+        classes=classes,
+        renamed={
+            f"{_former_output(classes)}.{part}": f"{_OUTPUT}.{part}" for part in ("weight", "bias")
+        },
     )
 
 
@@ -69,7 +73,7 @@ def class_names(data: Path) -> list[str]:
     return sorted({folder.name for folder in folders})
 
 
-def _cnn(classes: Sequence[str]) -> nn.Module:
+def _cnn(classes: int) -> nn.Module:
     # A ReLU after the pooling gives the same values as before it, from a quarter of them.
     model = nn.Sequential(
         Normalise(MEAN, STD),
@@ -86,20 +90,14 @@ def _cnn(classes: Sequence[str]) -> nn.Module:
         nn.Linear(64 * 4 * 4, 64),
         nn.ReLU(),
     )
-    model.add_module(output_name(classes), nn.Linear(64, len(classes)))
+    model.add_module(_OUTPUT, nn.Linear(64, classes))
     return model
 
 
-def output_name(classes: Sequence[str]) -> str:
-    """Return the name of the output layer: its classes.
-
-    It is part of the model's signature, so a server refuses a client whose folders stand
-    for other classes, even where there are as many.
-    """
+def _former_output(classes: Sequence[str]) -> str:
+    """Return the name that the output layer had when it was all that told of the classes."""
     name = ",".join(classes).replace(".", "_")
-    if len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[:_LONGEST_NAME]}~{zlib.crc32(name.encode()):08x}"
+    return name if len(name) <= 100 else f"{name[:100]}~{zlib.crc32(os.fsencode(name)):08x}"
 
 
 def _read(data: Path, classes: Sequence[str], part: Part) -> Examples:

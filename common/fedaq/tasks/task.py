@@ -1,6 +1,6 @@
 """A task, and what both sides do with one."""
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,12 @@ class Task:
         Defaults for the run.
     train, evaluate : callable
         As `train_classifier` and `evaluate_classifier`.
+    classes : sequence of str
+        What the model's outputs stand for, in their order, where data decides that. The server
+        refuses a client, and a file, of other classes. Empty: the task does not say.
+    renamed : mapping of str to str
+        Names that tensors had in earlier versions of the task, to those they have today: files
+        of those versions are still read.
     """
 
     name: str
@@ -44,6 +50,8 @@ class Task:
     training: Training = field(default_factory=Training)
     train: Callable[[nn.Module, Any, Training, int], float] = train_classifier
     evaluate: Callable[[nn.Module, Any], Evaluation] = evaluate_classifier
+    classes: Sequence[str] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager

@@ -135,10 +135,12 @@ class Join(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
-    __slots__ = ("tensors",)
+    __slots__ = ("tensors", "classes")
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
-    def __init__(self, tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
     __slots__ = ("name", "shape", "dtype")
@@ -327,13 +329,15 @@ class Finish(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., over: _Optional[bool] = ...) -> None: ...
 
 class CapturedPayload(_message.Message):
-    __slots__ = ("model", "header", "codes", "sender")
+    __slots__ = ("model", "header", "codes", "sender", "chunks")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     model: ModelSignature
     header: PayloadHeader
     codes: bytes
     sender: str
-    def __init__(self, model: _Optional[_Union[ModelSignature, _Mapping]] = ..., header: _Optional[_Union[PayloadHeader, _Mapping]] = ..., codes: _Optional[bytes] = ..., sender: _Optional[str] = ...) -> None: ...
+    chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
+    def __init__(self, model: _Optional[_Union[ModelSignature, _Mapping]] = ..., header: _Optional[_Union[PayloadHeader, _Mapping]] = ..., codes: _Optional[bytes] = ..., sender: _Optional[str] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...

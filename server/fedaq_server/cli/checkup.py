@@ -86,7 +86,7 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
     try:
         task = load_task(settings.task, settings.data)
         module = initial_model(task, settings.seed)
-        parameters = spec_of(module).parameters
+        parameters = spec_of(module, task.classes).parameters
         test_data = task.test_data(settings.data)
         began = time.monotonic()
         task.evaluate(module, test_data)

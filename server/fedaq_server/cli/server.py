@@ -80,38 +80,34 @@ def server(
 
     After it was stopped: fedaq server --resume runs/first
     """
-    from fedaq.codec import kernels
     from fedaq.process import logs, terminal
     from fedaq.process.memory import share_one_arena
-    from fedaq_server.transport.tls_failures import reported
 
     logs.begin(as_json=json_logs, quiet=quiet)
     share_one_arena()
-    with reported():
-        with terminal.starting():
-            kernels.get_ready()
-            from fedaq_server.cli.server_process import run_server
+    with terminal.starting():
+        from fedaq_server.cli.server_process import run_server
 
-        run_server(
-            config=config,
-            out=out,
-            resume=resume,
-            flags={
-                "task": task,
-                "data": data,
-                "clients": clients,
-                "rounds": rounds,
-                "scheme": scheme,
-                "aggregation": aggregation,
-                "seed": seed,
-                "start_from": start_from,
-                "network.host": host,
-                "network.port": port,
-                "network.metrics_port": metrics_port,
-                "network.dashboard_port": dashboard_port,
-                "network.tls": tls,
-                "network.tokens": tokens,
-                "network.insecure": insecure,
-            },
-            assignments=assignments or [],
-        )
+    run_server(
+        config=config,
+        out=out,
+        resume=resume,
+        flags={
+            "task": task,
+            "data": data,
+            "clients": clients,
+            "rounds": rounds,
+            "scheme": scheme,
+            "aggregation": aggregation,
+            "seed": seed,
+            "start_from": start_from,
+            "network.host": host,
+            "network.port": port,
+            "network.metrics_port": metrics_port,
+            "network.dashboard_port": dashboard_port,
+            "network.tls": tls,
+            "network.tokens": tokens,
+            "network.insecure": insecure,
+        },
+        assignments=assignments or [],
+    )

@@ -1,11 +1,14 @@
-"""A server process from its settings to its results."""
+"""A server process from its settings to its results.
+
+The settings come before gRPC: what it writes is decided when it is imported.
+"""
 
 import gc
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedaq.errors import UserError
 from fedaq.process import stopping
@@ -14,8 +17,12 @@ from fedaq.settings import Settings, load_settings
 from fedaq_server.cli.display import Display
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.run_folder import new_run, resumed_run
-from fedaq_server.run import Run
-from fedaq_server.serve import serve
+from fedaq_server.transport.tls_failures import reported
+
+if TYPE_CHECKING:
+    from fedaq_server.run import Run
+
+Opened = AbstractContextManager[tuple[Settings, Ledger]]
 
 
 def run_server(
@@ -49,12 +56,29 @@ def run_server(
                 config=config, flags=flags, assignments=assignments, begun=begun
             ),
         )
-    show_run(run, lambda run, display: serve(run, display.on_listening, display.on_page))
+    show_run(_listened_to(run), _serve)
+
+
+@contextmanager
+def _listened_to(opened: Opened) -> Iterator[tuple[Settings, Ledger]]:
+    """Let failed handshakes be logged if the settings say so."""
+    with opened as (settings, ledger):
+        if settings.network.log_tls_failures:
+            with reported():
+                yield settings, ledger
+        else:
+            yield settings, ledger
+
+
+async def _serve(run: "Run", display: Display) -> None:
+    from fedaq_server.serve import serve
+
+    await serve(run, display.on_listening, display.on_page)
 
 
 def show_run(
-    opened: AbstractContextManager[tuple[Settings, Ledger]],
-    federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
+    opened: Opened,
+    federate: Callable[["Run", Display], Coroutine[Any, Any, None]],
 ) -> None:
     """Carry out a run that `federate` brings clients to; show progress, table and picture.
 
@@ -78,8 +102,10 @@ def show_run(
 def _carry_out(
     settings: Settings,
     ledger: Ledger,
-    federate: Callable[[Run, Display], Coroutine[Any, Any, None]],
+    federate: Callable[["Run", Display], Coroutine[Any, Any, None]],
 ) -> None:
+    from fedaq_server.run import Run
+
     with Display(settings, ledger.rounds_done, ledger.energy_j) as display:
         run = Run(settings, ledger, display.on_round)
         run.roster.on_change = display.on_clients

@@ -1,10 +1,11 @@
-"""Payloads kept on disk for people who measure them; `fedaq inspect` reads the files."""
+"""Payloads kept on disk as they were sent, for `fedaq inspect` and people who measure them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedaq.codec import model, payload
-from fedaq.codec.payload import Payload
+from fedaq.codec import model
+from fedaq.codec.model import ModelSpec
 from fedaq.v1 import federation_pb2 as pb
 
 
@@ -14,14 +15,21 @@ class Capture:
 
     folder: Path
 
-    def keep(self, header: Payload, round_number: int, sender: str, codes: bytes) -> None:
+    def keep(
+        self, spec: ModelSpec, header: pb.PayloadHeader, chunks: Sequence[pb.Chunk], sender: str
+    ) -> None:
         """Write one payload to ``round-0001-<sender>.payload``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         captured = pb.CapturedPayload(
-            model=model.to_message(header.spec),
-            header=payload.to_message(header, round_number),
-            codes=codes,
-            sender=sender,
+            model=model.to_message(spec), header=header, chunks=chunks, sender=sender
         )
-        path = self.folder / f"round-{round_number:04}-{sender}.payload"
+        path = self.folder / f"round-{header.round:04}-{sender}.payload"
         path.write_bytes(captured.SerializeToString())
+
+    def keep_sent(self, spec: ModelSpec, messages: Sequence[bytes], sender: str) -> None:
+        """Write a payload of which the server's messages are at hand: its header, then its chunks.
+
+        `sender` tells what goes down to all, ``server``, from what only late clients need.
+        """
+        header, *chunks = map(pb.ServerMessage.FromString, messages)
+        self.keep(spec, header.model, [message.chunk for message in chunks], sender)

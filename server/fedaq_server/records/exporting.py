@@ -78,9 +78,9 @@ def trained_model(task: Task, run: SavedRun, folder: Path) -> nn.Module:
     if not run.finished:
         raise UserError(f"{folder}: the run is not over, and has no final model yet")
     model = initial_model(task, run.seed)
-    spec = spec_of(model)
+    spec = spec_of(model, task.classes)
     weights = np.empty(spec.parameters, np.float32)
-    read_weights(folder / "model.safetensors", spec, weights)
+    read_weights(folder / "model.safetensors", spec, weights, task.renamed)
     bind(model, spec)[:] = weights
     return model.eval()
 
@@ -119,7 +119,7 @@ def _write_onnx(model: nn.Module, inputs: Tensor, path: Path) -> None:
 def _write_pt2(model: nn.Module, inputs: Tensor, path: Path) -> None:
     program = torch.export.export(model, (inputs,), dynamic_shapes=(_any_batch(),))
     for node in program.graph.nodes:
-        # Where a layer's name has a comma, as that of the task images, torch could not read it.
+        # Where a layer's name has a comma, torch could not read it.
         node.meta.pop("nn_module_stack", None)
     # It insists on the ending in the name of a file.
     with path.open("wb") as file:

@@ -30,7 +30,7 @@ from fedaq_server.records.migrations import migrate
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
-from fedaq_server.records.weights import read_weights, write_weights
+from fedaq_server.records.weights import UNCHANGED, read_weights, write_weights
 
 FILE = "ledger.sqlite"
 
@@ -222,10 +222,12 @@ class Ledger:
             Snapshot(*snapshots[0]) if snapshots else None,
         )
 
-    def read_start(self, given: Path, spec: ModelSpec, out: Floats) -> None:
+    def read_start(
+        self, given: Path, spec: ModelSpec, out: Floats, renamed: Mapping[str, str] = UNCHANGED
+    ) -> None:
         """Read the model with which the run begins into `out`, and keep it in the folder.
 
-        A run that goes on has it from there, wherever the file has gone.
+        A run that goes on has it from there, wherever the file has gone. `renamed` is the task's.
 
         Raises
         ------
@@ -233,7 +235,7 @@ class Ledger:
             If the file cannot be read, belongs to another task, or has NaN or infinity.
         """
         kept = self._start_path
-        read_weights(kept if kept.exists() else given, spec, out)
+        read_weights(kept if kept.exists() else given, spec, out, renamed)
         if not kept.exists():
             for tensor, values in zip(spec.tensors, spec.split(out), strict=True):
                 if not np.isfinite(values).all():
@@ -246,15 +248,21 @@ class Ledger:
         with replacing(self._model(round_number), flush=True) as partial:
             write_weights(partial, spec, flat)
 
-    def read_model(self, round_number: int, spec: ModelSpec, out: Floats) -> None:
-        """Read the model of a committed round into `out`.
+    def read_model(
+        self,
+        round_number: int,
+        spec: ModelSpec,
+        out: Floats,
+        renamed: Mapping[str, str] = UNCHANGED,
+    ) -> None:
+        """Read the model of a committed round into `out`; `renamed` is the task's.
 
         Raises
         ------
         UserError
             If it is not there or belongs to another task.
         """
-        read_weights(self._model(round_number), spec, out)
+        read_weights(self._model(round_number), spec, out, renamed)
 
     def commit(self, committed: Committed) -> None:
         """Commit a round whose model is on disk; only what it changed is written."""
@@ -355,7 +363,7 @@ class Ledger:
         return self.folder / f"round-{round_number:06}.safetensors"
 
     def _forget_all_but(self, needed: Collection[Path]) -> None:
-        for kind in ("round-*.safetensors*", "held-*.safetensors*", "differences-*.bin"):
+        for kind in ("round-*.safetensors*", "held-*.bin*", "differences-*.bin"):
             for path in self.folder.glob(kind):
                 if path not in needed:
                     path.unlink()

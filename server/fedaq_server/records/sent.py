@@ -108,7 +108,7 @@ def segment_path(folder: Path, segment: int) -> Path:
 
 def snapshot_path(folder: Path, number: int) -> Path:
     """Return where a snapshot lies."""
-    return folder / f"held-{number:06}.safetensors"
+    return folder / f"held-{number:06}.bin"
 
 
 def needed(folder: Path, sent: Sent) -> Iterator[Path]:

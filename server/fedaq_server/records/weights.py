@@ -1,13 +1,18 @@
 """A model as a safetensors file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from fedaq.codec.model import ModelSpec
+from fedaq.codec.model import ModelSpec, class_difference
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import UserError
 
 _ALIGNMENT = 8
+_CLASSES = "classes"
+UNCHANGED: Mapping[str, str] = MappingProxyType({})
 
 
 def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
@@ -16,7 +21,7 @@ def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
     The library of that name would copy the model first, and hold up all other threads
     while it does.
     """
-    entries = {
+    entries: dict[str, Any] = {
         tensor.name: {
             "dtype": "F32",
             "shape": tensor.shape,
@@ -24,6 +29,9 @@ def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
         }
         for tensor, part in zip(spec.tensors, spec.slices, strict=True)
     }
+    if spec.classes:
+        # The format has room for text only.
+        entries["__metadata__"] = {_CLASSES: json.dumps(spec.classes)}
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     with path.open("wb") as file:
@@ -31,7 +39,9 @@ def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
         flat.astype("<f4", copy=False).tofile(file)
 
 
-def read_weights(path: Path, spec: ModelSpec, out: Floats) -> None:
+def read_weights(
+    path: Path, spec: ModelSpec, out: Floats, renamed: Mapping[str, str] = UNCHANGED
+) -> None:
     """Read a model into a flat array.
 
     Parameters
@@ -40,6 +50,8 @@ def read_weights(path: Path, spec: ModelSpec, out: Floats) -> None:
     spec : ModelSpec
         What the file must hold, and nothing else.
     out : float32, shape (parameters,)
+    renamed : mapping of str to str
+        Names that an older file may have, to those of `spec`.
 
     Raises
     ------
@@ -50,7 +62,8 @@ def read_weights(path: Path, spec: ModelSpec, out: Floats) -> None:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
+            _check_classes(path, spec, file.metadata() or {})
+            names = {renamed.get(name, name): name for name in file.keys()}  # noqa: SIM118
             missing = [tensor.name for tensor in spec.tensors if tensor.name not in names]
             if missing or len(names) != len(spec.tensors):
                 raise UserError(
@@ -58,7 +71,7 @@ def read_weights(path: Path, spec: ModelSpec, out: Floats) -> None:
                     f"{len(spec.tensors)}" + (f"; {missing[0]} is missing" if missing else "")
                 )
             for tensor, view in zip(spec.tensors, spec.split(out), strict=True):
-                values = file.get_tensor(tensor.name)
+                values = file.get_tensor(names[tensor.name])
                 if values.shape != tensor.shape or values.dtype != out.dtype:
                     shape = "x".join(map(str, values.shape)) or "scalar"
                     raise UserError(
@@ -68,3 +81,16 @@ def read_weights(path: Path, spec: ModelSpec, out: Floats) -> None:
                 view[:] = values.ravel()
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a model that can be read: {error}") from None
+
+
+def _check_classes(path: Path, spec: ModelSpec, metadata: Mapping[str, str]) -> None:
+    """Refuse a file that states other classes; files from elsewhere state none."""
+    try:
+        stated = json.loads(metadata.get(_CLASSES, "null"))
+    except ValueError:
+        stated = None
+    if isinstance(stated, list) and (there := tuple(map(str, stated))) != spec.classes:
+        raise UserError(
+            f"{path}: its classes are not the task's: {class_difference(spec.classes, there)} "
+            "(the task here, the file there)"
+        )

@@ -7,30 +7,30 @@ Memory does not grow with the number of clients: what an undo needs is kept in a
 unnamed file in the run's folder. What is not a mean is in `fedaq_server.rounds.robust`.
 """
 
-import tempfile
+from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 from math import ldexp, sqrt
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec import kernels, payload
-from fedaq.codec.chunks import Chunk, codes_of
+from fedaq.codec import coding, kernels
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.coding import Codes, Content
 from fedaq.codec.model import ModelSpec
-from fedaq.codec.payload import Data, Payload, Piece
+from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats, Grid, Range
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.robust import Robust
+from fedaq_server.rounds.spool import Spool
 
 # Updates beyond this magnitude are refused; it fixes the scale of the sum.
 LARGEST_VALUE = 2.0**16
 _SUM_BITS = 60
 _MAX_SHIFT = 30
-# Read at once from an unfinished update that is taken out again.
-_UNDO_BYTES = 128 * 1024
 
 
 class Aggregate:
@@ -61,25 +61,21 @@ class Aggregate:
         self.total.fill(0)
 
     def fold(
-        self, update: Payload, examples: int, pieces: list[Piece], data: Data, sign: int
+        self, update: Payload, examples: int, content: Iterable[tuple[Piece, Codes]], sign: int
     ) -> None:
-        """Add a chunk of an update of this weight (`sign` 1), or take it out again (-1)."""
-        codes = np.frombuffer(data, np.uint8)
-        for piece in pieces:
-            code = update.codes[piece.tensor]
-            start = self.spec.slices[piece.tensor].start + piece.first
-            total = self.total[start : start + piece.values]
-            if code.grid is None:
+        """Add codes of an update of this weight (`sign` 1), or take them out again (-1)."""
+        for piece, codes in content:
+            total, grid = self.total[update.place(piece)], codes.code.grid
+            if codes.raw is not None:
                 factor = ldexp(float(examples), self.exponent)
-                values = payload.raw_values(codes[piece.data])
-                kernels.accumulate_raw(values, factor, sign, total)
-            else:
-                origin, slope, shift = fixed_point(code.grid, examples, self.exponent)
+                kernels.accumulate_raw(codes.raw, factor, sign, total)
+            elif grid is not None:
+                terms = fixed_point(grid, examples, self.exponent)
                 kernels.unpack_accumulate(
-                    codes[piece.data], code.bits, origin, slope, shift, sign, total
+                    codes.data, grid.bits, *terms, sign, total, width=codes.width
                 )
 
-    def commit(self, update: Payload, examples: int, spool: IO[bytes]) -> None:
+    def commit(self, spool: Spool, examples: int) -> None:
         """Let an update count that was folded in whole."""
         self.examples += examples
         spool.close()
@@ -137,7 +133,7 @@ class Contribution:
         self._aggregate = aggregate
         self._payload = header
         self._examples = examples
-        self._spool = tempfile.TemporaryFile(dir=aggregate.spool)  # noqa: SIM115
+        self._spool = Spool(header, aggregate.spool)
         self.received = 0
         self.payload_bytes = header.header_bytes
         self.chunks = 0
@@ -153,8 +149,8 @@ class Contribution:
         """Whether every code byte has arrived."""
         return self.received == self._payload.code_bytes
 
-    def add(self, chunk: Chunk) -> Data:
-        """Fold in one chunk and return its code bytes.
+    def add(self, chunk: Chunk) -> None:
+        """Fold in one chunk.
 
         Raises
         ------
@@ -166,56 +162,46 @@ class Contribution:
                 pb.REFUSAL_REASON_OUT_OF_ORDER,
                 f"a chunk for byte {chunk.offset} arrived; byte {self.received} is next",
             )
-        data = codes_of(self._payload, chunk)
-        pieces = list(self._payload.pieces(chunk.offset, len(data)))
-        squares = self._measured(pieces, data)
-        self._fold(pieces, data, sign=1)
-        self._spool.write(data)
-        self.received += len(data)
+        content = coding.decode(self._payload, chunk)
+        squares = self._measured(content)
+        self._aggregate.fold(self._payload, self._examples, content, sign=1)
+        self._spool.keep(content)
+        self.received += chunk.size
         self.payload_bytes += chunk.cost_bytes
         self.chunks += 1
         self._squares += squares
-        return data
 
     def commit(self) -> None:
         """Let the update count."""
-        self._aggregate.commit(self._payload, self._examples, self._spool)
+        self._aggregate.commit(self._spool, self._examples)
 
     def undo(self) -> None:
         """Take what was folded in out of the sum."""
-        self._spool.seek(0)
-        for offset, length in self._payload.chunks(_UNDO_BYTES):
-            if offset >= self.received:
-                break
-            # Both ends of what was received lie between groups, as those of chunks do.
-            data = self._spool.read(min(length, self.received - offset))
-            self._fold(list(self._payload.pieces(offset, len(data))), data, sign=-1)
+        self._aggregate.fold(self._payload, self._examples, self._spool.content(), sign=-1)
         self._spool.close()
 
-    def _fold(self, pieces: list[Piece], data: Data, sign: int) -> None:
-        self._aggregate.fold(self._payload, self._examples, pieces, data, sign)
-
-    def _measured(self, pieces: list[Piece], data: Data) -> float:
+    def _measured(self, content: Content) -> float:
         """Check raw values; return the sum of the squares of all values."""
-        codes, squares = np.frombuffer(data, np.uint8), 0.0
-        for piece in pieces:
-            code = self._payload.codes[piece.tensor]
-            if code.grid is not None:
-                squares += _squares(code.grid, codes[piece.data], piece.values)
+        squares = 0.0
+        for piece, codes in content:
+            if codes.code.grid is not None:
+                squares += _squares(codes.code.grid, codes)
                 continue
-            spread = payload.raw_spread(payload.raw_values(codes[piece.data]))
+            spread = codes.spread()
             check_magnitude(self._payload.spec.tensors[piece.tensor].name, spread)
             squares += piece.values * (spread.mean**2 + spread.deviation**2)
         return squares
 
 
-def _squares(grid: Grid, codes: NDArray[np.uint8], values: int) -> float:
+def _squares(grid: Grid, codes: Codes) -> float:
     """Return the sum of the squares of coded values, exact but for one rounding."""
-    total, squares = kernels.code_sums(codes, grid.bits, values)
+    total, squares = codes.sums()
     lo, step = Fraction(grid.lo), Fraction(grid.step)
-    return float(values * lo**2 + 2 * lo * step * total + step**2 * squares)
+    return float(codes.values * lo**2 + 2 * lo * step * total + step**2 * squares)
 
 
+# As many as tensors of some clients: each has many chunks.
+@lru_cache(maxsize=4096)
 def fixed_point(grid: Grid, examples: int, exponent: int) -> tuple[int, int, int]:
     """Return ``(origin, slope, shift)`` that map a code to its weighted fixed-point value.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedaq.codec import chunks, payload
-from fedaq.codec.chunks import Chunk
+from fedaq.codec import coding, payload
+from fedaq.codec.coding import Content
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats
 from fedaq.v1 import federation_pb2 as pb
@@ -16,17 +16,21 @@ from fedaq.v1 import federation_pb2 as pb
 
 @dataclass(frozen=True)
 class Frame:
-    """A serialized server message with a chunk, and the bytes that energy is charged for."""
+    """A chunk on its way down.
+
+    Attributes
+    ----------
+    message : bytes
+        The serialized server message that it is in.
+    cost_bytes : int
+        What energy is charged for.
+    content : list of (Piece, Codes)
+        The codes in it, if they are needed once more when the round is over.
+    """
 
     message: bytes
     cost_bytes: int
-
-    @property
-    def chunk(self) -> Chunk:
-        """The chunk in it."""
-        chunk = chunks.parse(self.message, pb.ServerMessage)
-        assert isinstance(chunk, Chunk)
-        return chunk
+    content: Content
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ class Source:
     squeeze : bool
         Entropy-code it where that is shorter.
     chunk_bytes : int
+    use : callable, optional
+        Takes the codes of each chunk as soon as it is certain that they are sent; until then they
+        are not kept. Values at their places are not asked for again.
     """
 
     values_at: Callable[[slice], Floats]
@@ -87,22 +94,34 @@ class Source:
     base: bytes
     squeeze: bool
     chunk_bytes: int
+    use: Callable[[Payload, Content], None] | None
 
     def chunks(self, header: Payload) -> list[Callable[[], Frame]]:
         """Return a piece of work for each chunk."""
         keys = payload.transfer_keys(header.spec, self.seed, "downlink", self.round)
 
         def encode(offset: int, length: int) -> Frame:
-            codes = payload.encode_chunk(
-                header, self.values_at, keys, offset, length, nearest=bool(self.base)
-            )
-            chunk = chunks.to_chunk(header, self.round, offset, codes, squeeze=self.squeeze)
-            return Frame(chunk.frame(pb.ServerMessage), chunk.cost_bytes)
+            chunk, content = coding.encode(
+                header, self.values_at, keys, offset, length, self.round,
+                squeeze=self.squeeze, nearest=bool(self.base),
+            )  # fmt: skip
+            message = chunk.frame(pb.ServerMessage)
+            if not chunk.code_bytes:
+                # Packed codes are in memory once: where the message has them.
+                content = coding.decode(header, chunk.inside(message))
+            return Frame(message, chunk.cost_bytes, content)
 
         return [
             lambda span=span: encode(*span)  # type: ignore[misc]
             for span in header.chunks(self.chunk_bytes)
         ]
+
+    def sent(self, header: Payload, frame: Frame) -> Frame:
+        """Return what is left of a chunk now that it is certain to be sent."""
+        if self.use is None:
+            return frame
+        self.use(header, frame.content)
+        return Frame(frame.message, frame.cost_bytes, [])
 
 
 async def begin_broadcast(
@@ -116,7 +135,11 @@ async def begin_broadcast(
     loop = asyncio.get_running_loop()
     frames: tuple[asyncio.Future[Frame], ...]
     if limit_bytes is None:
-        frames = tuple(loop.run_in_executor(worker, work) for work in source.chunks(header))
+
+        def code(work: Callable[[], Frame]) -> Frame:
+            return source.sent(header, work())
+
+        frames = tuple(loop.run_in_executor(worker, code, work) for work in source.chunks(header))
     else:
         header, coded = await loop.run_in_executor(
             worker, _code_within, header, source, limit_bytes
@@ -129,20 +152,19 @@ async def begin_broadcast(
 
 
 def _code_within(header: Payload, source: Source, limit_bytes: int) -> tuple[Payload, list[Frame]]:
-    for coarser in header.ever_coarser():
-        coded = [work() for work in source.chunks(coarser)]
-        if coarser.header_bytes + sum(frame.cost_bytes for frame in coded) <= limit_bytes:
-            break
-    return coarser, coded
+    coarser, coded = coding.within(
+        header, limit_bytes, lambda tried: [work() for work in source.chunks(tried)]
+    )
+    return coarser, [source.sent(coarser, frame) for frame in coded]
 
 
 def broadcast_values(header: Payload, frames: list[Frame]) -> Iterator[tuple[slice, Floats]]:
     """Yield the model as the clients receive it, ``Q(w_k)``, part by part in order."""
     position = 0
     for frame in frames:
-        chunk = frame.chunk
-        codes = chunks.codes_of(header, chunk)
-        for part, values in payload.chunk_values(header, chunk.offset, codes):
+        for piece, codes in frame.content:
+            part, values = header.place(piece), np.empty(piece.values, np.float32)
+            codes.dequantize(values)
             yield from _zeros(position, part.start)
             yield part, values
             position = part.stop

@@ -17,8 +17,11 @@ from functools import cached_property
 from io import BufferedRandom
 from pathlib import Path
 
-from fedaq.codec import chunks, model, payload
+import numpy as np
+
+from fedaq.codec import chunks, coding, headers, model, payload
 from fedaq.codec.chunks import Chunk
+from fedaq.codec.coding import Content
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
@@ -26,7 +29,6 @@ from fedaq.errors import UserError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.files import replacing
 from fedaq_server.records.sent import Difference, Sent, Snapshot, segment_path, snapshot_path
-from fedaq_server.records.weights import read_weights, write_weights
 
 # Differences since the last snapshot, and how many whole models they may cost: what a run that is
 # resumed adds up, at the most, and what it needs on the disk. A snapshot takes as long to write as
@@ -96,7 +98,7 @@ class History:
             last = difference is self.sent.differences[-1]
             if last and model.digest(self.held) != difference.base:
                 raise _other(self._path(difference))
-            self._add(self._messages(difference))
+            self._replay(self._messages(difference))
         self._file = self._opened()
         self.digest = model.digest(self.held)
 
@@ -140,8 +142,12 @@ class History:
         gained: Floats = ahead[part] - self.held[part]
         return gained
 
+    def add(self, header: Payload, content: Content) -> None:
+        """Add to `held` what one chunk of a new difference stands for."""
+        coding.write(header, content, self.held, add=True)
+
     def advance(self, frames: Iterable[bytes], payload_bytes: int) -> None:
-        """Add a difference to `held` and remember its messages.
+        """Remember the messages of a difference that was added whole.
 
         Parameters
         ----------
@@ -149,12 +155,11 @@ class History:
             Serialized server messages: the header, then the chunks.
         payload_bytes : int
         """
-        sent, messages = self.sent, list(frames)
+        sent = self.sent
         self._file.seek(sent.end)
-        lengths = tuple(map(self._file.write, messages))
+        lengths = tuple(map(self._file.write, frames))
         # They are read through other handles.
         self._file.flush()
-        self._add(messages)
         difference = Difference(
             sent.count, self.digest, payload_bytes, sent.segment, sent.end, lengths
         )
@@ -213,14 +218,20 @@ class History:
     def _take_snapshot(self) -> None:
         number = self.sent.count
         with replacing(snapshot_path(self.folder, number), flush=True) as partial:
-            write_weights(partial, self.spec, self.held)
+            self.held.astype("<f4", copy=False).tofile(partial)
         self.sent = replace(self.sent, snapshot=Snapshot(number, self.digest))
         self._file.close()
         self._file = self._opened()
 
     def _read_snapshot(self, snapshot: Snapshot) -> None:
         path = snapshot_path(self.folder, snapshot.number)
-        read_weights(path, self.spec, self.held)
+        try:
+            values = np.fromfile(path, "<f4")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        if values.shape != self.held.shape:
+            raise _other(path)
+        self.held[:] = values
         if model.digest(self.held) != snapshot.digest:
             raise _other(path)
 
@@ -238,21 +249,21 @@ class History:
             file.seek(difference.start)
             return [file.read(length) for length in difference.lengths]
 
-    def _add(self, messages: list[bytes]) -> None:
+    def _replay(self, messages: list[bytes]) -> None:
         announcement = pb.ServerMessage.FromString(messages[0]).model
-        header = payload.from_message(self.spec, announcement)
+        header = headers.from_message(self.spec, announcement)
         for message in messages[1:]:
             chunk = chunks.parse(message, pb.ServerMessage)
             assert isinstance(chunk, Chunk)
-            codes = chunks.codes_of(header, chunk)
-            payload.decode_chunk(header, chunk.offset, codes, self.held, add=True)
+            self.add(header, coding.decode(header, chunk))
 
     def _whole(self) -> Payload:
         return Payload(self.spec, (RAW,) * len(self.spec.tensors))
 
     def _whole_chunk(self, header: Payload, round_number: int, offset: int, length: int) -> bytes:
-        codes = payload.encode_chunk(header, self.held.__getitem__, (), offset, length)
-        return Chunk(round_number, offset, codes).frame(pb.ServerMessage)
+        values_at = self.held.__getitem__
+        chunk, _ = coding.encode(header, values_at, (), offset, length, round_number, squeeze=False)
+        return chunk.frame(pb.ServerMessage)
 
 
 def _read(path: Path, start: int, length: int) -> bytes:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from math import nan
 
 from fedaq.codec.payload import Payload
-from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.tasks import Evaluation
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.exchange import Report
-from fedaq_server.schemes.scheme import ClientState, RoundState
+from fedaq_server.rounds.round import catch_up_j
+from fedaq_server.schemes.scheme import RoundState
 from fedaq_server.transport.tcp_counter import WireBytes
 
 
@@ -86,12 +86,4 @@ def _uplink_j(state: RoundState, charged: Mapping[str, int]) -> float:
 def _downlink_j(state: RoundState, downlink: Downlink) -> float:
     return state.downlink_j_per_bit * 8 * downlink.payload_bytes + catch_up_j(
         state.clients, downlink.catch_up_bytes
-    )
-
-
-def catch_up_j(clients: Mapping[str, ClientState], payload_bytes: Mapping[str, int]) -> float:
-    """Return the joules of what some clients need besides or instead of the broadcast."""
-    return sum(
-        8 * extra * downlink_j_per_bit([clients[name].radio], broadcast=False)
-        for name, extra in payload_bytes.items()
     )

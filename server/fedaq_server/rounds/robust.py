@@ -7,18 +7,18 @@ block of every client and not that of a model of every client. Sorted values hav
 arrival, so the result has none.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import ceil
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 
-from fedaq.codec import payload, quantizer
+from fedaq.codec.coding import Codes
 from fedaq.codec.model import ModelSpec
-from fedaq.codec.payload import ZERO, Data, Payload, Piece
+from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats
+from fedaq_server.rounds.spool import Spool
 
 # Values of all clients that are held at once, at least `LEAST_BLOCK` of each.
 BLOCK_VALUES, LEAST_BLOCK = 2**20, 2**10
@@ -44,21 +44,20 @@ class Robust:
         self.spool = spool
         self._middle = middle
         self._trim = trim
-        self._updates: list[tuple[Payload, IO[bytes]]] = []
+        self._updates: list[Spool] = []
 
     def clear(self) -> None:
         """Begin with no update."""
         self.close()
 
     def fold(
-        self, update: Payload, examples: int, pieces: list[Piece], data: Data, sign: int
+        self, update: Payload, examples: int, content: Iterable[tuple[Piece, Codes]], sign: int
     ) -> None:
         """Wait for the end of the round: nothing can be said of one update alone."""
 
-    def commit(self, update: Payload, examples: int, spool: IO[bytes]) -> None:
-        """Let an update count whose code bytes are in `spool`."""
-        spool.flush()
-        self._updates.append((update, spool))
+    def commit(self, spool: Spool, examples: int) -> None:
+        """Let an update count that is in `spool`."""
+        self._updates.append(spool)
 
     def apply(self, base: Floats, out: Floats, part: slice = slice(None)) -> None:
         """Write ``base + middle_i D_i`` into `out`.
@@ -79,7 +78,7 @@ class Robust:
 
     def close(self) -> None:
         """Give the files back."""
-        for _, spool in self._updates:
+        for spool in self._updates:
             spool.close()
         self._updates.clear()
 
@@ -95,8 +94,8 @@ class Robust:
         """Return what every client sent for a block: float32, shape (clients, values)."""
         first = self.spec.slices[tensor].start
         values = np.empty((len(self._updates), block.stop - block.start), np.float32)
-        for row, (update, spool) in zip(values, self._updates, strict=True):
-            _read(update, spool, tensor, block.start - first, row)
+        for row, spool in zip(values, self._updates, strict=True):
+            spool.read(tensor, block.start - first, row)
         return values
 
     def _middle_of(self, values: Floats) -> Floats:
@@ -114,22 +113,3 @@ def trimmed(clients: int, trim: float) -> int:
     """Return how many of the clients a trimmed mean leaves out at each end."""
     # 0.1 of 30 clients is 3, though the product of the floats is a little more.
     return ceil(trim * clients - 1e-9)
-
-
-def _read(update: Payload, spool: IO[bytes], tensor: int, first: int, out: Floats) -> None:
-    """Write values of a tensor, from number `first` on, into `out`."""
-    code = update.codes[tensor]
-    if code == ZERO:
-        out.fill(0)
-        return
-    before = first % code.group_values
-    values = before + out.size
-    offset = update.starts[tensor] + first // code.group_values * code.group_bytes
-    data = os.pread(spool.fileno(), quantizer.packed_bytes(values, code.bits), offset)
-    codes = np.frombuffer(data, np.uint8)
-    if code.grid is None:
-        out[:] = payload.raw_values(codes)
-        return
-    whole = np.empty(values, np.float32)
-    quantizer.dequantize(codes, code.grid, whole)
-    out[:] = whole[before:]

@@ -3,50 +3,112 @@
 The asyncio server of grpcio takes the name of such a method for UTF-8 text. A name that is
 none ends its loop, and with it the server: one request of anybody. Methods that are
 registered are matched before that, as bytes. So this server answers all other calls itself,
-without a look at their names. It has to reach for parts of grpcio that are not public; with
-a version that lacks them there is the ordinary server, and a warning.
+without a look at their names. It has to reach for parts of grpcio that are not public. All of
+them are looked up here, once; with a version that lacks one there is the ordinary server, and
+a warning.
 """
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
-from grpc._cython import cygrpc
-from grpc.aio import _server
 
 from fedaq.process.logs import event
 
 log = logging.getLogger(__name__)
 
+Options = Sequence[tuple[str, Any]]
+
 _NAME = "an unknown method"
-_PARTS = ("_request_call", "_make_request_call_future")
+# Parts of `grpc._cython.cygrpc`, and the parameters of those that are called.
+_PARTS: dict[str, tuple[str, ...] | None] = {
+    "AioServer": None,
+    "AioServer._request_call": ("self",),
+    # Where this is, registered methods are waited for by themselves, and `_request_call` only
+    # for the others.
+    "AioServer._make_request_call_future": ("self", "method_bytes"),
+    "_MethodResolver": None,
+    "_handle_rpc": (
+        "method_name", "method_resolver", "interceptors", "rpc_state", "loop",
+        "concurrency_exceeded",
+    ),
+    "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
+    "get_working_loop": (),
+}  # fmt: skip
+# What the constructor of `grpc.aio._server.Server` sets, and its other methods read.
+_ATTRIBUTES = ("_loop", "_server")
 
 
-class _Calls(cygrpc.AioServer):  # type: ignore[misc]
-    """The calls of a server."""
+def _check(cygrpc: Any, server: type) -> None:
+    """Look for everything that is used.
 
-    async def _request_call(self) -> Any:
-        """Answer calls of methods that are not registered; return none of them."""
-        loop = asyncio.get_running_loop()
-        nobody = cygrpc._MethodResolver([], {})
-        answers = set()
-        while True:
-            call = await super()._request_call()
-            answer = cygrpc._handle_rpc(_NAME, nobody, (), call, loop, False)
-            task = loop.create_task(cygrpc._schedule_rpc_coro(answer, call, loop, _NAME))
-            answers.add(task)
-            task.add_done_callback(answers.discard)
+    Raises
+    ------
+    AttributeError
+        If a part is missing.
+    TypeError
+        If it takes other parameters.
+    """
+    for name, parameters in _PARTS.items():
+        part = cygrpc
+        for attribute in name.split("."):
+            part = getattr(part, attribute)
+        if parameters is not None:
+            found = tuple(inspect.signature(part).parameters)
+            if found != parameters:
+                raise TypeError(f"{name} takes ({', '.join(found)})")
+    for attribute in _ATTRIBUTES:
+        if attribute not in server.__init__.__code__.co_names:  # type: ignore[misc]
+            raise AttributeError(f"grpc.aio.Server has no {attribute}")
 
 
-class _Server(_server.Server):
-    def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
-        self._loop = cygrpc.get_working_loop()
-        self._server = _Calls(self._loop, None, (), None, tuple(options), None)
+def _robust() -> Callable[[Options], Any]:
+    """Return the class of the server.
+
+    Raises
+    ------
+    ImportError, AttributeError, TypeError, ValueError
+        If grpcio is not as it must be.
+    """
+    from grpc._cython import cygrpc
+    from grpc.aio import _server
+
+    _check(cygrpc, _server.Server)
+
+    class Calls(cygrpc.AioServer):  # type: ignore[misc]
+        """The calls of a server."""
+
+        async def _request_call(self) -> Any:
+            """Answer calls of methods that are not registered; return none of them."""
+            loop = asyncio.get_running_loop()
+            nobody = cygrpc._MethodResolver([], {})
+            answers = set()
+            while True:
+                call = await super()._request_call()
+                answer = cygrpc._handle_rpc(_NAME, nobody, (), call, loop, False)
+                task = loop.create_task(cygrpc._schedule_rpc_coro(answer, call, loop, _NAME))
+                answers.add(task)
+                task.add_done_callback(answers.discard)
+
+    class Server(_server.Server):
+        def __init__(self, options: Options) -> None:
+            self._loop = cygrpc.get_working_loop()
+            self._server = Calls(self._loop, None, (), None, tuple(options), None)
+
+    return Server
 
 
-def robust_server(options: Sequence[tuple[str, Any]]) -> Any:
+_Server: Callable[[Options], Any] | None
+try:
+    _Server, _problem = _robust(), ""
+except (ImportError, AttributeError, TypeError, ValueError) as error:
+    _Server, _problem = None, str(error)
+
+
+def robust_server(options: Options) -> Any:
     """Return a `grpc.aio.Server` of which every method must be registered.
 
     Parameters
@@ -54,13 +116,15 @@ def robust_server(options: Sequence[tuple[str, Any]]) -> Any:
     options : sequence of (str, Any)
         As `grpc.aio.server` takes them.
     """
-    try:
-        if all(hasattr(cygrpc.AioServer, part) for part in _PARTS):
+    problem = _problem
+    if _Server is not None:
+        try:
             return _Server(options)
-    except TypeError:
-        pass
+        except TypeError as error:  # its constructor says nothing of its parameters beforehand
+            problem = str(error)
     log.warning(
-        "grpcio %s: a request for a method whose name is not UTF-8 can end this server",
-        grpc.__version__, extra=event("unknown grpcio", version=grpc.__version__),
+        "grpcio %s: %s; a request for a method whose name is not UTF-8 can end this server",
+        grpc.__version__, problem,
+        extra=event("unknown grpcio", version=grpc.__version__, detail=problem),
     )  # fmt: skip
     return grpc.aio.server(options=options)

@@ -1,8 +1,9 @@
 """Handshakes that failed, told to the operator.
 
 They end inside gRPC's core, which hands no event to Python. It does write a trace of them
-to file descriptor 2, which this module reads in its place: what is the core's becomes our
-log lines, everything else goes on to standard error as it is.
+to file descriptor 2. Where the setting ``network.log_tls_failures`` asks for it, this module
+reads that in its place: what is the core's becomes our log lines, everything else goes on to
+standard error as it is. Python's own words, and with them the log, do not go that way.
 """
 
 import logging
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TextIO
 from urllib.parse import unquote
 
 log = logging.getLogger(__name__)
@@ -115,22 +117,47 @@ def reported() -> Iterator[None]:
     ``GRPC_TRACE`` wants to see the core's own words and gets nothing else.
     """
     if os.environ.get("GRPC_TRACE") or "grpc" in sys.modules:
+        why = "GRPC_TRACE is set" if os.environ.get("GRPC_TRACE") else "gRPC was loaded before"
+        log.warning("network.log_tls_failures does nothing here: %s", why)
         yield
         return
     os.environ.update(GRPC_VERBOSITY="INFO", GRPC_TRACE="handshaker")
-    sys.stderr.flush()
     real = os.dup(2)
-    reading, writing = os.pipe()
-    os.dup2(writing, 2)
-    os.close(writing)
-    reader = threading.Thread(target=_pass_on, args=(reading, real), daemon=True)
-    reader.start()
+    with (
+        os.fdopen(os.dup(real), "w", buffering=1, errors="backslashreplace") as direct,
+        _python_writes_to(direct),
+    ):
+        reading, writing = os.pipe()
+        os.dup2(writing, 2)
+        os.close(writing)
+        reader = threading.Thread(target=_pass_on, args=(reading, real), daemon=True)
+        reader.start()
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            reader.join(_JOIN_S)
+
+
+@contextmanager
+def _python_writes_to(direct: TextIO) -> Iterator[None]:
+    """Let `sys.stderr`, and the handlers of the log that write there, be this file."""
+    before = sys.stderr
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before
+    ]
+    before.flush()
+    sys.stderr = direct
+    for handler in handlers:
+        handler.setStream(direct)
     try:
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(real, 2)
-        reader.join(_JOIN_S)
+        sys.stderr = before
+        for handler in handlers:
+            handler.setStream(before)
 
 
 def _pass_on(reading: int, real: int) -> None:

@@ -1,11 +1,9 @@
 """Compile the codec's loops to the shared library that `fedaq.codec.kernels` loads.
 
-    python native/build.py [--compiler COMMAND] [--strict] [--sanitize] [FILE]
+    python native/compile.py [--compiler COMMAND] [--strict] [--sanitize] [FILE]
 
-`pip` does it for every wheel and every editable install, through the hook below. The compiler
-is the one that the environment's CC names, else this machine's `cc`, else clang out of the package
-`ziglang`, which pip then fetches for as long as it builds. With FEDAQ_WHEEL=aarch64-linux, or another
-name of `TARGETS`, a wheel is compiled for that platform; that takes `ziglang`.
+`pip` does it for every wheel and every editable install (`hook.py`). The compiler is the one that
+the environment's CC names, else this machine's `cc`, else clang out of the package `ziglang`.
 """
 
 import argparse
@@ -15,18 +13,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-try:
-    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-except ImportError:  # run as a program
-    BuildHookInterface = object
 
 HERE = Path(__file__).parent
 PLACE = Path("fedaq", "codec")
@@ -126,18 +117,15 @@ def compile_loops(
         If the compiler fails or is not there; it has said why.
     """
     with TemporaryDirectory() as folder:
-        jobs = [([], HERE / "levels.c", Path(folder, "levels.o"))]
-        jobs += [
-            ([*flags, f"-DLEVEL={level}"], HERE / "loops.c", Path(folder, f"{level}.o"))
-            for level, flags in LEVELS[processor].items()
+        jobs: list[tuple[tuple[str, ...], Path, Path]] = [
+            ((), HERE / "levels.c", Path(folder, "levels.o")),
+            *(
+                ((*flags, f"-DLEVEL={level}"), HERE / "loops.c", Path(folder, f"{level}.o"))
+                for level, flags in LEVELS[processor].items()
+            ),
         ]
         with ThreadPoolExecutor() as pool:
-            list(
-                pool.map(
-                    lambda job: _run([*command, *FLAGS, *extra, *job[0], "-c", job[1], "-o", job[2]]),
-                    jobs,
-                )
-            )
+            list(pool.map(lambda job: _compile([*command, *FLAGS, *extra], *job), jobs))
         out.parent.mkdir(parents=True, exist_ok=True)
         # Never a half-written library in the place of a whole one.
         partial = Path(folder, f"linked{out.suffix}")
@@ -147,6 +135,10 @@ def compile_loops(
         beside.replace(out)
 
 
+def _compile(command: Sequence[str], flags: Sequence[str], source: Path, out: Path) -> None:
+    _run([*command, *flags, "-c", source, "-o", out])
+
+
 def _run(command: Sequence[str | Path]) -> None:
     try:
         done = subprocess.run(command, check=False)
@@ -154,39 +146,6 @@ def _run(command: Sequence[str | Path]) -> None:
         raise SystemExit(f"fedaq: {command[0]}: {error.strerror}; set CC to a C compiler") from None
     if done.returncode:
         raise SystemExit(f"fedaq: the loops were not compiled: {shlex.join(map(str, command))}")
-
-
-class LoopsHook(BuildHookInterface):  # type: ignore[misc]
-    """Puts the library into a wheel, or beside the sources of an editable install."""
-
-    PLUGIN_NAME = "custom"
-
-    def dependencies(self) -> list[str]:
-        """Return what pip must fetch before it builds."""
-        needs_zig = "FEDAQ_WHEEL" in os.environ or compiler() == zig()
-        return [ZIG] if needs_zig else []
-
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; called before a wheel is made."""
-        root, wanted = Path(self.root), os.environ.get("FEDAQ_WHEEL")
-        build_data["pure_python"] = False
-        if version == "editable":
-            compile_loops(
-                compiler(), this_processor(), root / "common" / PLACE / f"loops{this_suffix()}"
-            )
-            return
-        if wanted is None:
-            command, processor, suffix = compiler(), this_processor(), this_suffix()
-            tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        else:
-            target = TARGETS[wanted]
-            command = [*zig(), "-target", target.zig]
-            processor, suffix, tag = target.processor, target.suffix, target.tag
-        made = Path(self.directory) / "native" / f"loops{suffix}"
-        compile_loops(command, processor, made)
-        # Called through ctypes, so for every version of Python.
-        build_data["tag"] = f"py3-none-{tag}"
-        build_data["force_include"][str(made)] = str(PLACE / made.name)
 
 
 def main() -> None:

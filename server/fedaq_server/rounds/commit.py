@@ -1,0 +1,121 @@
+"""The end of a round: the next model, what the round came to, and its entry in the ledger."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from fedaq.tasks import Evaluation
+from fedaq_server.records.ledger import ClientMemory, Committed, Transfer
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.rounds.broadcast import Frame, broadcast_values
+from fedaq_server.rounds.exchange import Report
+from fedaq_server.rounds.measure import Downlink, measure
+from fedaq_server.rounds.round import Federation, Round
+from fedaq_server.schemes.scheme import Outcome
+from fedaq_server.transport.tcp_counter import WireCounter
+
+
+async def aggregate(current: Round, reports: list[Report]) -> Evaluation:
+    """Make the model of the next round, write it to the disk, and test it."""
+    federation = current.federation
+    frames = await current.broadcast.coded()
+    if not reports:
+        await current.on_worker(current.aggregate.clear)
+    with federation.metrics.phase("aggregation"):
+        await asyncio.to_thread(_advance, current, frames)
+        current.aggregate.close()
+    with federation.metrics.phase("evaluation"):
+        evaluation, _ = await asyncio.gather(
+            asyncio.to_thread(federation.evaluate),
+            asyncio.to_thread(_write_model, federation, current.number),
+        )
+    return evaluation
+
+
+async def commit(
+    current: Round, reports: list[Report], evaluation: Evaluation, wire: WireCounter
+) -> RoundRecord:
+    """Measure the round, let the scheme learn from it, and commit it to the ledger."""
+    federation = current.federation
+    downlink = await _downlink(current)
+    record = measure(
+        current.state, downlink, reports, evaluation, wire.sample(),
+        charged=current.charged, price=current.plan.price,
+        seconds=time.monotonic() - current.started_s,
+    )  # fmt: skip
+    federation.scheme.learn(_outcome(record, reports))
+    transfers = tuple(_transfers(current, downlink, reports))
+    committed = _committed(federation, record, transfers)
+    await asyncio.to_thread(federation.commit, committed)
+    federation.on_round(committed, current.plan)
+    return record
+
+
+def _advance(current: Round, frames: list[Frame]) -> None:
+    """Turn the global model into that of the next round."""
+    federation, header = current.federation, current.broadcast.payload
+    model, history = federation.model, federation.history
+    if current.capture is not None:
+        sent = [current.broadcast.header, *(frame.message for frame in frames)]
+        current.capture.keep_sent(federation.spec, sent, "server")
+    if federation.settings.added_to == "exact":
+        current.aggregate.apply(model, model)
+    elif history is not None:
+        current.aggregate.apply(history.held, model)
+    else:
+        for part, values in broadcast_values(header, frames):
+            current.aggregate.apply(values, model, part)
+
+
+def _write_model(federation: Federation, number: int) -> None:
+    federation.ledger.write_model(number, federation.spec, federation.model)
+    if federation.history is not None:
+        federation.history.settle()
+
+
+async def _downlink(current: Round) -> Downlink:
+    """Return what went down: the broadcast, and what clients needed besides or instead."""
+    catch_ups = {} if current.differences is None else current.differences.catch_ups
+    return Downlink(
+        current.broadcast.payload,
+        await current.broadcast.payload_bytes(),
+        {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()},
+        frozenset(name for name, catch_up in catch_ups.items() if catch_up.whole),
+    )
+
+
+def _transfers(current: Round, downlink: Downlink, reports: list[Report]) -> Iterator[Transfer]:
+    """Yield what every client of the round was sent, and sent."""
+    counted = {report.client.name for report in reports}
+    for name in current.state.clients:
+        down = downlink.catch_up_bytes.get(name, 0)
+        if name not in downlink.without:
+            down += downlink.payload_bytes
+        yield Transfer(name, "downlink", down, counted=True)
+        if name in current.charged:
+            yield Transfer(name, "uplink", current.charged[name], counted=name in counted)
+
+
+def _committed(
+    federation: Federation, record: RoundRecord, transfers: tuple[Transfer, ...]
+) -> Committed:
+    roster, history = federation.roster, federation.history
+    present = {client.name for client in roster.everyone()}
+    clients = {
+        name: ClientMemory(name in present, roster.ranges.get(name))
+        for name in sorted(present | roster.ranges.keys())
+    }
+    sent = None if history is None else history.sent
+    return Committed(record, transfers, clients, federation.scheme, sent, federation.conduct)
+
+
+def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
+    return Outcome(
+        round=record.round,
+        test_accuracy=record.test_accuracy,
+        test_loss=record.test_loss,
+        train_loss=record.train_loss,
+        update_ranges={report.client.name: report.ranges for report in reports},
+        energy_j=record.energy_j,
+        uplink_bytes={report.client.name: report.payload_bytes for report in reports},
+    )

@@ -1,0 +1,369 @@
+"""A round: what it works on, and how it begins."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from fedaq.codec import payload
+from fedaq.codec.coding import Content
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Floats, Spread
+from fedaq.energy.cost import downlink_j_per_bit
+from fedaq.settings import Settings
+from fedaq.tasks import Evaluation
+from fedaq_server.conduct import Conduct
+from fedaq_server.metrics import Metrics
+from fedaq_server.records.capture import Capture
+from fedaq_server.records.ledger import Committed, Ledger
+from fedaq_server.rounds.aggregation import Aggregate
+from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
+from fedaq_server.rounds.differences import UP_TO_DATE, CatchUp, History
+from fedaq_server.rounds.robust import Robust
+from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, checked
+from fedaq_server.transport.roster import Client, Roster
+
+T = TypeVar("T")
+
+# For the chunks of all clients together. At any time two of each client's are held, and one more
+# is on its way; of what goes down, gRPC has a copy of one. With ten clients and 10 M parameters
+# they keep the server under 400 MB (docs/benchmarks-speed.md).
+UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES = 5_760 * 1024, 11_520 * 1024
+LEAST_CHUNK_BYTES = 64 * 1024
+# Values that show a scheme how long codes will be, of all tensors and of each at least.
+SAMPLE, LEAST_SAMPLE = 2**17, 2**8
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What all rounds of a run share.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Shares its memory with `model`.
+    model : float32, shape (parameters,)
+        ``w_k``, the global model.
+    total : int64, shape (parameters,)
+        Memory for the sum of updates. Where they are added to the broadcast model, the exact one
+        need not last once that is coded: then `model` is the first half of this memory.
+    history : History, optional
+        What clients hold, if they are sent differences.
+    first_ranges : tuple of Spread
+        Of the weights with which the run begins.
+    evaluate : callable
+        Tests the module; called between rounds, off the event loop.
+    ledger : Ledger
+        What the next round depends on, and the folder of the run.
+    commit : callable
+        Commits a round to the ledger, before the next begins; called off the event loop.
+    on_round : callable
+        Told of every committed round, and of the plan with which it began.
+    """
+
+    settings: Settings
+    spec: ModelSpec
+    module: nn.Module
+    model: Floats
+    total: NDArray[np.int64]
+    history: History | None
+    first_ranges: tuple[Spread, ...]
+    scheme: Scheme
+    roster: Roster
+    conduct: Conduct
+    evaluate: Callable[[], Evaluation]
+    ledger: Ledger
+    commit: Callable[[Committed], None]
+    on_round: Callable[[Committed, Plan], None]
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Of a round in which clients are sent what their model lacks.
+
+    Attributes
+    ----------
+    history : History
+    catch_ups : dict of str to CatchUp
+        What each client needs first, or instead.
+    before : int
+        Differences that were sent in earlier rounds.
+    advanced : Future of bytes
+        The digest of the model that all hold then; there once `history` is at it.
+    """
+
+    history: History
+    catch_ups: dict[str, CatchUp]
+    before: int
+    advanced: asyncio.Future[bytes]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round.
+
+    Attributes
+    ----------
+    federation : Federation
+    clients : list of Client
+        Those that take part, in the order of their names.
+    weights : mapping of str to int
+        Of each client's update.
+    state : RoundState
+        What was known when it began.
+    plan : Plan
+        What the scheme decided then.
+    broadcast : Broadcast
+        What goes down to all.
+    differences : Differences, optional
+        If the broadcast is a difference.
+    aggregate : Aggregate or Robust
+        Where updates are added up.
+    worker : Executor
+        One thread: what works on the sum and on what clients hold needs no lock.
+    capture : Capture, optional
+    chunk_bytes : int
+        The largest chunk of an update.
+    norm_limit : float
+        The largest L2 norm of an update.
+    started_s : float
+        On the monotonic clock.
+    norms : dict of str to float
+        L2 norms of the updates that arrived whole, by client.
+    charged : dict of str to int
+        Payload bytes that each client's update took; those it was told to send at the most if
+        it was not whole in time, for they may have cost energy too.
+    """
+
+    federation: Federation
+    clients: list[Client]
+    weights: Mapping[str, int]
+    state: RoundState
+    plan: Plan
+    broadcast: Broadcast
+    differences: Differences | None
+    aggregate: Aggregate | Robust
+    worker: Executor
+    capture: Capture | None
+    chunk_bytes: int
+    norm_limit: float
+    started_s: float
+    norms: dict[str, float] = field(default_factory=dict)
+    charged: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """From 1."""
+        return self.state.round
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds that it may take."""
+        return self.federation.settings.network.round_deadline_s
+
+    @property
+    def squeeze(self) -> bool:
+        """Whether updates are entropy-coded."""
+        return self.federation.settings.entropy
+
+    async def on_worker(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a step of the aggregation off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.worker, function, *arguments)
+
+
+async def begin(
+    federation: Federation,
+    number: int,
+    clients: list[Client],
+    worker: ThreadPoolExecutor,
+    *,
+    resumed: bool,
+) -> Round | None:
+    """Plan a round and begin to code what goes down; None if the scheme ends the run instead.
+
+    `resumed` tells of the first round after the server was stopped.
+    """
+    started_s = time.monotonic()
+    catch_ups = _catch_ups(federation, clients, resumed=resumed)
+    spreads = await asyncio.to_thread(_downlink_ranges, federation)
+    weights = _weights(federation, clients)
+    state = _state(federation, number, clients, weights, spreads, catch_ups)
+    # In a thread: with many clients and tensors it takes its time.
+    plan = await asyncio.to_thread(federation.scheme.plan, state)
+    if plan is None:
+        return None
+    settings, history = federation.settings, federation.history
+    coding_began_s = time.monotonic()
+    broadcast = await _broadcast(federation, state, plan, worker)
+    differences = None
+    if history is not None:
+        before = history.sent.count
+        advanced = asyncio.ensure_future(_advance(history, broadcast, worker))
+        differences = Differences(history, catch_ups, before, advanced)
+    aggregate = _aggregate(federation, weights)
+    # Behind all coding of the broadcast, which reads the model, and before any update.
+    cleared = worker.submit(aggregate.clear)
+    cleared.add_done_callback(
+        lambda _: federation.metrics.took("broadcast", time.monotonic() - coding_began_s)
+    )
+    return Round(
+        federation=federation,
+        clients=clients,
+        weights=weights,
+        state=state,
+        plan=plan,
+        broadcast=broadcast,
+        differences=differences,
+        aggregate=aggregate,
+        worker=worker,
+        capture=Capture(federation.ledger.folder / "payloads") if settings.capture else None,
+        chunk_bytes=_chunk_bytes(settings, UPLINK_MEMORY_BYTES, len(clients)),
+        norm_limit=federation.conduct.norm_limit(),
+        started_s=started_s,
+    )
+
+
+def _catch_ups(
+    federation: Federation, clients: list[Client], *, resumed: bool
+) -> dict[str, CatchUp]:
+    history = federation.history
+    if history is None:
+        return {}
+    ways = {client.name: history.catch_up(client.holds, history.sent.count) for client in clients}
+    if resumed:
+        for client in clients:
+            if ways[client.name].whole and client.holds:
+                ways[client.name] = CatchUp(ahead=True)
+    return ways
+
+
+def _going_down(federation: Federation) -> Callable[[slice], Floats]:
+    """Return what gives the values, at a slice, of what is to go down."""
+    model, history = federation.model, federation.history
+    return model.__getitem__ if history is None else lambda part: history.gain(model, part)
+
+
+def _downlink_ranges(federation: Federation) -> tuple[Spread, ...]:
+    return payload.tensor_spreads(federation.spec, _going_down(federation))
+
+
+def _downlink_samples(federation: Federation) -> tuple[Floats, ...]:
+    values_at, parts = _going_down(federation), federation.spec.slices
+    sample = max(SAMPLE // len(parts), LEAST_SAMPLE)
+    return tuple(
+        # An odd stride, so as not to hit the same few columns of a matrix again and again.
+        values_at(slice(part.start, part.stop, (part.stop - part.start) // sample | 1))
+        for part in parts
+    )
+
+
+def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
+    if federation.settings.aggregation != "mean":
+        return {client.name: 1 for client in clients}
+    return federation.conduct.weights({client.name: client.examples for client in clients})
+
+
+def _state(
+    federation: Federation,
+    number: int,
+    clients: list[Client],
+    weights: Mapping[str, int],
+    spreads: tuple[Spread, ...],
+    catch_ups: Mapping[str, CatchUp],
+) -> RoundState:
+    settings = federation.settings
+    total = sum(weights.values())
+    states = {
+        client.name: ClientState(
+            client.name,
+            weights[client.name] / total,
+            client.radio or settings.energy.radio_cost(settings.seed, client.name, number),
+            federation.roster.ranges.get(client.name),
+        )
+        for client in clients
+    }
+    return RoundState(
+        round=number,
+        rounds=settings.rounds,
+        spec=federation.spec,
+        downlink_ranges=spreads,
+        differences=federation.history is not None,
+        first_ranges=federation.first_ranges,
+        downlink_samples=_downlink_samples(federation),
+        clients=states,
+        downlink_j_per_bit=downlink_j_per_bit(
+            [
+                client.radio
+                for client in states.values()
+                if not catch_ups.get(client.name, UP_TO_DATE).whole
+            ],
+            broadcast=settings.energy.broadcast,
+        ),
+        catch_up_j=catch_up_j(
+            states, {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()}
+        ),
+    )
+
+
+def catch_up_j(clients: Mapping[str, ClientState], payload_bytes: Mapping[str, int]) -> float:
+    """Return the joules of what some clients need besides or instead of the broadcast."""
+    return sum(
+        8 * extra * downlink_j_per_bit([clients[name].radio], broadcast=False)
+        for name, extra in payload_bytes.items()
+    )
+
+
+async def _broadcast(
+    federation: Federation, state: RoundState, plan: Plan, worker: ThreadPoolExecutor
+) -> Broadcast:
+    settings, history, spreads = federation.settings, federation.history, state.downlink_ranges
+    grant = checked(plan.downlink, spreads, federation.spec)
+    ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
+    source = Source(
+        _going_down(federation),
+        settings.seed,
+        state.round,
+        b"" if history is None else history.digest,
+        settings.entropy,
+        _chunk_bytes(settings, DOWNLINK_MEMORY_BYTES, len(state.clients)),
+        _use_of_codes(federation),
+    )
+    header = payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps)
+    return await begin_broadcast(header, source, grant.limit_bytes, worker)
+
+
+def _use_of_codes(federation: Federation) -> Callable[[Payload, Content], None] | None:
+    """Return what is done with the codes of the broadcast at once; None: kept for the end."""
+    if federation.history is not None:
+        return federation.history.add
+    if federation.settings.added_to == "exact":
+        return lambda header, content: None
+    return None
+
+
+def _chunk_bytes(settings: Settings, memory_bytes: int, clients: int) -> int:
+    return min(settings.network.chunk_bytes, max(memory_bytes // clients, LEAST_CHUNK_BYTES))
+
+
+def _aggregate(federation: Federation, weights: Mapping[str, int]) -> Aggregate | Robust:
+    settings, folder = federation.settings, federation.ledger.folder
+    if settings.aggregation == "mean":
+        return Aggregate(federation.spec, sum(weights.values()), folder, federation.total)
+    return Robust(federation.spec, folder, settings.aggregation, settings.trim)
+
+
+async def _advance(history: History, broadcast: Broadcast, worker: ThreadPoolExecutor) -> bytes:
+    messages = [broadcast.header, *(frame.message for frame in await broadcast.coded())]
+    payload_bytes = await broadcast.payload_bytes()
+    await asyncio.get_running_loop().run_in_executor(
+        worker, history.advance, messages, payload_bytes
+    )
+    return history.digest

@@ -1,0 +1,85 @@
+"""An update on disk for as long as its round lasts: what an undo or a median needs again."""
+
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedaq.codec.coding import Codes, Content
+from fedaq.codec.kernels import GROUP
+from fedaq.codec.payload import Payload, Piece
+from fedaq.codec.quantizer import Floats, packed_bytes
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A run of codes in the file."""
+
+    piece: Piece
+    width: int
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return packed_bytes(self.piece.values, self.width)
+
+
+class Spool:
+    """The codes of one update in an unnamed file, in the form in which they arrived.
+
+    Parameters
+    ----------
+    header : Payload
+        How the update is coded.
+    folder : Path
+        Where the file is.
+    """
+
+    def __init__(self, header: Payload, folder: Path) -> None:
+        self.header = header
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._kept: list[_Kept] = []
+        self._end = 0
+
+    def keep(self, content: Content) -> None:
+        """Add the codes of the next chunk."""
+        for piece, codes in content:
+            self._file.write(codes.data.data)
+            self._kept.append(_Kept(piece, codes.width, self._end))
+            self._end += codes.data.size
+
+    def content(self) -> Iterator[tuple[Piece, Codes]]:
+        """Yield what was kept, in its order."""
+        for kept in self._kept:
+            yield kept.piece, self._codes(kept, 0, kept.piece.values)
+
+    def read(self, tensor: int, first: int, out: Floats) -> None:
+        """Write values of a tensor, from number `first` on, to `out`; 0 where nothing was sent."""
+        out.fill(0)
+        last = first + out.size
+        starts = [(kept.piece.tensor, kept.piece.first) for kept in self._kept]
+        for kept in self._kept[max(bisect_right(starts, (tensor, first)) - 1, 0) :]:
+            begin, end = kept.piece.first, kept.piece.first + kept.piece.values
+            if (kept.piece.tensor, begin) >= (tensor, last):
+                break
+            if kept.piece.tensor != tensor or end <= first:
+                continue
+            wanted = slice(max(first, begin), min(last, end))
+            # Codes are read from the beginning of a group on.
+            before = (wanted.start - begin) % GROUP
+            values = np.empty(wanted.stop - wanted.start + before, np.float32)
+            self._codes(kept, wanted.start - begin - before, values.size).dequantize(values)
+            out[wanted.start - first : wanted.stop - first] = values[before:]
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+    def _codes(self, kept: _Kept, first: int, values: int) -> Codes:
+        code = self.header.codes[kept.piece.tensor]
+        self._file.seek(kept.offset + packed_bytes(first, kept.width))
+        data = np.frombuffer(self._file.read(packed_bytes(values, kept.width)), np.uint8)
+        return Codes(code, data, kept.width, values)
