@@ -156,7 +156,8 @@ class Run:
         finish = pb.Finish(reason="the server stopped")
         try:
             last = next(self.ledger.records(self.ledger.rounds_done - 1), None)
-            await asyncio.to_thread(self._write)
+            if last is not None:
+                await asyncio.to_thread(self._write)
             await run_rounds(self.federation, wire, last)
             await asyncio.to_thread(self._finish)
             reason = f"the run is over after {self.ledger.rounds_done} rounds"
