@@ -25,6 +25,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -180,9 +181,7 @@ def client_arguments(case: Case, port: int) -> Iterator[list[str]]:
 
 def available_mb() -> float:
     """Return the memory that is free for this benchmark."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024 / MB
+    return float(psutil.virtual_memory().available / MB)
 
 
 def show(console: Console, results: list[Result]) -> None:

@@ -22,6 +22,8 @@ from tempfile import TemporaryDirectory
 HERE = Path(__file__).parent
 PLACE = Path("fedaq", "codec")
 
+# Compiled once for each level.
+SOURCES = ("quantize.c", "dequantize.c", "forms.c", "sums.c", "entropy.c")
 FLAGS = (
     "-std=c11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-math-errno",
     "-fno-trapping-math", "-Wno-psabi",
@@ -120,8 +122,9 @@ def compile_loops(
         jobs: list[tuple[tuple[str, ...], Path, Path]] = [
             ((), HERE / "levels.c", Path(folder, "levels.o")),
             *(
-                ((*flags, f"-DLEVEL={level}"), HERE / "loops.c", Path(folder, f"{level}.o"))
+                ((*flags, f"-DLEVEL={level}"), HERE / name, Path(folder, f"{level}-{name}.o"))
                 for level, flags in LEVELS[processor].items()
+                for name in SOURCES
             ),
         ]
         with ThreadPoolExecutor() as pool:
@@ -129,7 +132,8 @@ def compile_loops(
         out.parent.mkdir(parents=True, exist_ok=True)
         # Never a half-written library in the place of a whole one.
         partial = Path(folder, f"linked{out.suffix}")
-        _run([*command, *extra, "-shared", "-o", partial, *(job[2] for job in jobs)])
+        stripped = ("-s",) if out.suffix == ".so" and not extra else ()
+        _run([*command, *extra, *stripped, "-shared", "-o", partial, *(job[2] for job in jobs)])
         beside = out.with_name(f"{out.name}.new")
         shutil.copy(partial, beside)
         beside.replace(out)

@@ -1,12 +1,12 @@
 /* The inner loops of the codec: what runs once for every value of a model.
  *
- * `loops.c` says how a chunk is coded. `fedaq.codec.kernels` calls these functions through ctypes,
- * which lets go of Python's lock meanwhile. Nothing here knows Python, allocates, keeps a state,
- * or calls a mathematical library.
+ * docs/native.md says how a chunk is coded, and how to change a loop. `fedaq.codec.kernels` calls
+ * these functions through ctypes, which lets go of Python's lock meanwhile. Nothing here knows
+ * Python, allocates, keeps a state, or calls a mathematical library.
  *
- * One file is compiled several times, for processors with more and more vector instructions, and
- * each function below exists once for each of these levels, under the name `LOOP(name)`:
- * `quantize_avx2` and so on. All levels give the same bytes. `levels` says which there are.
+ * The sources are compiled several times, for processors with more and more vector instructions,
+ * and each function below exists once for each of these levels, under the name `LOOP(name)`:
+ * `quantize_avx2` and so on. All levels give the same bytes. `loops_levels` says which there are.
  *
  * What holds for every function
  * - Values are IEEE 754 binary32 (`float`). Sums are 64-bit integers that wrap around.

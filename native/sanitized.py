@@ -14,8 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/common/test_kernels.py", "tests/common/test_entropy.py",
-         "tests/common/test_chunks.py", "tests/wire", "tests/fuzz/test_findings.py")  # fmt: skip
+TESTS = (
+    "tests/common/test_kernels.py",
+    "tests/common/test_entropy.py",
+    "tests/common/test_chunks.py",
+    "tests/wire",
+)
 
 
 def main() -> int:
@@ -32,7 +36,7 @@ def main() -> int:
             for name in ("libasan.so", "libubsan.so")
         ]
         return subprocess.run(
-            [sys.executable, "-m", "pytest", f"--loops={library}", "-p", "no:cacheprovider",
+            [sys.executable, "-m", "pytest", "-s", f"--loops={library}", "-p", "no:cacheprovider",
              *(sys.argv[1:] or TESTS)],
             cwd=ROOT, check=False,
             # Python itself leaves memory behind at its end.

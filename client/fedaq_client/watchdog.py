@@ -13,7 +13,7 @@ T = TypeVar("T")
 def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
     """Tell the service manager a state, such as ``READY=1``; nothing where there is none."""
     address = environment.get("NOTIFY_SOCKET", "")
-    if not address:
+    if not address or not hasattr(socket, "AF_UNIX"):  # Windows has another manager
         return
     # Whoever set the variable may have gone or read nothing; no training waits for that.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there, suppress(OSError):

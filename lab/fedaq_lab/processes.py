@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaq.errors import FedaqError, UserError
+from fedaq.net.ports import bound
 from fedaq.process.stopping import postponed
 from fedaq.settings import flag_of, load_settings
 from fedaq.tasks import load_task
@@ -135,13 +135,14 @@ def _processes(folder: Path) -> Iterator[tuple[_Children, Path]]:
     children, logs = _Children(), folder / "logs"
     logs.mkdir(exist_ok=True)
     try:
-        yield children, logs
+        try:
+            yield children, logs
+        finally:
+            children.end()
     except UserError:
         if not _has_begun(folder):
             shutil.rmtree(logs)
         raise
-    finally:
-        children.end()
 
 
 def _has_begun(folder: Path) -> bool:
@@ -169,13 +170,11 @@ def _claim_port(port: int) -> int:
     UserError
         If it is busy.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise UserError(
-                f"cannot listen on {_HOST}:{port}: {error.strerror}; choose another --port"
-            ) from None
-        claimed: int = probe.getsockname()[1]
-        return claimed
+    try:
+        with bound(_HOST, port) as listener:
+            claimed: int = listener.getsockname()[1]
+            return claimed
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {_HOST}:{port}: {error.strerror}; choose another --port"
+        ) from None

@@ -5,7 +5,7 @@ import logging
 import platform
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -153,12 +153,15 @@ class Run:
         FedaqError
             If too few clients connect in time.
         """
+        history = self.federation.history
         finish = pb.Finish(reason="the server stopped")
         try:
             last = next(self.ledger.records(self.ledger.rounds_done - 1), None)
             if last is not None:
                 await asyncio.to_thread(self._write)
-            await run_rounds(self.federation, wire, last)
+            # Its file is removed at the end of the run: Windows removes no open file.
+            with nullcontext() if history is None else closing(history):
+                await run_rounds(self.federation, wire, last)
             await asyncio.to_thread(self._finish)
             reason = f"the run is over after {self.ledger.rounds_done} rounds"
             finish = pb.Finish(reason=reason, over=True)
@@ -169,8 +172,6 @@ class Run:
                 "%s", finish.reason,
                 extra=event("run over", rounds=self.ledger.rounds_done, reason=finish.reason),
             )  # fmt: skip
-            if self.federation.history is not None:
-                self.federation.history.close()
             await self._say_goodbye(finish)
 
     def _evaluated(self, module: nn.Module, test_data: Any) -> Evaluation:

@@ -27,7 +27,7 @@ from fedaq.errors import FedaqError
 
 Codes = NDArray[np.int64]
 
-# Of native/loops.c.
+# Of native/common.h.
 QUANTIZE_BLOCK, DECODE_BLOCK = 1024, 4096
 WIDTHS = st.integers(1, 16)
 SIZES = st.one_of(

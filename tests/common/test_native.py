@@ -45,7 +45,7 @@ def test_the_header_documents_every_loop_and_its_arguments_are_those_of_the_call
 
 
 def test_the_library_in_use_is_made_from_these_sources() -> None:
-    sources = [NATIVE / name for name in ("loops.c", "loops.h", "levels.c", "compile.py")]
+    sources = [*NATIVE.glob("*.[ch]"), NATIVE / "compile.py"]
     newest = max(source.stat().st_mtime for source in sources)
     if kernels.LIBRARY.parents[3] == NATIVE.parent:
         assert kernels.LIBRARY.stat().st_mtime >= newest, "older than its sources: make native"

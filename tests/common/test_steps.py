@@ -20,6 +20,7 @@ from fedaq.codec.payload import (
     TensorCode,
     coarser_steps,
     plan_payload,
+    step_bits,
     step_code,
 )
 from fedaq.codec.quantizer import SMALLEST_STEP, Floats, Range, value_range
@@ -100,6 +101,20 @@ def test_a_range_far_too_wide_for_its_step_gets_the_finest_that_sixteen_bits_hav
     assert code.bits == 16
     assert code.step < 2.0**113
     assert step_code(Range(-1.0, 1.0), 0.0).step == 2.0**-14
+
+
+REACHES = st.one_of(ENDS, st.floats(-(2.0**126), 2.0**126, width=32))
+ANY_STEPS = st.one_of(STEPS, st.floats(0.0, 2.0**100), st.just(SMALLEST_STEP))
+
+
+@given(st.lists(st.tuples(REACHES, REACHES, ANY_STEPS), min_size=1, max_size=20))
+def test_the_bits_of_many_codes_are_those_of_each(tried: list[tuple[float, float, float]]) -> None:
+    one, other, steps = np.array(tried, np.float64).T
+    lo, hi = np.minimum(one, other), np.maximum(one, other)
+    expected = [
+        step_code(Range(*ends), step).bits for *ends, step in zip(lo, hi, steps, strict=True)
+    ]
+    assert step_bits(lo, hi, steps).tolist() == expected
 
 
 # ---- How well ----------------------------------------------------------------

@@ -1,6 +1,5 @@
 """How `fedaq run` looks after its processes, with small processes in their place."""
 
-import os
 import signal
 import socket
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedaq.errors import FedaqError, UserError
@@ -121,8 +121,7 @@ def terminate(number: int, frame: object) -> None:
 
 
 def children_of_this_process() -> set[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return {int(pid) for pid in listed.split()}
+    return {child.pid for child in psutil.Process().children()}
 
 
 def wait_for(file: Path, text: str) -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 # Each of them takes longer to import than everything that help needs.
-HEAVY = ("torch", "numpy", "grpc", "sklearn", "matplotlib")
+HEAVY = ("torch", "numpy", "grpc", "sklearn", "matplotlib", "psutil")
 
 SCRIPT = """
 import sys

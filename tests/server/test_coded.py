@@ -312,7 +312,7 @@ def test_a_budget_that_is_too_small_is_refused_in_one_line(simulation: Simulatio
 
 def test_a_budget_too_small_for_the_models_of_newcomers_is_refused_with_their_price() -> None:
     state = replace(Simulation().state(1, {}), catch_up_j=5.0)
-    with pytest.raises(UserError, match="5 J") as caught:
+    with pytest.raises(UserError, match=r"the models that clients lack take 5\.0000\d J") as caught:
         CodedBudget(1.0).plan(state)
     assert "\n" not in str(caught.value)
 
@@ -443,6 +443,23 @@ def test_late_steps_are_finer_where_updates_shrink() -> None:
     assert len(done) == 24
     steps = [max(d.grants["client-0"].steps) for d in done]
     assert max(steps[-8:-1]) < min(steps[2:6])
+
+
+def test_what_is_foreseen_is_what_the_same_updates_would_be_granted() -> None:
+    """Of clients that sent an update; others are expected to send what the first of those did."""
+    simulation = Simulation()
+    scheme, state, _ = settled(simulation, 20 * simulation.bit_j())
+    newcomer = replace(state.clients["client-2"], ranges=None)
+    state = replace(state, clients={**state.clients, "client-2": newcomer})
+    first = state.clients["client-0"].ranges
+    for planner in (scheme, CodedResolution(0.01, 0.003)):
+        plan = planner.plan(state)
+        assert plan is not None
+        for name, client in state.clients.items():
+            ranges = client.ranges or (first if planner is scheme else state.first_ranges)
+            assert ranges is not None
+            assert plan.uplink_bits[name] == planner.grant(state, plan, client, ranges).bits
+            assert all(isinstance(bits, int) for bits in plan.uplink_bits[name])
 
 
 # ---- Small tensors -----------------------------------------------------------

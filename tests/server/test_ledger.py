@@ -1,6 +1,8 @@
 """The ledger: what is committed comes back, and nothing else."""
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import fields, replace
 from math import nan
@@ -23,6 +25,16 @@ from fedaq_server.records.sent import Difference, Sent
 from fedaq_server.schemes.budget import Budget, Trend
 from fedaq_server.schemes.coded import CodedBudget
 from fedaq_server.schemes.loading import load_scheme
+
+# Another server, which has the ledger of a folder until its input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from fedaq_server.records.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 SPEC = ModelSpec((TensorSpec("w", (3, 4)), TensorSpec("b", ())))
 RECORD = RoundRecord(
@@ -117,6 +129,30 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
         Ledger(tmp_path)
     first.close()
     Ledger(tmp_path).close()
+
+
+def test_one_process_at_a_time_until_it_is_killed(tmp_path: Path) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == b"held"
+        with pytest.raises(UserError, match="another server is at work on this run"):
+            Ledger(tmp_path)
+        # Readers see what is committed all the same.
+        with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as reader:
+            assert reader.execute("SELECT COUNT(*) FROM rounds").fetchone() == (0,)
+    finally:
+        other.kill()
+        other.communicate()
+    Ledger(tmp_path).close()
+
+
+def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite.lock").mkdir()
+    with pytest.raises(UserError, match="cannot be used: unable to open database file"):
+        Ledger(tmp_path)
 
 
 def test_what_is_no_ledger(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fedaq_server.schemes.optimizer import (
     resolution,
     resolution_bits,
 )
+from fedaq_server.schemes.spreads import arrays, stacked
 
 MAX_BITS = 16
 OVERHEAD_BITS = 16 * 8 + 7
@@ -49,10 +50,19 @@ class Tensor:
         return self.noise(bits) - self.noise(bits + 1)
 
 
+def one_sender(
+    spreads: list[Spread], elements: list[int], *, coefficient: float, j_per_bit: float, clip: bool
+) -> Items:
+    errors = error_table(arrays(spreads), clip=clip)[None]
+    return make_items(
+        errors, elements, coefficients=np.array([coefficient]), j_per_bit=np.array([j_per_bit])
+    )
+
+
 def items_of(tensors: list[Tensor]) -> Items:
     return join(
         [
-            make_items(
+            one_sender(
                 [Spread(-0.25 * t.width, 0.75 * t.width, 0.0, t.width / 4)],
                 [t.elements],
                 coefficient=t.coefficient,
@@ -270,7 +280,7 @@ def test_a_thousand_clients_with_a_hundred_tensors_in_one_call() -> None:
         half = 10 ** rng.uniform(-4, 0, tensors)
         spreads = [Spread(-h, h, 0.0, h / 4) for h in half.tolist()]
         parts.append(
-            make_items(spreads, sizes, coefficient=weight**2, j_per_bit=float(cost), clip=True)
+            one_sender(spreads, sizes, coefficient=weight**2, j_per_bit=float(cost), clip=True)
         )
     items = join(parts)
     assert items.noise.shape == (clients * tensors, MAX_BITS)
@@ -311,7 +321,7 @@ def test_clipped_or_not_every_bit_removes_two_thirds_of_the_noise(
 ) -> None:
     assume(spread.deviation > 1e-3)
     for clip in (False, True):
-        table = error_table([spread], clip=clip)[0]
+        table = error_table(arrays([spread]), clip=clip)[0]
         assert table.shape == (MAX_BITS,)
         # Each bit removes at least two thirds of the noise: decreasing and convex.
         assert (table[1:] <= table[:-1] / 3 * (1 + 1e-9)).all()
@@ -321,7 +331,7 @@ def test_clipped_or_not_every_bit_removes_two_thirds_of_the_noise(
 
 @given(spreads())
 def test_the_clipped_table_is_that_of_the_range_the_codec_uses(spread: Spread) -> None:
-    table = error_table([spread], clip=True)[0]
+    table = error_table(arrays([spread]), clip=True)[0]
     # The codec rounds the ends to float32.
     rounding = 1e-6 * max(abs(spread.lo), abs(spread.hi), 1e-30)
     for bits in range(1, MAX_BITS + 1):
@@ -331,11 +341,32 @@ def test_the_clipped_table_is_that_of_the_range_the_codec_uses(spread: Spread) -
 
 def test_a_mean_far_outside_its_range_neither_fails_nor_overspends() -> None:
     # A client may report anything finite; its table is then not convex.
-    odd = make_items(
+    odd = one_sender(
         [Spread(0.0, 1.0, 10.0, 1.0)], [10], coefficient=1.0, j_per_bit=1e-7, clip=True
     )
     for budget_j in np.linspace(1.46e-5, 3e-5, 20).tolist():
         assert allocate(odd, budget_j).energy_j <= budget_j
+
+
+def test_the_items_of_many_senders_are_those_of_each() -> None:
+    rng = np.random.default_rng(7)
+    rows = [
+        [Spread(-h, 2 * h, h / 9, h / 3) for h in row] for row in rng.uniform(0, 1, (7, 5)).tolist()
+    ]
+    sizes = [1, 20, 300, 4000, 7]
+    shares, costs = rng.dirichlet(np.ones(7)), 10 ** rng.uniform(-8, -6, 7)
+    alone = [
+        one_sender(row, sizes, coefficient=share, j_per_bit=cost, clip=True)
+        for row, share, cost in zip(rows, shares.tolist(), costs.tolist(), strict=True)
+    ]
+    together = make_items(
+        error_table(stacked(rows), clip=True), sizes, coefficients=shares, j_per_bit=costs
+    )
+    for name in ("noise", "bit_j", "overhead_j"):
+        assert np.array_equal(getattr(together, name), getattr(join(alone), name))
+    bits = rng.integers(1, 17, (7, 5))
+    joules = [items.energy_j(row) for items, row in zip(alone, bits, strict=True)]
+    assert together.sender_j(bits).tolist() == joules
 
 
 # ---- Forecast ----------------------------------------------------------------
@@ -405,13 +436,29 @@ def test_resolution_takes_the_fewest_bits_that_reach_it(
     width: float, step: float, clip: bool
 ) -> None:
     spread = Spread(-width / 4, 3 * width / 4, 0.0, width / 20)
-    bits = resolution_bits([spread], step, clip=clip, min_bits=1, max_bits=MAX_BITS)[0]
+    bits = resolution_bits(arrays([spread]), step, clip=clip, min_bits=1, max_bits=MAX_BITS)[0]
 
     def reached(b: int) -> float:
         return float((spread.clipped(b).width if clip else width) / (2**b - 1))
 
     assert bits == MAX_BITS or reached(bits) <= step * (1 + 1e-9)
     assert bits == 1 or reached(bits - 1) > step * (1 - 1e-9)
+
+
+@given(st.lists(spreads(), min_size=1, max_size=6), st.floats(1e-4, 1e3), st.data())
+def test_clipped_the_bits_are_the_fewest_with_which_the_codec_reaches_the_resolution(
+    several: list[Spread], step: float, data: st.DataObject
+) -> None:
+    least = data.draw(st.integers(1, MAX_BITS))
+    most = data.draw(st.integers(least, MAX_BITS))
+    bits = resolution_bits(
+        stacked([several, several]), step, clip=True, min_bits=least, max_bits=most
+    )
+    expected = [
+        next((b for b in range(least, most) if s.clipped(b).width / (2**b - 1) <= step), most)
+        for s in several
+    ]
+    assert bits.tolist() == [expected, expected]
 
 
 def test_resolution_bits_stay_within_their_limits() -> None:

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaq.codec.quantizer import Floats, Spread, tensor_spread
-from fedaq_server.schemes.code_lengths import rates, root_mean_square, tensors
+from fedaq_server.schemes.code_lengths import (
+    HEADER_BITS,
+    rates,
+    root_mean_square,
+    sample_bits,
+    tensors,
+)
+from fedaq_server.schemes.spreads import arrays, stacked
 
 MANY = 300_000
 SCALE = 0.01
@@ -41,7 +48,7 @@ def coded(values: Floats, step: float, *, nearest: bool) -> tuple[float, float]:
 
 
 def expected(values: Floats, step: float, *, nearest: bool) -> tuple[float, float]:
-    sent = tensors([tensor_spread(values)], [values.size], nearest=nearest)
+    sent = tensors(arrays([tensor_spread(values)]), [values.size], nearest=nearest)
     return float(sent.bits(step)[0]) / values.size, float(sent.errors(step)[0])
 
 
@@ -101,7 +108,7 @@ def test_coarser_steps_take_fewer_bits_and_err_more(
 ) -> None:
     """Whatever shape a client reports, also one that cannot be."""
     spread = Spread(-9.0, 9.0, mean, 1.0, ratio)
-    sent = tensors([spread], [1000], nearest=nearest)
+    sent = tensors(arrays([spread]), [1000], nearest=nearest)
     step = 2.0**finer * root_mean_square(spread)
     coarser = step * 2.0**doublings
     assert sent.bits(coarser)[0] <= sent.bits(step)[0] * (1 + 1e-9) + 1e-6
@@ -121,7 +128,8 @@ def test_peakier_values_take_fewer_bits() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_the_unit_of_the_values_does_not_matter(scale: float) -> None:
     one, other = (
-        tensors([Spread(-4 * s, 4 * s, 0.0, s, 0.8 * s)], [7], nearest=True) for s in (1.0, scale)
+        tensors(arrays([Spread(-4 * s, 4 * s, 0.0, s, 0.8 * s)]), [7], nearest=True)
+        for s in (1.0, scale)
     )
     assert other.bits(0.3 * scale)[0] == pytest.approx(one.bits(0.3)[0])
     assert other.errors(0.3 * scale)[0] == pytest.approx(one.errors(0.3)[0])
@@ -130,9 +138,9 @@ def test_the_unit_of_the_values_does_not_matter(scale: float) -> None:
 def test_several_tensors_are_expected_as_each_alone() -> None:
     spreads = [tensor_spread(values) for values in VALUES.values()]
     elements = [10, 0, 1, 2**30, 500]
-    together = tensors(spreads, elements, nearest=False)
+    together = tensors(arrays(spreads), elements, nearest=False)
     for i, (spread, size) in enumerate(zip(spreads, elements, strict=True)):
-        alone = tensors([spread], [size], nearest=False)
+        alone = tensors(arrays([spread]), [size], nearest=False)
         for step in (1e-3, 0.02, 5.0):
             assert together.bits(step)[i] == alone.bits(step)[0]
             assert together.errors(step)[i] == alone.errors(step)[0]
@@ -140,7 +148,39 @@ def test_several_tensors_are_expected_as_each_alone() -> None:
 
 
 def test_a_tensor_of_zeros_costs_next_to_nothing() -> None:
-    sent = tensors([Spread(0.0, 0.0, 0.0, 0.0, 0.0)], [1000], nearest=False)
+    sent = tensors(arrays([Spread(0.0, 0.0, 0.0, 0.0, 0.0)]), [1000], nearest=False)
     for step in (1e-30, 1e-3, 1e30):
         assert sent.bits(step)[0] < 0.05 * 1000
         assert np.isfinite(sent.errors(step)).all()
+
+
+def test_the_tensors_of_many_senders_are_expected_as_each_senders() -> None:
+    kinds = list(VALUES.values())
+    rows = [[tensor_spread(scale * values) for values in kinds] for scale in (1, 3, 10)]
+    elements = [10, 0, 1, 2**30, 500]
+    together = tensors(stacked(rows), elements, nearest=False)
+    steps = np.array([[1e-3], [0.02], [5.0]])
+    for i, (row, step) in enumerate(zip(rows, steps.ravel().tolist(), strict=True)):
+        alone = tensors(arrays(row), elements, nearest=False)
+        assert together.bits(steps)[i].tolist() == alone.bits(step).tolist()
+        assert together.errors(steps)[i].tolist() == alone.errors(step).tolist()
+
+
+@pytest.mark.parametrize("relative", [1e-3, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize("nearest", [False, True], ids=["random", "nearest"])
+def test_a_sample_tells_the_length_of_its_codes(nearest: bool, relative: float) -> None:
+    """Also of a tensor far from zero, of an empty one, and where no two codes are the same."""
+    samples = [VALUES["laplace"][::300], VALUES["normal"][::300] + 7 * SCALE, VALUES["peaky"][:0]]
+    step = relative * SCALE
+    bits = sample_bits(
+        [values.astype(np.float64) for values in samples], [2000, 3000, 0], step, nearest=nearest
+    )
+    expected = 3.0 * HEADER_BITS
+    for values, size in zip(samples[:2], (2000, 3000), strict=True):
+        codes = values.astype(np.float64) / step
+        random = np.random.default_rng(2).random((1 if nearest else 400, values.size))
+        rounded = np.rint(codes) if nearest else np.floor(codes + random)
+        _, counts = np.unique(rounded, return_counts=True)
+        shares = counts / rounded.size
+        expected += size * float(-shares @ np.log2(shares))
+    assert bits == pytest.approx(expected, rel=0.01)

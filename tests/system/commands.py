@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 PATIENCE_S = 90.0
 
 
@@ -50,7 +52,13 @@ class Running:
 
     def group(self) -> list[int]:
         """Return the processes of its group that are still there, zombies aside."""
-        return [pid for pid, group in _groups() if group == self.process.pid]
+        found = []
+        for process in psutil.process_iter(["status"]):
+            with suppress(ProcessLookupError):
+                mine = os.getpgid(process.pid) == self.process.pid
+                if mine and process.info["status"] != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+        return found
 
 
 @dataclass
@@ -97,15 +105,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _groups() -> list[tuple[int, int]]:
-    """Return (process, process group) of every live process."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-                if state != "Z":
-                    found.append((int(entry.name), int(group)))
-    return found

@@ -251,6 +251,11 @@ def test_memory_and_cores_within_a_control_group(
     assert checkup.usable_cores() == len(os.sched_getaffinity(0))
 
 
+def test_a_system_without_control_groups_of_version_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self: "4:memory:/docker/1\n1:name=systemd:/\n")
+    assert checkup._cgroup("memory.max") == ""
+
+
 def test_the_commands_end_with_what_they_found(folder: Path, commands: Commands) -> None:
     healthy = commands.run(
         "doctor", "client", "--server", ADDRESS, "--token-file", folder / "kitchen.token",

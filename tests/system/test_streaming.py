@@ -21,6 +21,7 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.rounds.aggregation import Contribution
 from fedaq_server.run import Run
+from fedaq_server.schemes.fixed import Fixed
 from fedaq_server.transport.roster import INBOX
 from fedaq_server.transport.service import serve_client
 from fedaq_server.transport.tcp_counter import NoWire
@@ -204,6 +205,37 @@ def test_no_kernel_runs_on_the_event_loop(
     raw_only, coded_only = {"accumulate_raw"}, {*names[1:4]}
     assert {n for n in names if called[n]} == {*names} - (coded_only if bits == 32 else raw_only)
     assert set().union(*called.values()) == {False}
+
+
+def test_a_scheme_plans_and_learns_off_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop: dict[str, set[bool]] = {"plan": set(), "grant": set(), "learn": set()}
+    for name, seen in on_loop.items():
+        watch(monkeypatch, Fixed, name, lambda *_, s=seen: s.add(_get_running_loop() is not None))
+    federate(tmp_path, {f"client-{n}": Peer.take_part for n in range(3)})
+    assert on_loop == {"plan": {False}, "grant": {True}, "learn": {False}}
+
+
+def test_clients_are_served_while_a_round_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, welcomed = threading.Event(), threading.Event()
+
+    def wait_for_a_newcomer(*_: Any) -> None:
+        begun.set()
+        assert welcomed.wait(PATIENCE_S / 2), "nobody was served while the round was planned"
+
+    watch(monkeypatch, Fixed, "plan", wait_for_a_newcomer)
+
+    async def come_late(peer: Peer) -> None:
+        await asyncio.to_thread(begun.wait, PATIENCE_S / 2)
+        await peer.join()
+        welcomed.set()
+
+    acts = {"client": Peer.take_part, "newcomer": come_late}
+    run = federate(tmp_path, acts, clients=1)
+    assert run.records[0].clients == 1
 
 
 def test_a_client_cannot_pile_up_chunks_in_the_server(

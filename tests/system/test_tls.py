@@ -10,10 +10,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from fedaq import PROTOCOL_VERSION
@@ -372,8 +374,9 @@ def test_the_right_ones_train_and_no_secret_leaks(
     command_lines = b""
     while any(running.process.poll() is None for running in clients):
         for running in everybody:
-            path = Path(f"/proc/{running.process.pid}/cmdline")
-            command_lines += path.read_bytes() if path.exists() else b""
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                line = psutil.Process(running.process.pid).cmdline()
+                command_lines += " ".join(line).encode()
         time.sleep(0.1)
     for running in everybody:
         ended = running.wait()

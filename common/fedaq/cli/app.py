@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -69,6 +70,9 @@ def _app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; every expected failure is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a file on Windows may have no check marks
+            stream.reconfigure(errors="backslashreplace")
     # gRPC would print its own words beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     stopping.listen()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import typer
 
 from fedaq.codec import kernels
@@ -97,7 +98,7 @@ def machine() -> Iterator[Finding]:
     """Check what depends on nothing but this machine."""
     yield versions()
     yield clock(time.time())
-    yield cores(usable_cores(), os.getloadavg()[0])
+    yield cores(usable_cores(), psutil.getloadavg()[0])
     yield threads()
     yield codec()
 
@@ -122,7 +123,10 @@ def clock(now_s: float) -> Finding:
 
 def usable_cores() -> float:
     """Return how many cores this process may use."""
-    cores = float(len(os.sched_getaffinity(0)))
+    process = psutil.Process()
+    # macOS binds no process to some of them.
+    mine = process.cpu_affinity() if hasattr(process, "cpu_affinity") else None
+    cores = float(len(mine) if mine else os.cpu_count() or 1)
     quota, _, period = _cgroup("cpu.max").partition(" ")
     return min(cores, int(quota) / int(period)) if quota.isdecimal() else cores
 
@@ -221,8 +225,7 @@ def disk(folder: Path, needed: int, what: str) -> Finding:
 
 def free_memory() -> int:
     """Return the bytes that this process may still get, without swap."""
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    free = 1024 * int(fields["MemAvailable"].split()[0])
+    free = int(psutil.virtual_memory().available)
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit.isdecimal() and used.isdecimal():
         # Files that were read lately count as used, and make room for whoever needs it.
@@ -233,12 +236,12 @@ def free_memory() -> int:
 
 def resident_bytes() -> int:
     """Return the memory that this process takes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().rss)
 
 
 def _cgroup(name: str) -> str:
     """Return a value of this process's control group, version 2; empty without one."""
-    with suppress(OSError, IndexError):
+    with suppress(OSError, ValueError):
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         [path] = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
         return (CGROUP / path.lstrip("/") / name).read_text().strip()

@@ -12,6 +12,7 @@ from functools import cached_property
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedaq.codec import quantizer
 from fedaq.codec.kernels import GROUP
@@ -269,6 +270,18 @@ def step_code(bounds: Range, step: float) -> TensorCode:
         if bits <= quantizer.MAX_BITS:
             return TensorCode(bits, step=step, zero=zero, covers=bounds)
         step *= 2
+
+
+def step_bits(
+    lo: NDArray[np.float64], hi: NDArray[np.float64], step: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the bits of `step_code` for many ranges and steps at once, of shapes that fit."""
+    step = np.maximum(step, SMALLEST_STEP).astype(np.float32).astype(np.float64)
+    codes = np.maximum(np.ceil(-lo / step), 0) + np.maximum(np.ceil(hi / step), 0)
+    # The exponent is the length of the greatest code. What is longer than the longest gets a
+    # coarser step, with which it is just as long.
+    bits: NDArray[np.int64] = np.clip(np.frexp(codes)[1], 1, quantizer.MAX_BITS).astype(np.int64)
+    return bits
 
 
 def clipped_ranges(spreads: Iterable[Spread], bits: Bits) -> tuple[Range, ...]:

@@ -3,10 +3,13 @@
 import os
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 T = TypeVar("T")
 
@@ -67,8 +70,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
                 codes.append(_begin_to_stop(number))
                 task.cancel()
 
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        _call_on_signals(asyncio.get_running_loop(), stop)
         return await main
 
     running = cancelled_by_signals()
@@ -82,6 +84,14 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         if codes:
             raise StoppedError(codes[0])
         listen()
+
+
+def _call_on_signals(loop: "AbstractEventLoop", stop: Callable[[int], None]) -> None:
+    for number in STOP_SIGNALS:
+        try:
+            loop.add_signal_handler(number, stop, number)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda number, frame: loop.call_soon_threadsafe(stop, number))
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:

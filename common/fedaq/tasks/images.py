@@ -177,6 +177,7 @@ def _write_cache(cache: Path, key: str, pixels: Pixels) -> None:
             file.close()
             Path(file.name).replace(cache)
         except BaseException:
+            file.close()  # Windows removes no open file
             Path(file.name).unlink()
             raise
 

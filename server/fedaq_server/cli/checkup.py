@@ -1,15 +1,15 @@
 """What ``fedaq doctor server`` checks."""
 
-import resource
-import socket
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from fedaq.cli.checkup import Finding, certificates, disk, look, machine, memory, ok, wrong
 from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
 from fedaq.net.credentials import is_loopback, server_certificates
+from fedaq.net.ports import bound
 from fedaq.settings import Settings
 from fedaq.tasks import initial_model, load_task
 from fedaq_server.identity.access import access_of
@@ -25,25 +25,24 @@ def server_findings(settings: Settings, out: Path | None) -> Iterator[Finding]:
     yield from machine()
     yield from _access(settings)
     yield port(settings.network.host, settings.network.port)
-    yield open_files(settings.clients, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    limit = file_limit()
+    if limit is not None:
+        yield open_files(settings.clients, limit)
     yield from _task(settings, out)
 
 
 def port(host: str, number: int) -> Finding:
     """Find out whether the server could listen there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host.strip("[]"), number))
-            trial.listen()
-        except OSError as error:
-            return wrong(
-                "port",
-                f"{host}:{number}: {error.strerror}",
-                "another --port; or is a server running already? An address must be this "
-                "machine's: --host 0.0.0.0 is all of them",
-            )
+    try:
+        with bound(host, number):
+            pass
+    except OSError as error:
+        return wrong(
+            "port",
+            f"{host}:{number}: {error.strerror}",
+            "another --port; or is a server running already? An address must be this "
+            "machine's: --host 0.0.0.0 is all of them",
+        )
     if is_loopback(host):
         return look(
             "port",
@@ -51,6 +50,16 @@ def port(host: str, number: int) -> Finding:
             "for clients on other machines: --host 0.0.0.0",
         )
     return ok("port", f"{host}:{number} is free")
+
+
+def file_limit() -> int | None:
+    """Return how many files this process may have open; None where sockets are no files."""
+    try:
+        resource = import_module("resource")
+    except ImportError:  # Windows
+        return None
+    limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit
 
 
 def open_files(clients: int, limit: int) -> Finding:

@@ -6,7 +6,6 @@ safetensors file. A round is committed by one transaction, after its model is on
 whenever the server is killed, the ledger names a round and a model that belong together.
 """
 
-import fcntl
 import json
 import secrets
 import sqlite3
@@ -120,13 +119,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # SQLite's own locks are of another kind, and are not touched by this one.
-        self._lock = (folder / FILE).open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise UserError(f"{folder}: another server is at work on this run") from None
+        self._lock = _locked(folder)
         self._database = sqlite3.connect(folder / FILE, check_same_thread=False)
         # No thread reads while another one commits: the log is not checkpointed beside a reader.
         self._turn = threading.Lock()
@@ -144,7 +137,7 @@ class Ledger:
         except (sqlite3.DatabaseError, ValueError) as error:
             self.close()
             raise UserError(f"{folder / FILE}: not the ledger of a run: {error}") from None
-        except UserError:
+        except BaseException:  # a migration that was interrupted
             self.close()
             raise
         # The files that the ledger names, and those that it would name if its log were lost.
@@ -341,6 +334,9 @@ class Ledger:
             self._database.execute("DELETE FROM snapshots")
         self._forget_all_but(())
         self._start_path.unlink(missing_ok=True)
+        # Nobody goes on with it any more.
+        self._lock.close()
+        _lock_path(self.folder).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the ledger."""
@@ -393,6 +389,30 @@ class Ledger:
             changes = (f"{name} = excluded.{name}" for name in columns if name != replacing)
             statement += f" ON CONFLICT ({replacing}) DO UPDATE SET {', '.join(changes)}"
         self._database.executemany(statement, rows)
+
+
+def _locked(folder: Path) -> sqlite3.Connection:
+    """Return a transaction that no other process can begin before this one's end.
+
+    SQLite locks files on every system. That of the ledger itself must stay open to readers.
+    """
+    file = _lock_path(folder)
+    try:
+        lock = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error:
+            lock.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise UserError(f"{folder}: another server is at work on this run") from None
+        raise UserError(f"{file}: cannot be used: {error}") from None
+    return lock
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder / f"{FILE}.lock"
 
 
 def _ranges_text(ranges: tuple[Spread, ...] | None) -> str | None:

@@ -43,7 +43,7 @@ async def commit(
         charged=current.charged, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
-    federation.scheme.learn(_outcome(record, reports))
+    await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))
     transfers = tuple(_transfers(current, downlink, reports))
     committed = _committed(federation, record, transfers)
     await asyncio.to_thread(federation.commit, committed)

@@ -5,8 +5,9 @@ uplink bits from the ranges the client reports. A grant depends only on the plan
 on that client's own report, so no client waits for another and the order of arrival
 changes nothing.
 
-A file for each scheme, `optimizer` for what those with a budget share, `code_lengths` for how long
-codes will be. Nothing here sends or keeps anything.
+A file for each scheme. `spending` has what those with a budget share, `optimizer` which bits are
+worth a joule, `code_lengths` how long codes will be, `spreads` what clients reported, as arrays.
+Nothing here sends or keeps anything.
 """
 
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme

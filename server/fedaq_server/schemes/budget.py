@@ -16,9 +16,7 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec.payload import Bits
 from fedaq.codec.quantizer import Spread
-from fedaq.errors import UserError
 from fedaq.settings import FedaqSettings
 from fedaq_server.schemes.optimizer import (
     Allocation,
@@ -30,12 +28,15 @@ from fedaq_server.schemes.optimizer import (
     make_items,
 )
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
+from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
+# docs/budget-constants.md has what other values of the constants down to `LARGEST_TREND` do.
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
-# is worth less than it costs: fewer and better rounds are run instead (docs/budget.md).
+# is worth less than it costs. Of the values tried, three times as much lets training fall apart.
 NOISE_TO_SIGNAL = 2.0
 # Training undoes the noise of earlier rounds: what weighs on the final model fades with this
-# time constant, as a share of all rounds (docs/budget.md).
+# time constant, as a share of all rounds.
 MEMORY = 1 / 3
 # Before the first update: how wide updates are, as a share of the weights.
 FIRST_UPDATE = 0.5
@@ -107,47 +108,34 @@ class Budget:
             If the budget does not pay for the least bits in every round.
         """
         self.weights.see(rms_deviation(state.downlink_ranges, state.spec.elements))
-        down = self._downlink(state)
-        spreads = {name: _known(client, state) for name, client in state.clients.items()}
-        up = {
-            name: self._uplink(state, client, spreads[name])
-            for name, client in state.clients.items()
-        }
-        now = join([down, *up.values()])
-        left_j = self.budget_j - self.spent_j - state.catch_up_j
+        down, up, sound = self._offers(state)
+        now = join([down, up])
+        left = left_j(self.budget_j, self.spent_j, state)
         least = np.full(len(now.bit_j), self.settings.min_bits)
         least_j = now.energy_j(least)
         if state.round == 1:
             self._refuse_below(least_j * state.rounds * (1 + ROUNDING), state.rounds)
-        if left_j < least_j:
+        if left < least_j:
             return None
-        sound = np.concatenate(
-            [
-                self._sound(state.downlink_ranges, 1.0),
-                *(self._sound(spreads[name], _share_squared(state)) for name in up),
-            ]
-        )
-        if now.energy_j(sound) <= left_j:
+        if now.energy_j(sound) <= left:
             least, least_j = sound, now.energy_j(sound)
         # Fewer and better rounds, where noise would drown what all of them send.
-        affordable = max(1, int(left_j / (least_j * (1 + ROUNDING))))
-        rounds = min(state.rounds - state.round + 1, affordable)
+        rounds = max(1, rounds_paid(state, left, least_j * (1 + ROUNDING)))
         self.last_round = rounds == 1
-        later = self._forecasts(down, up, rounds, state.rounds)
-        everything = join([now, *later])
+        everything = join([now, *self._forecasts(down, up, rounds, state.rounds)])
         chosen = self._allocate(
-            everything, left_j, np.tile(least, len(everything.bit_j) // len(least))
+            everything, left, np.tile(least, len(everything.bit_j) // len(least))
         )
         # A round is planned at the price alone; only the last one uses the change.
         bits = chosen.bits[: len(least)] if self.last_round else self._at(now, chosen.price, least)
         tensors = len(state.spec.tensors)
         down_bits, up_bits = bits[:tensors], bits[tensors:].reshape(-1, tensors)
-        planned = dict(zip(up, up_bits, strict=True))
-        pool_j = left_j - down.energy_j(down_bits) - least_j * (rounds - 1)
-        self.allowances_j = self._share(pool_j, up, planned)
+        pool_j = left - down.energy_j(down_bits) - least_j * (rounds - 1)
+        shares_j = self._share(pool_j, up, up_bits)
+        self.allowances_j = dict(zip(state.clients, shares_j.tolist(), strict=True))
         return Plan(
-            Grant(_bits(down_bits)),
-            {name: _bits(row) for name, row in planned.items()},
+            Grant(tuple(down_bits.tolist())),
+            dict(zip(state.clients, map(tuple, up_bits.tolist()), strict=True)),
             chosen.price,
             self.settings.clip,
             chosen.energy_j + state.catch_up_j,
@@ -157,15 +145,17 @@ class Budget:
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
     ) -> Grant:
         """Choose the bits worth their price, within the client's allowance."""
-        items = self._uplink(state, client, ranges)
+        spreads = arrays(ranges)
+        errors = error_table(spreads, clip=self.settings.clip)
+        items = _uplink(errors[None], state, [client])
         allowance_j = self.allowances_j[client.name]
-        least = self._sound(ranges, _share_squared(state))
+        least = self._sound(errors, spreads, state.squared_weights)
         if items.energy_j(least) > allowance_j:
             least = np.full(len(ranges), self.settings.min_bits)
         bits = self._at(items, plan.price, least)
         if self.last_round or items.energy_j(bits) > allowance_j:
             bits = self._allocate(items, allowance_j, least).bits
-        return Grant(_bits(bits))
+        return Grant(tuple(bits.tolist()))
 
     def learn(self, outcome: Outcome) -> None:
         """Take note of what was spent and of how wide the updates were."""
@@ -180,72 +170,65 @@ class Budget:
         if self.budget_j < needed_j:
             # Rounded up: who asks for what the message says must get it.
             shown = float(Context(prec=6, rounding=ROUND_UP).create_decimal(needed_j))
-            raise UserError(
-                f"energy.budget_j = {self.budget_j:.6g} J is too small for "
-                f"{self.settings.min_bits} bit per value in {rounds} rounds: at least "
-                f"{shown:.6g} J are needed"
+            raise too_small(
+                self.budget_j,
+                f"is too small for {self.settings.min_bits} bit per value in {rounds} rounds: "
+                f"at least {shown:.6g} J are needed",
             )
 
-    def _downlink(self, state: RoundState) -> Items:
-        return make_items(
-            state.downlink_ranges,
+    def _offers(self, state: RoundState) -> tuple[Items, Items, NDArray[np.int64]]:
+        """Return what the model and the updates offer, and the fewest sound bits of all."""
+        weights = arrays(state.downlink_ranges)
+        updates = stacked(known_spreads(state, FIRST_UPDATE))
+        down_errors = error_table(weights, clip=self.settings.clip)
+        up_errors = error_table(updates, clip=self.settings.clip)
+        down = make_items(
+            down_errors[None],
             state.spec.elements,
-            coefficient=1.0,
-            j_per_bit=state.downlink_j_per_bit,
-            clip=self.settings.clip,
+            coefficients=np.array([1.0]),
+            j_per_bit=np.array([state.downlink_j_per_bit]),
         )
+        up = _uplink(up_errors, state, list(state.clients.values()))
+        sound = [
+            self._sound(down_errors, weights, 1.0),
+            self._sound(up_errors, updates, state.squared_weights).ravel(),
+        ]
+        return down, up, np.concatenate(sound)
 
-    def _uplink(self, state: RoundState, client: ClientState, spreads: tuple[Spread, ...]) -> Items:
-        return make_items(
-            spreads,
-            state.spec.elements,
-            coefficient=client.weight**2,
-            j_per_bit=client.radio.uplink_j_per_bit,
-            clip=self.settings.clip,
-        )
-
-    def _sound(self, spreads: tuple[Spread, ...], share: float) -> NDArray[np.int64]:
+    def _sound(self, errors: Array, spreads: Spreads, share: float) -> NDArray[np.int64]:
         """Return the fewest bits whose noise does not drown what is sent.
 
-        `share` is what is left of the noise in the mean of all senders: ``sum_i p_i**2``.
+        `errors` are those of `error_table`; `share` is what is left of the noise in the mean of
+        all senders: ``sum_i p_i**2``.
         """
-        variance = np.array([spread.deviation**2 for spread in spreads])[:, None]
-        noise = share * error_table(spreads, clip=self.settings.clip)
-        drowned = (noise > NOISE_TO_SIGNAL * variance) & (variance > 0)
-        fewest = 1 + np.count_nonzero(drowned, axis=1)
+        variance = (spreads.deviation**2)[..., None]
+        drowned = (share * errors > NOISE_TO_SIGNAL * variance) & (variance > 0)
+        fewest = 1 + np.count_nonzero(drowned, axis=-1)
         bits: NDArray[np.int64] = np.clip(fewest, self.settings.min_bits, self.settings.max_bits)
         return bits
 
-    def _forecasts(self, down: Items, up: dict[str, Items], rounds: int, total: int) -> list[Items]:
+    def _forecasts(self, down: Items, up: Items, rounds: int, total: int) -> list[Items]:
         """Return the items of the rounds after this one, in groups of doubling length."""
         later = []
         memory = MEMORY * total
-        first, all_up = 1, join(list(up.values()))
+        first = 1
         while first < rounds:
             count = min(first, rounds - first)
             middle = first + (count - 1) / 2
             weight = exp(middle / memory)
             later.append(down.forecast(count, self.weights.factor(middle), weight))
-            later.append(all_up.forecast(count, self.updates.factor(middle), weight))
+            later.append(up.forecast(count, self.updates.factor(middle), weight))
             first += count
         return later
 
-    def _share(
-        self, pool_j: float, up: dict[str, Items], planned: dict[str, NDArray[np.int64]]
-    ) -> dict[str, float]:
+    def _share(self, pool_j: float, up: Items, planned: NDArray[np.int64]) -> Array:
         """Share what may be spent on the uplink in proportion to what is planned."""
-        least = {name: self._least_j(items) for name, items in up.items()}
-        more = {name: items.energy_j(planned[name]) - least[name] for name, items in up.items()}
-        spare_j = pool_j - sum(least.values())
-        total = sum(more.values())
-        return {
-            name: least[name]
-            + max(spare_j, 0.0) * (more[name] / total if total > 0 else 1 / len(up))
-            for name in up
-        }
-
-    def _least_j(self, items: Items) -> float:
-        return items.energy_j(np.full(len(items.bit_j), self.settings.min_bits))
+        least_j = up.sender_j(np.full_like(planned, self.settings.min_bits))
+        more_j = up.sender_j(planned) - least_j
+        spare_j, total_j = max(pool_j - sum(least_j.tolist()), 0.0), sum(more_j.tolist())
+        shares = more_j / total_j if total_j > 0 else np.full_like(more_j, 1 / len(more_j))
+        allowances_j: Array = least_j + spare_j * shares
+        return allowances_j
 
     def _at(self, items: Items, price: float, least: NDArray[np.int64]) -> NDArray[np.int64]:
         return bits_at_price(items, price, min_bits=least, max_bits=self.settings.max_bits)
@@ -254,25 +237,12 @@ class Budget:
         return allocate(items, budget_j, min_bits=least, max_bits=self.settings.max_bits)
 
 
-def _share_squared(state: RoundState) -> float:
-    return sum(client.weight**2 for client in state.clients.values())
-
-
-def _known(client: ClientState, state: RoundState) -> tuple[Spread, ...]:
-    """Return the spreads of the client's last update, or a guess before its first."""
-    if client.ranges is not None:
-        return client.ranges
-    seen = [other.ranges for other in state.clients.values() if other.ranges is not None]
-    if seen:
-        return seen[0]
-    return tuple(
-        Spread(
-            spread.lo * FIRST_UPDATE,
-            spread.hi * FIRST_UPDATE,
-            spread.mean * FIRST_UPDATE,
-            spread.deviation * FIRST_UPDATE,
-        )
-        for spread in state.first_ranges
+def _uplink(errors: Array, state: RoundState, clients: list[ClientState]) -> Items:
+    return make_items(
+        errors,
+        state.spec.elements,
+        coefficients=np.array([client.weight**2 for client in clients]),
+        j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
     )
 
 
@@ -280,7 +250,3 @@ def rms_deviation(spreads: tuple[Spread, ...], elements: tuple[int, ...]) -> flo
     """Return the root mean square of the standard deviations, over all values."""
     squares = sum(s.deviation**2 * d for s, d in zip(spreads, elements, strict=True))
     return float((squares / sum(elements)) ** 0.5)
-
-
-def _bits(row: NDArray[np.int64]) -> Bits:
-    return tuple(int(b) for b in row)

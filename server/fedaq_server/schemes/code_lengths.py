@@ -16,16 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.quantizer import Spread
+from fedaq_server.schemes.spreads import Array, Spreads
 
-Array = NDArray[np.float64]
-
-# Steps of the tables, in root mean squares of the values.
+# Steps of the tables, in root mean squares of the values. tests/server/test_rates.py holds how
+# close the tables come with these steps, shapes and points.
 _STEPS: Array = 2.0 ** np.arange(-6.0, 9.25, 0.5)
 _SHAPES: Array = np.geomspace(0.2, 3.0, 15)
 _POINTS = 3000
 # In root mean squares; of the peakiest shape one value in a million lies beyond.
 _REACH = 120.0
 _LEAST_RMS = 1e-100
+# Codes on each side of zero that are told apart.
+_CODES = 2**15
+# A tensor header with a step: 11 to 15 bytes (`TensorCode.header_bytes`), mostly 13 or 14.
+HEADER_BITS = 8 * 14
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,11 @@ class Tensors:
 
     Attributes
     ----------
-    elements : float64, shape (n,)
+    elements : float64, shape (tensors,)
         Number of values.
-    rms : float64, shape (n,)
+    rms : float64, shape (tensors,) or (senders, tensors)
         Root mean square of the values.
-    shapes : float64, shape (n,)
+    shapes : float64, as `rms`
         Place of their distribution in the tables.
     table : Rates
     """
@@ -67,15 +71,21 @@ class Tensors:
     shapes: Array
     table: Rates
 
-    def bits(self, step: float) -> Array:
-        """Return the expected bits of each tensor's codes at this quantization step."""
+    def bits(self, step: float | Array) -> Array:
+        """Return the expected bits of each tensor's codes.
+
+        Parameters
+        ----------
+        step : float or float64 array
+            Quantization step; of shape (senders, 1) if each sender has its own.
+        """
         return self.elements * self._look_up(self.table.bits, step)
 
-    def errors(self, step: float) -> Array:
-        """Return the mean square error over the mean square of each tensor."""
+    def errors(self, step: float | Array) -> Array:
+        """Return the mean square error over the mean square of each tensor, as `bits` does."""
         return self._look_up(self.table.errors, step)
 
-    def _look_up(self, table: Array, step: float) -> Array:
+    def _look_up(self, table: Array, step: float | Array) -> Array:
         """Interpolate between shapes, and between the logarithms of steps."""
         # A tensor of zeros, too, without an overflow.
         relative = step / np.maximum(self.rms, _LEAST_RMS)
@@ -83,31 +93,84 @@ class Tensors:
         left = np.minimum(column.astype(np.int64), len(_STEPS) - 2)
         above = np.minimum(self.shapes.astype(np.int64), len(_SHAPES) - 2)
         right_share, below_share = column - left, self.shapes - above
+        corner = above * len(_STEPS) + left
+        entries = table.ravel()
 
-        def across(row: NDArray[np.int64]) -> Array:
-            mixed: Array = table[row, left] + right_share * (
-                table[row, left + 1] - table[row, left]
-            )
+        def across(first: NDArray[np.int64]) -> Array:
+            here = entries[first]
+            mixed: Array = here + right_share * (entries[first + 1] - here)
             return mixed
 
-        upper = across(above)
-        between: Array = upper + below_share * (across(above + 1) - upper)
+        upper = across(corner)
+        between: Array = upper + below_share * (across(corner + len(_STEPS)) - upper)
         return between
 
 
-def tensors(spreads: Sequence[Spread], elements: Sequence[int], *, nearest: bool) -> Tensors:
-    """Return tensors with these spreads, rounded to the nearest codes or at random."""
+def tensors(spreads: Spreads, elements: Sequence[int], *, nearest: bool) -> Tensors:
+    """Return tensors of one sender or many, rounded to the nearest codes or at random."""
     table = rates(nearest=nearest)
-    rms = np.array([root_mean_square(spread) for spread in spreads])
-    magnitudes = np.array([spread.magnitude for spread in spreads])
-    ratio = np.divide(magnitudes, rms, out=np.zeros_like(rms), where=rms > 0)
+    rms = root_mean_square(spreads)
+    ratio = np.divide(spreads.magnitude, rms, out=np.zeros_like(rms), where=rms > 0)
     places = np.interp(ratio, table.ratios, np.arange(len(_SHAPES)))
     return Tensors(np.array(elements, np.float64), rms, places, table)
 
 
-def root_mean_square(spread: Spread) -> float:
-    """Return the root of the mean square of a tensor's values."""
-    return float(np.hypot(spread.mean, spread.deviation))
+def root_mean_square(spread: Spread | Spreads) -> Array:
+    """Return the root of the mean square of a tensor's values, or of each one's."""
+    rms: Array = np.hypot(spread.mean, spread.deviation)
+    return rms
+
+
+def sample_bits(
+    samples: Sequence[Array], elements: Sequence[int], step: float, *, nearest: bool
+) -> float:
+    """Return the bits that tensors will take at a quantization step, headers included.
+
+    Parameters
+    ----------
+    samples : sequence of float64 arrays
+        Some values of each tensor.
+    elements : sequence of int
+        How many it has.
+    """
+
+    def value_bits(values: Array) -> float:
+        weights = code_weights(values / step, 1.0, nearest=nearest)
+        return entropy(weights / max(len(values), 1))
+
+    return sum(
+        HEADER_BITS + size * value_bits(values)
+        for values, size in zip(samples, elements, strict=True)
+    )
+
+
+def code_weights(positions: Array, weights: Array | float, *, nearest: bool) -> Array:
+    """Return what each code weighs, from the least code, or 0, to the greatest.
+
+    Parameters
+    ----------
+    positions : float64, shape (n,)
+        Values over the quantization step.
+    weights : float, or float64 of shape (n,)
+        What each value weighs; rounded at random, its weight is shared by the codes next to it.
+    """
+    below = np.floor(positions)
+    up = positions - below
+    chance = (up >= 0.5).astype(np.float64) if nearest else up
+    # Codes too far out for a table, which share the last, are too few to count.
+    codes = np.clip(below, -_CODES, _CODES).astype(np.int64)
+    codes -= codes.min(initial=0)
+    size = int(codes.max(initial=0)) + 2
+    lower = np.bincount(codes, weights * (1 - chance), size)
+    upper = np.bincount(codes + 1, weights * chance, size)
+    total: Array = np.add(lower, upper)
+    return total
+
+
+def entropy(shares: Array) -> float:
+    """Return the entropy, in bits, of codes that have these shares of all values."""
+    shares = shares[shares > 0]
+    return float(-np.sum(shares * np.log2(shares)))
 
 
 @cache
@@ -134,21 +197,11 @@ def _scale(beta: float) -> float:
 
 def _coded(x: Array, weights: Array, step: float, nearest: bool) -> tuple[float, float]:
     """Return entropy and mean square error of values ``+-x`` at a step."""
-    position = x / step
-    below = np.floor(position)
-    up = position - below
-    if nearest:
-        chance = (up >= 0.5).astype(np.float64)
-        error = np.sum(weights * np.minimum(up, 1 - up) ** 2)
-    else:
-        chance = up
-        error = np.sum(weights * up * (1 - up))
-    codes = below.astype(np.int64)
-    size = int(codes[-1]) + 2
-    shares = np.bincount(codes, weights * (1 - chance), size) + np.bincount(
-        codes + 1, weights * chance, size
-    )
+    positions = x / step
+    shares = code_weights(positions, weights, nearest=nearest)
     # All codes but 0 stand for two values, one of each sign.
     each = np.concatenate((shares[:1], shares[1:] / 2, shares[1:] / 2))
-    each = each[each > 0]
-    return float(-np.sum(each * np.log2(each))), float(error * step**2)
+    up = positions - np.floor(positions)
+    # Rounded at random, a value errs by `up` or by `1 - up`, each with the chance of the other.
+    errors = weights * np.minimum(up, 1 - up) ** 2 if nearest else weights * up * (1 - up)
+    return entropy(each), float(np.sum(errors) * step**2)

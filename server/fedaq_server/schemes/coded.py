@@ -10,39 +10,42 @@ What a transfer really takes shows only when it is coded. So that nothing is ove
 sender has a limit, within which it stays by taking coarser steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import exp, log
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec.payload import ZERO, step_code
-from fedaq.codec.quantizer import Floats, Spread
+from fedaq.codec.payload import ZERO, Bits, step_bits
+from fedaq.codec.quantizer import Spread
 from fedaq.energy.cost import downlink_j_per_bit
-from fedaq.errors import UserError
-from fedaq_server.schemes.code_lengths import Tensors, tensors
-from fedaq_server.schemes.optimizer import resolution
+from fedaq_server.schemes.code_lengths import HEADER_BITS, Tensors, sample_bits, tensors
+from fedaq_server.schemes.optimizer import resolution, resolutions
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
+from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
+# docs/budget-constants.md has what other values of the constants down to `FIRST_UPDATE` do.
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
-# worth less than it costs; chosen by measurement on Fashion-MNIST (docs/budget.md).
+# worth less than it costs. Of the values tried, twice as much lets training fall apart.
 DROWNED = 5.0
-
-_HEADER_BITS = 8 * 14
-_ZERO_BITS = 8 * ZERO.header_bytes
 # Nothing goes down in the first round; this is the uplink's usual share of a round.
-_FIRST_SHARE = 0.3
+FIRST_SHARE = 0.3
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
 # before its limit acts.
-_SLACK = 3.0
+SLACK = 3.0
 # Share of the last round's joules to be planned; the rest is for lengths expected too short.
-_LAST_SHARE = 0.98
-# Halvings of 60 decades: to a thousandth.
+LAST_SHARE = 0.98
+# Weight of the newest length of a client's updates.
+SMOOTHING = 0.5
+# Before the first update: how wide updates are, as a share of the weights.
+FIRST_UPDATE = 1.0
+
+_ZERO_BITS = 8 * ZERO.header_bytes
+# Halvings of 60 decades: to a thousandth of a price.
 _BISECTIONS = 18
-# Codes on each side of zero that are told apart.
-_CODES = 2**15
-_SMOOTHING = 0.5
 
 
 @dataclass
@@ -60,11 +63,9 @@ class CodedResolution:
 
     def plan(self, state: RoundState) -> Plan:
         """Give every tensor the step of the downlink; foresee the bits of the last updates."""
-        uplink = {
-            name: uplink_grant(state, client, client.ranges or state.first_ranges, self.uplink).bits
-            for name, client in state.clients.items()
-        }
-        return Plan(downlink_grant(state, self.downlink), uplink)
+        steps = np.full(len(state.clients), self.uplink)
+        spreads = [client.ranges or state.first_ranges for client in state.clients.values()]
+        return Plan(downlink_grant(state, self.downlink), _foreseen(state, stacked(spreads), steps))
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
@@ -107,57 +108,45 @@ class CodedBudget:
         UserError
             If the budget does not pay for a round.
         """
-        left_j = self.budget_j - self.spent_j - state.catch_up_j
+        left = left_j(self.budget_j, self.spent_j, state)
         least_j = _least_j(state)
-        if left_j < least_j:
+        if left < least_j:
             if state.round == 1:
-                raise UserError(
-                    f"energy.budget_j = {self.budget_j:.6g} J does not pay for one round: its "
-                    f"headers alone take {least_j:.6g} J"
+                parts = "its headers and the models that clients lack take"
+                raise too_small(
+                    self.budget_j,
+                    "does not pay for one round: "
+                    f"{parts if state.catch_up_j else 'its headers alone take'} "
+                    f"{least_j + state.catch_up_j:.6g} J",
                 )
             return None
+        spreads = stacked(known_spreads(state, FIRST_UPDATE))
+        expected = _expected(state, spreads, self.up)
         # Above this price noise would drown what is sent: fewer and better rounds are run.
-        dearest = self._dearest(state)
-        affordable = int(left_j / self._round_j(state, dearest))
+        dearest = _bisect(lambda price: -expected.noise_to_signal(price), -DROWNED)
+        affordable = rounds_paid(state, left, expected.round_j(dearest))
         if affordable == 0 and state.round > 1:
             return None
-        rounds = min(state.rounds - state.round + 1, max(1, affordable))
-        share_j = left_j / rounds * (_LAST_SHARE if rounds == 1 else 1.0)
-        price = min(_bisect(lambda price: self._round_j(state, price), share_j), dearest)
-        down_j = self._down_j(state, price)
-        up_j = {name: self._up_j(state, client, price) for name, client in state.clients.items()}
-        all_up_j = sum(up_j.values())
-        forecast_j = min(rounds * (down_j + all_up_j), left_j) + state.catch_up_j
-        # Every sender can pay for its headers, and nobody for more than what is left then.
-        header_bytes = len(state.spec.tensors) * ZERO.header_bytes
-        down_header_j = 8 * header_bytes * state.downlink_j_per_bit
-        spare_j = left_j - least_j
-        down_limit_j = down_header_j + max(
-            0.0, min(max(_SLACK * down_j, share_j), spare_j - all_up_j)
-        )
-        spare_j -= down_limit_j - down_header_j
-        slack = min(max(_SLACK, share_j / all_up_j), spare_j / all_up_j)
+        rounds = max(1, affordable)
+        share_j = left / rounds * (LAST_SHARE if rounds == 1 else 1.0)
+        price = min(_bisect(expected.round_j, share_j), dearest)
+        down_j, up_j = expected.down_j(price), expected.up_j(price)
+        down_limit_j, slack = _limits(state, share_j, left - least_j, down_j, _total(up_j))
         self._round = _Round(
             up_steps={},
-            shares_j=up_j,
+            shares_j=dict(zip(state.clients, up_j.tolist(), strict=True)),
             limits={
-                name: header_bytes
-                + _bytes(slack * joules, state.clients[name].radio.uplink_j_per_bit)
-                for name, joules in up_j.items()
+                name: _header_bytes(state) + _bytes(slack * joules, client.radio.uplink_j_per_bit)
+                for (name, client), joules in zip(state.clients.items(), up_j.tolist(), strict=True)
             },
         )
         down = downlink_grant(state, _downlink_step(state, price))
         limit = _bytes(down_limit_j, state.downlink_j_per_bit)
         return Plan(
             Grant(down.bits, down.steps, limit),
-            {
-                name: uplink_grant(
-                    state, client, _known(client, state), _uplink_step(client, price)
-                ).bits
-                for name, client in state.clients.items()
-            },
+            _foreseen(state, spreads, expected.up_steps(price)),
             price,
-            forecast_j=forecast_j,
+            forecast_j=min(rounds * (down_j + _total(up_j)), left) + state.catch_up_j,
         )
 
     def grant(
@@ -168,10 +157,11 @@ class CodedBudget:
         step = _uplink_step(client, plan.price)
         if not self.up:
             # Nothing was known of the updates, so nothing of the price. The share is.
-            sent = tensors(ranges, state.spec.elements, nearest=False)
+            sent = tensors(arrays(ranges), state.spec.elements, nearest=False)
             j_per_bit = client.radio.uplink_j_per_bit
             step = _bisect(
-                lambda step: j_per_bit * _model_bits(sent, step), self._round.shares_j[client.name]
+                lambda step: j_per_bit * float(_first_bits(sent, step)),
+                self._round.shares_j[client.name],
             )
         self._round.up_steps[client.name] = step
         chosen = uplink_grant(state, client, ranges, step)
@@ -184,30 +174,6 @@ class CodedBudget:
         self.spent_j += outcome.energy_j
         for name, taken in outcome.uplink_bytes.items():
             self.up[name] = _smoothed(self.up.get(name, 0.0), taken * planned.up_steps[name])
-
-    def _dearest(self, state: RoundState) -> float:
-        """Return the price at which noise begins to drown what is sent."""
-        return _bisect(lambda price: -_noise_to_signal(state, price), -DROWNED)
-
-    def _round_j(self, state: RoundState, price: float) -> float:
-        """Return the joules that a round is expected to take; they fall as the price rises."""
-        up_j = sum(self._up_j(state, client, price) for client in state.clients.values())
-        return self._down_j(state, price) + up_j
-
-    def _up_j(self, state: RoundState, client: ClientState, price: float) -> float:
-        step, j_per_bit = _uplink_step(client, price), client.radio.uplink_j_per_bit
-        if not self.up:
-            sent = tensors(state.first_ranges, state.spec.elements, nearest=False)
-            return j_per_bit * _model_bits(sent, step)
-        usual = self.up.get(client.name) or sum(self.up.values()) / len(self.up)
-        return j_per_bit * 8 * usual / step
-
-    def _down_j(self, state: RoundState, price: float) -> float:
-        if not self.up and all(spread.is_zero for spread in state.downlink_ranges):
-            # Nothing is to go down yet. Later on it takes more than the uplink.
-            up_j = sum(self._up_j(state, client, price) for client in state.clients.values())
-            return up_j * (1 / _FIRST_SHARE - 1)
-        return state.downlink_j_per_bit * sample_bits(state, _downlink_step(state, price))
 
 
 @dataclass(frozen=True)
@@ -230,46 +196,118 @@ class _Round:
 
 
 def _smoothed(before: float, now: float) -> float:
-    return float(now if before == 0 else before ** (1 - _SMOOTHING) * now**_SMOOTHING)
+    return float(now if before == 0 else before ** (1 - SMOOTHING) * now**SMOOTHING)
 
 
-def sample_bits(state: RoundState, step: float) -> float:
-    """Return the bits that what goes down will take with a quantization step."""
-    return sum(
-        _HEADER_BITS + elements * _entropy(values, step, nearest=state.differences)
-        for values, elements in zip(state.downlink_samples, state.spec.elements, strict=True)
+@dataclass(frozen=True)
+class _Expected:
+    """What a round is expected to take and to lose at a price, from what no price changes.
+
+    Attributes
+    ----------
+    state : RoundState
+    j_per_bit, squares : float64, shape (senders,)
+        Of the uplink, and of the weights.
+    updates : Tensors
+        What is known of the updates, of shape (senders, tensors).
+    power : float64, shape (senders, tensors)
+        Sum of the squares of their values.
+    usual : float64, shape (senders,), optional
+        Bytes times step of each update; None while no update was seen.
+    first : Tensors
+        The weights with which the run began, which stand for updates then.
+    samples : tuple of float64 arrays
+        Of what goes down.
+    """
+
+    state: RoundState
+    j_per_bit: Array
+    squares: Array
+    updates: Tensors
+    power: Array
+    usual: Array | None
+    first: Tensors
+    samples: tuple[Array, ...]
+
+    def round_j(self, price: float) -> float:
+        """Return the joules that a round takes; they fall as the price rises."""
+        return self.down_j(price) + _total(self.up_j(price))
+
+    def up_j(self, price: float) -> Array:
+        """Return the joules that each update takes, shape (senders,)."""
+        steps = self.up_steps(price)
+        if self.usual is None:
+            return self.j_per_bit * _first_bits(self.first, steps[:, None])
+        return self.j_per_bit * 8 * self.usual / steps
+
+    def down_j(self, price: float) -> float:
+        """Return the joules of what goes down."""
+        state = self.state
+        if self.usual is None and all(spread.is_zero for spread in state.downlink_ranges):
+            # Nothing is to go down yet. Later on it takes more than the uplink.
+            return _total(self.up_j(price)) * (1 / FIRST_SHARE - 1)
+        step, elements = _downlink_step(state, price), state.spec.elements
+        return state.downlink_j_per_bit * sample_bits(
+            self.samples, elements, step, nearest=state.differences
+        )
+
+    def up_steps(self, price: float) -> Array:
+        """Return the quantization step of each update, shape (senders,)."""
+        return resolutions(price, self.j_per_bit, self.squares)
+
+    def noise_to_signal(self, price: float) -> float:
+        """Return the noise in the mean of all updates over their mean square."""
+        errors = self.updates.errors(self.up_steps(price)[:, None])
+        noise = self.squares * np.sum(self.power * errors, axis=1)
+        return _total(noise) / self._signal if self._signal else 0.0
+
+    @cached_property
+    def _signal(self) -> float:
+        weights = np.array([client.weight for client in self.state.clients.values()])
+        return _total(weights * np.sum(self.power, axis=1))
+
+
+def _expected(state: RoundState, spreads: Spreads, up: Mapping[str, float]) -> _Expected:
+    clients, elements = state.clients.values(), state.spec.elements
+    updates = tensors(spreads, elements, nearest=False)
+    mean = sum(up.values()) / len(up) if up else 0.0
+    return _Expected(
+        state=state,
+        j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
+        squares=np.array([client.weight**2 for client in clients]),
+        updates=updates,
+        power=updates.elements * updates.rms**2,
+        usual=np.array([up.get(name) or mean for name in state.clients]) if up else None,
+        first=tensors(arrays(state.first_ranges), elements, nearest=False),
+        samples=tuple(values.astype(np.float64) for values in state.downlink_samples),
     )
 
 
-def _entropy(values: Floats, step: float, *, nearest: bool) -> float:
-    """Return the entropy of the codes of values, in bits a value."""
-    position = values.astype(np.float64) / step
-    below = np.floor(position)
-    up = position - below
-    chance = (up >= 0.5).astype(np.float64) if nearest else up
-    # Codes too far out for a table, which share the last, are too few to count.
-    codes = np.clip(below, -_CODES, _CODES).astype(np.int64) + _CODES
-    counts = np.bincount(codes, 1 - chance, 2 * _CODES + 2)
-    counts += np.bincount(codes + 1, chance, 2 * _CODES + 2)
-    shares = counts[counts > 0] / max(len(values), 1)
-    return float(-np.sum(shares * np.log2(shares)))
+def _first_bits(sent: Tensors, step: float | Array) -> Array:
+    """Return the bits of updates when none was seen before, as their shape lets expect."""
+    bits: Array = np.sum(sent.bits(step) + HEADER_BITS, axis=-1)
+    return bits
 
 
-def _model_bits(sent: Tensors, step: float) -> float:
-    """Return the bits of tensors that were never sent before, as their shape lets expect."""
-    return float(np.sum(sent.bits(step) + _HEADER_BITS))
+def _limits(
+    state: RoundState, share_j: float, spare_j: float, down_j: float, up_j: float
+) -> tuple[float, float]:
+    """Return what may go down, in joules, and how many times what is expected may come up.
+
+    Every sender can pay for its headers, and nobody for more than what is left then: `spare_j`
+    joules. `share_j` is what the round is to take, `down_j` and `up_j` what is expected.
+    """
+    header_j = 8 * _header_bytes(state) * state.downlink_j_per_bit
+    limit_j = header_j + max(0.0, min(max(SLACK * down_j, share_j), spare_j - up_j))
+    spare_j -= limit_j - header_j
+    return limit_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
 
 
-def _noise_to_signal(state: RoundState, price: float) -> float:
-    """Return the noise in the mean of all updates over their mean square."""
-    noise = signal = 0.0
-    for client in state.clients.values():
-        sent = tensors(_known(client, state), state.spec.elements, nearest=False)
-        square = sent.elements * sent.rms**2
-        errors = sent.errors(_uplink_step(client, price))
-        noise += client.weight**2 * float(np.dot(square, errors))
-        signal += client.weight * float(np.sum(square))
-    return noise / signal if signal else 0.0
+def _foreseen(state: RoundState, spreads: Spreads, steps: Array) -> dict[str, Bits]:
+    """Return the bits of every client, if its update has these spreads."""
+    weights = np.array([client.weight for client in state.clients.values()])
+    bits = _uplink_bits(spreads, state.spec.elements, weights[:, None], steps[:, None])
+    return dict(zip(state.clients, map(tuple, bits.tolist()), strict=True))
 
 
 def uplink_grant(
@@ -280,29 +318,34 @@ def uplink_grant(
     What is left out is kept by the client and comes with its next update. Noise averages out
     over the clients, progress does not: what is not sent counts `DROWNED` times.
     """
-    sent = tensors(ranges, state.spec.elements, nearest=False)
-    bits = sent.bits(step)
-    noise = client.weight**2 * sent.errors(step)
-    gain = sent.elements * sent.rms**2 * (DROWNED * client.weight - noise)
+    weight, one_step = np.array(client.weight), np.array(step)
+    return _grant(_uplink_bits(arrays(ranges), state.spec.elements, weight, one_step), step)
+
+
+def _uplink_bits(
+    spreads: Spreads, elements: Sequence[int], weights: Array, steps: Array
+) -> NDArray[np.int64]:
+    """Return the bits that `uplink_grant` gives the tensors of one sender or many."""
+    sent = tensors(spreads, elements, nearest=False)
+    bits, squares = sent.bits(steps), weights**2
+    noise = squares * sent.errors(steps)
+    gain = sent.elements * sent.rms**2 * (DROWNED * weights - noise)
     # The noise that a bit is worth at the price that makes this step.
-    worth = step**2 * 2 * log(2) * client.weight**2 / 4
-    small = bits < _HEADER_BITS
-    return _grant(ranges, step, ~small | (gain > worth * (bits + _HEADER_BITS - _ZERO_BITS)))
+    worth = steps**2 * 2 * log(2) * squares / 4
+    pays = (bits >= HEADER_BITS) | (gain > worth * (bits + HEADER_BITS - _ZERO_BITS))
+    return np.where(pays, step_bits(spreads.lo, spreads.hi, steps), 0)
 
 
 def downlink_grant(state: RoundState, step: float) -> Grant:
     """Return the grant of what goes down, but for differences that would be rounded to zero."""
-    reaches = np.array([max(-spread.lo, spread.hi) for spread in state.downlink_ranges])
+    spreads = arrays(state.downlink_ranges)
     least = step / 2 if state.differences else 0.0
-    return _grant(state.downlink_ranges, step, reaches >= least)
+    sent = np.maximum(-spreads.lo, spreads.hi) >= least
+    return _grant(np.where(sent, step_bits(spreads.lo, spreads.hi, np.array(step)), 0), step)
 
 
-def _grant(ranges: tuple[Spread, ...], step: float, worth: NDArray[np.bool_]) -> Grant:
-    bits = tuple(
-        step_code(bounds, step).bits if is_worth else 0
-        for bounds, is_worth in zip(ranges, worth, strict=True)
-    )
-    return Grant(bits, tuple(step if b else 0.0 for b in bits))
+def _grant(bits: NDArray[np.int64], step: float) -> Grant:
+    return Grant(tuple(bits.tolist()), tuple(np.where(bits > 0, step, 0.0).tolist()))
 
 
 def _uplink_step(client: ClientState, price: float) -> float:
@@ -334,11 +377,14 @@ def _least_j(state: RoundState) -> float:
     return len(state.spec.tensors) * _ZERO_BITS * (state.downlink_j_per_bit + sum(senders))
 
 
+def _header_bytes(state: RoundState) -> int:
+    """Return the bytes of a transfer in which nothing but headers is sent."""
+    return len(state.spec.tensors) * ZERO.header_bytes
+
+
+def _total(joules: Array) -> float:
+    return float(sum(joules.tolist()))
+
+
 def _bytes(joules: float, j_per_bit: float) -> int:
     return int(joules / (8 * j_per_bit)) if j_per_bit > 0 else 2**62
-
-
-def _known(client: ClientState, state: RoundState) -> tuple[Spread, ...]:
-    """Return the spreads of the client's last update, or another's, or of the first weights."""
-    seen = [other.ranges for other in state.clients.values() if other.ranges is not None]
-    return client.ranges or (seen[0] if seen else state.first_ranges)

@@ -8,13 +8,16 @@ downlink bits rise.
 
 from dataclasses import dataclass
 
-from fedaq.codec.payload import Bits
+import numpy as np
+from numpy.typing import NDArray
+
 from fedaq.codec.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
 from fedaq_server.schemes.budget import Budget
 from fedaq_server.schemes.coded import CodedBudget, CodedResolution
 from fedaq_server.schemes.optimizer import resolution_bits
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
+from fedaq_server.schemes.spreads import Spreads, arrays, stacked
 
 # Resolutions that serve without a budget, in the unit of the weights (docs/resolutions.md).
 PACKED_UPLINK, PACKED_DOWNLINK = 0.03, 0.16
@@ -37,27 +40,31 @@ class Resolution:
 
     def plan(self, state: RoundState) -> Plan:
         """Choose downlink bits from the weights, uplink bits from the last updates."""
-        downlink = self._bits(state.downlink_ranges, self.downlink)
-        uplink = {
-            name: self._bits(client.ranges, self.uplink)
-            if client.ranges is not None
-            else (self.settings.max_bits,) * len(state.spec.tensors)
-            for name, client in state.clients.items()
-        }
-        return Plan(Grant(downlink), uplink, clip=self.settings.clip)
+        unknown = (self.settings.max_bits,) * len(state.spec.tensors)
+        uplink = dict.fromkeys(state.clients, unknown)
+        known = {name: client.ranges for name, client in state.clients.items() if client.ranges}
+        if known:
+            bits = self._bits(stacked(list(known.values())), self.uplink)
+            uplink |= zip(known, map(tuple, bits.tolist()), strict=True)
+        return Plan(
+            self._grant(state.downlink_ranges, self.downlink), uplink, clip=self.settings.clip
+        )
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
     ) -> Grant:
         """Choose uplink bits from the ranges of this very update."""
-        return Grant(self._bits(ranges, self.uplink))
+        return self._grant(ranges, self.uplink)
 
     def learn(self, outcome: Outcome) -> None:
         """Learn nothing: the resolutions are constant."""
 
-    def _bits(self, ranges: tuple[Spread, ...], resolution: float) -> Bits:
+    def _grant(self, ranges: tuple[Spread, ...], resolution: float) -> Grant:
+        return Grant(tuple(self._bits(arrays(ranges), resolution).tolist()))
+
+    def _bits(self, spreads: Spreads, resolution: float) -> NDArray[np.int64]:
         return resolution_bits(
-            ranges,
+            spreads,
             resolution,
             clip=self.settings.clip,
             min_bits=self.settings.min_bits,

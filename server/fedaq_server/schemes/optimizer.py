@@ -10,20 +10,22 @@ are worth buying from the others.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log2
+from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec.payload import Bits, TensorCode
-from fedaq.codec.quantizer import MAX_BITS, Range, Spread
+from fedaq.codec.payload import TensorCode
+from fedaq.codec.quantizer import MAX_BITS, Range
 from fedaq.errors import FedaqError
+from fedaq_server.schemes.spreads import Array, Spreads
 
-Array = NDArray[np.float64]
 # The least bits: the same for every item, or one number for each.
 Least = int | NDArray[np.int64]
 
+# More than float precision has; it ends the search earlier.
 _BISECTIONS = 80
+# Chosen, not measured: a pass is a bit of every item that still fits.
 _FILL_PASSES = 64
 # A header, and the bits that fill up the last byte of the codes.
 _OVERHEAD_BITS = 8 * TensorCode(1, Range(0.0, 1.0)).header_bytes + 7
@@ -49,7 +51,15 @@ class Items:
 
     def energy_j(self, bits: NDArray[np.int64]) -> float:
         """Return the joules of all items at these bits, padding counted in full."""
-        return float(np.sum(self.overhead_j) + np.dot(self.bit_j, bits))
+        # Not `np.dot`: it adds in an order that depends on the processor and on its cores, so that
+        # a seed might not give the same plan everywhere, and its threads wait for each other.
+        return float(np.sum(self.overhead_j) + np.sum(self.bit_j * bits))
+
+    def sender_j(self, bits: NDArray[np.int64]) -> Array:
+        """Return the joules of each sender, shape (senders,), at bits (senders, tensors)."""
+        bit_j, overhead_j = self.bit_j.reshape(bits.shape), self.overhead_j.reshape(bits.shape)
+        joules: Array = np.sum(overhead_j, axis=1) + np.sum(bit_j * bits, axis=1)
+        return joules
 
     def forecast(self, count: int, scale: float, weight: float) -> "Items":
         """Return items that each stand for `count` later ones.
@@ -80,53 +90,49 @@ class Allocation:
 
 
 def make_items(
-    spreads: Sequence[Spread],
-    elements: Sequence[int],
-    *,
-    coefficient: float,
-    j_per_bit: float,
-    clip: bool,
+    errors: Array, elements: Sequence[int], *, coefficients: Array, j_per_bit: Array
 ) -> Items:
-    """Return the items of one sender.
+    """Return the items of senders, one sender's after the other's.
 
     Parameters
     ----------
-    spreads : sequence of Spread
-        Of each tensor.
+    errors : float64, shape (senders, tensors, 16)
+        As `error_table` returns them.
     elements : sequence of int
         ``d_l`` of each tensor.
-    coefficient : float
+    coefficients : float64, shape (senders,)
         ``c``: ``a_u p_i**2`` on the uplink, ``a_d`` on the downlink.
-    j_per_bit : float
+    j_per_bit : float64, shape (senders,)
         ``e``, joules for a payload bit.
-    clip : bool
-        Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
     """
     sizes = np.asarray(elements, np.float64)
+    noise = (coefficients[:, None] * sizes)[:, :, None] * errors
     return Items(
-        noise=coefficient * sizes[:, None] * error_table(spreads, clip=clip),
-        bit_j=j_per_bit * sizes,
-        overhead_j=np.full(len(sizes), j_per_bit * _OVERHEAD_BITS),
+        noise=noise.reshape(-1, MAX_BITS),
+        bit_j=(j_per_bit[:, None] * sizes).ravel(),
+        overhead_j=np.repeat(j_per_bit * _OVERHEAD_BITS, len(sizes)),
     )
 
 
-def error_table(spreads: Sequence[Spread], *, clip: bool) -> Array:
+def error_table(spreads: Spreads, *, clip: bool) -> Array:
     """Return the bound ``R**2 / (4 s**2)`` on the error variance of one value.
+
+    Parameters
+    ----------
+    spreads : Spreads
+    clip : bool
+        Whether ranges are cut at ``b + 2`` standard deviations (`Spread.clipped`).
 
     Returns
     -------
-    float64, shape (n, 16)
+    float64, shape (..., 16)
         For 1 to 16 bits. With `clip`, ``R`` is the width of the clipped range.
     """
     bits = np.arange(1, MAX_BITS + 1)
-    lo, hi, mean, deviation = (
-        np.array([(s.lo, s.hi, s.mean, s.deviation) for s in spreads], np.float64)
-        .reshape(-1, 4)
-        .T[:, :, None]
-    )
+    lo, hi = spreads.lo[..., None], spreads.hi[..., None]
     width = hi - lo
     if clip:
-        reach = (bits + 2) * deviation
+        mean, reach = spreads.mean[..., None], (bits + 2) * spreads.deviation[..., None]
         width = np.maximum(np.minimum(hi, mean + reach) - np.maximum(lo, mean - reach), 0.0)
     table: Array = (width / (2.0**bits - 1)) ** 2 / 4
     return table
@@ -179,36 +185,51 @@ def allocate(
     least_j = items.energy_j(np.broadcast_to(min_bits, items.bit_j.shape))
     if least_j > budget_j:
         raise FedaqError(f"{budget_j:.4g} J do not pay for the least bits; {least_j:.4g} J would")
-    price = _price(items, budget_j, min_bits, max_bits)
-    bits = bits_at_price(items, price, min_bits=min_bits, max_bits=max_bits)
+    price, bits = _price(items, budget_j, min_bits, max_bits)
     _fill(items, bits, budget_j - items.energy_j(bits), max_bits)
     return Allocation(bits, price, items.energy_j(bits))
 
 
-def _price(items: Items, budget_j: float, min_bits: Least, max_bits: int) -> float:
-    """Return the lowest price, to float precision, at which the budget is not exceeded."""
-    gains = _gains(items, max_bits)
-    most = _bits_worth(gains, items.bit_j, 0.0, min_bits)
+def _price(
+    items: Items, budget_j: float, min_bits: Least, max_bits: int
+) -> tuple[float, NDArray[np.int64]]:
+    """Return the lowest price, to float precision, within the budget, and the bits it buys."""
+    gains, bit_j = _gains(items, max_bits), items.bit_j
+    most = _bits_worth(gains, bit_j, 0.0, min_bits)
     if items.energy_j(most) <= budget_j:
-        return 0.0
-    fewest = np.broadcast_to(min_bits, most.shape)
-    least = fewest
-    dearness = gains / np.maximum(items.bit_j, np.finfo(np.float64).tiny)[:, None]
-    low = log2(float(dearness.min(where=gains > 0, initial=np.inf))) - 1
-    high = log2(float(dearness.max())) + 1
+        return 0.0, most
+    least = np.broadcast_to(min_bits, most.shape)
+    fewest = least.astype(np.int64)
+    low, high = _price_bounds(gains, bit_j)
+    overhead_j = np.sum(items.overhead_j)
+    rows = np.arange(len(most))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if middle in (low, high):
             break
         # Most items soon have the same bits at both ends, and at every price between them.
-        rows = np.flatnonzero(most > fewest)
+        differ = np.flatnonzero(most[rows] > fewest[rows])
+        if 2 * len(differ) < len(rows):
+            rows, least = rows[differ], least[differ]
+            gains, bit_j = gains[differ], bit_j[differ]
         bits = fewest.copy()
-        bits[rows] = _bits_worth(gains[rows], items.bit_j[rows], 2.0**middle, least[rows])
-        if items.energy_j(bits) <= budget_j:
+        bits[rows] = _bits_worth(gains, bit_j, 2.0**middle, least)
+        if overhead_j + np.sum(items.bit_j * bits) <= budget_j:
             high, fewest = middle, bits
         else:
             low, most = middle, bits
-    return float(2.0**high)
+    return float(2.0**high), fewest
+
+
+def _price_bounds(gains: Array, bit_j: Array) -> tuple[float, float]:
+    """Return logarithms of two prices: at one all bits with a gain are bought, at the other none.
+
+    Dividing by the joules of a bit changes no order within an item.
+    """
+    least_j = np.maximum(bit_j, np.finfo(np.float64).tiny)
+    smallest = np.min(gains, axis=1, where=gains > 0, initial=np.inf) / least_j
+    largest = np.max(gains, axis=1) / least_j
+    return log2(float(smallest.min())) - 1, log2(float(largest.max())) + 1
 
 
 def _fill(items: Items, bits: NDArray[np.int64], left_j: float, max_bits: int) -> None:
@@ -241,39 +262,59 @@ def resolution(price: float, j_per_bit: float, coefficient: float) -> float:
     j_per_bit : float
         ``e``.
     coefficient : float
-        ``a``, as `make_items` takes it.
+        ``a``, as `make_items` takes them.
     """
-    return float(np.sqrt(price * j_per_bit / (2 * np.log(2) * coefficient / 4)))
+    return float(resolutions(price, np.array(j_per_bit), np.array(coefficient)))
 
 
-def bits_for_resolution(width: float, step: float, min_bits: int, max_bits: int) -> int:
+def resolutions(price: float, j_per_bit: Array, coefficients: Array) -> Array:
+    """Return the `resolution` of many senders, float64 of any one shape."""
+    steps: Array = np.sqrt(price * j_per_bit / (2 * np.log(2) * coefficients / 4))
+    return steps
+
+
+def bits_for_resolution(
+    width: float | Array, step: float, min_bits: int, max_bits: int
+) -> NDArray[np.int64]:
     """Return the fewest bits whose quantization step does not exceed `step`.
 
     ``b = log2(R / r)`` with the exact ``s = 2**b - 1`` steps: ``log2(R / r + 1)``.
 
     Parameters
     ----------
-    width : float
-        ``R``, the width of the tensor's range.
+    width : float or float64 array
+        ``R``, the width of the range of a tensor, or of many.
     step : float
         ``r > 0``, in the unit of the values.
     min_bits, max_bits : int
         Bounds of the result.
     """
-    return min(max(ceil(log2(width / step + 1)), min_bits), max_bits)
+    fraction, exponent = np.frexp(width / step + 1)
+    # Of a power of two, the exponent is one above its logarithm.
+    bits: NDArray[np.int64] = np.clip(exponent - (fraction == 0.5), min_bits, max_bits)
+    return bits
 
 
 def resolution_bits(
-    ranges: Sequence[Range], step: float, *, clip: bool, min_bits: int, max_bits: int
-) -> Bits:
-    """Return for every tensor the fewest bits whose quantization step is at most `step`."""
+    spreads: Spreads, step: float, *, clip: bool, min_bits: int, max_bits: int
+) -> NDArray[np.int64]:
+    """Return for every tensor the fewest bits whose quantization step is at most `step`.
 
-    def bits(bounds: Range) -> int:
-        if not (clip and isinstance(bounds, Spread)):
-            return bits_for_resolution(bounds.width, step, min_bits, max_bits)
-        for b in range(min_bits, max_bits):
-            if bounds.clipped(b).width / (2**b - 1) <= step:
-                return b
-        return max_bits
+    Returns
+    -------
+    int64, shaped as the spreads are
+    """
+    if not clip:
+        return bits_for_resolution(spreads.hi - spreads.lo, step, min_bits, max_bits)
+    bits = np.full(spreads.lo.shape, max_bits)
+    for fewer in range(max_bits - 1, min_bits - 1, -1):
+        bits[_clipped_width(spreads, fewer) / (2**fewer - 1) <= step] = fewer
+    return bits
 
-    return tuple(bits(bounds) for bounds in ranges)
+
+def _clipped_width(spreads: Spreads, bits: int) -> Array:
+    """Return the widths of `Spread.clipped`, whose ends are float32 values."""
+    reach = (bits + 2) * spreads.deviation
+    lo = np.maximum(spreads.lo, spreads.mean - reach).astype(np.float32)
+    hi = np.minimum(spreads.hi, spreads.mean + reach).astype(np.float32)
+    return np.abs(hi.astype(np.float64) - lo.astype(np.float64))

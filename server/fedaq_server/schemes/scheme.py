@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from typing import Protocol
 
@@ -67,6 +68,11 @@ class RoundState:
     downlink_samples: tuple[Floats, ...] = ()
     differences: bool = False
     catch_up_j: float = 0.0
+
+    @cached_property
+    def squared_weights(self) -> float:
+        """``sum_i p_i**2``: the share of independent noise that is left in the mean update."""
+        return sum(client.weight**2 for client in self.clients.values())
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,9 @@ class Scheme(Protocol):
 
     A run can be resumed if its scheme is a dataclass: its fields, but for those whose name begins
     with an underscore, are its state between two rounds.
+
+    `plan` and `learn` are called from a thread, never two calls at a time: they may take long.
+    `grant` is called on the event loop, between the two, and holds up everything else meanwhile.
     """
 
     def plan(self, state: RoundState) -> Plan | None:

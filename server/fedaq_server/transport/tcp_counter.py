@@ -1,7 +1,8 @@
 """Bytes that crossed the server's sockets, as the kernel counts them.
 
 gRPC shows no byte counts, so the sockets of this process that are connected to its
-port are asked for their TCP_INFO (Linux 4.19 or newer).
+port are asked for their TCP_INFO (Linux 4.19 or newer). Other systems do not tell: there a
+sample is None, and of every peer 0 bytes are known.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 _FDS = Path("/proc/self/fd")
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
 _TCP_INFO_BYTES = 256
 _BYTES_RECEIVED = 128
 _BYTES_SENT = 200
@@ -103,7 +105,7 @@ def _received_by_peer(second: int) -> dict[Address, int]:
 
 
 def _can_count() -> bool:
-    return hasattr(socket, "TCP_INFO") and _FDS.is_dir()
+    return _TCP_INFO is not None and _FDS.is_dir()
 
 
 def _connections() -> Iterator[_Connection]:
@@ -129,11 +131,11 @@ def _connections() -> Iterator[_Connection]:
 
 def _counts(connection: socket.socket) -> _Connection | None:
     try:
-        if connection.type != socket.SOCK_STREAM:
+        if connection.type != socket.SOCK_STREAM or _TCP_INFO is None:
             return None
         port = connection.getsockname()[1]
         host, peer_port = connection.getpeername()[:2]
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BYTES)
     except (OSError, IndexError, TypeError, ValueError):
         return None
     if len(info) < _BYTES_RETRANSMITTED + 8:

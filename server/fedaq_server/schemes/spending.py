@@ -1,0 +1,44 @@
+"""What both budget schemes ask: what is left, for how many rounds, and what clients will send."""
+
+from fedaq.codec.quantizer import Spread
+from fedaq.errors import UserError
+from fedaq_server.schemes.scheme import RoundState
+
+
+def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
+    """Return the joules left for the payloads of this round and of all later ones."""
+    return budget_j - spent_j - state.catch_up_j
+
+
+def rounds_paid(state: RoundState, left_j: float, round_j: float) -> int:
+    """Return how many of the rounds left are paid for, where each takes `round_j` joules."""
+    return int(min(state.rounds - state.round + 1, left_j / round_j))
+
+
+def too_small(budget_j: float, why: str) -> UserError:
+    """Return the refusal of a budget; `why` goes on after it, and names the joules needed."""
+    return UserError(f"energy.budget_j = {budget_j:.6g} J {why}")
+
+
+def known_spreads(state: RoundState, first_update: float) -> list[tuple[Spread, ...]]:
+    """Return the spreads that every client's update is expected to have, in their order.
+
+    Those of its last update; of a client without one, those of the first that has one; if
+    there is none, those of the weights with which the run began, times `first_update`.
+    """
+    known = [client.ranges for client in state.clients.values()]
+    guess = next(filter(None, known), None) or _scaled(state.first_ranges, first_update)
+    return [ranges or guess for ranges in known]
+
+
+def _scaled(spreads: tuple[Spread, ...], factor: float) -> tuple[Spread, ...]:
+    return tuple(
+        Spread(
+            factor * spread.lo,
+            factor * spread.hi,
+            factor * spread.mean,
+            factor * spread.deviation,
+            factor * spread.magnitude,
+        )
+        for spread in spreads
+    )
