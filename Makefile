@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo bench test test-slow test-extras test-sanitized fuzz chaos hosts containers arm64 \
-	lint types protos native wheels clean
+	lint types docs protos native wheels clean
 
 demo: $(VENV)/native
 	$(BIN)/fedaq run
@@ -66,6 +66,10 @@ lint: $(VENV)/native
 types: $(VENV)/native
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 common server client lab examples
+
+# The site, into build/site; a broken link or an unknown name ends it.
+docs: $(VENV)/native
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 protos: $(VENV)/native
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \

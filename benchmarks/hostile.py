@@ -1,4 +1,4 @@
-"""What the rules of docs/hostile-clients.md cost and do, on digits and on made-up updates.
+"""What the rules against hostile clients cost and do, on digits and on made-up updates.
 
 python benchmarks/hostile.py norms       # how far honest updates lie from the median
 python benchmarks/hostile.py attacks     # accuracy with clients that turn their updates

@@ -14,7 +14,7 @@ radio and ranges. Times are those of one call, after a small federation has warm
 second round is planned in a thread, as the server does it, a heartbeat on the event loop is due
 every millisecond; the last column says by how much it was late at worst.
 
-`--example` prints the tables of docs/theory.md: what the price of a joule makes of radios,
+`--example` prints the tables of docs/research/theory.md: what the price of a joule makes of radios,
 and what clipping leaves out and saves.
 """
 

@@ -2,12 +2,12 @@
 
     python benchmarks/quantizers.py
     python benchmarks/quantizers.py --task fashion-mnist --data DATA --rounds 40 \
-        --recording runs/recording --picture docs/quantizers.png
+        --recording runs/recording --picture docs/research/quantizers.png
 
 Trains with ``fp32``, keeps every payload, and takes the clients'
 updates, the weights and the differences of successive models from an early, a middle and the
 last round. Each tensor is coded on its own. Errors are mean squares in units of the tensor's
-variance, bits are per value; both are means over all values. docs/quantizers.md tells the
+variance, bits are per value; both are means over all values. docs/research/quantizers.md tells the
 methods and the findings.
 """
 

@@ -1,6 +1,6 @@
 /* The inner loops of the codec: what runs once for every value of a model.
  *
- * docs/native.md says how a chunk is coded, and how to change a loop. `fedaq.codec.kernels` calls
+ * docs/explanation/native.md says how a chunk is coded, and how to change a loop. `fedaq.codec.kernels` calls
  * these functions through ctypes, which lets go of Python's lock meanwhile. Nothing here knows
  * Python, allocates, keeps a state, or calls a mathematical library.
  *

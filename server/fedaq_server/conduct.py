@@ -1,4 +1,4 @@
-"""How clients behave over a run, and what follows from it (docs/hostile-clients.md).
+"""How clients behave over a run, and what follows from it (docs/explanation/hostile-clients.md).
 
 What is remembered is plain data, so that a run that is resumed can go on with it.
 """

@@ -21,7 +21,7 @@ BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
 
 class Metrics:
-    """Counts of one run, in a registry of their own (docs/operations.md lists them).
+    """Counts of one run, in a registry of their own.
 
     No series is of a single client, so memory does not grow with their number.
 
@@ -48,7 +48,9 @@ class Metrics:
 
         self.connected = gauge("connected_clients", "Clients that are connected.")
         self.joined = counter("joins", "Clients that were let in.")
-        self.join_refused = counter("join_refusals", "Streams ended by the server.", "code")
+        self.join_refused = counter(
+            "join_refusals", "Streams ended by the server, by gRPC status.", "code"
+        )
         self.refused = counter("refusals", "Refusals sent to clients within a run.", "reason")
         self.left_out = counter("left_out", "Clients a round went on without.", "reason")
         for reason in pb.RefusalReason.values()[1:]:  # at 0, so that their rates are known
@@ -67,7 +69,9 @@ class Metrics:
         }
         self._energy = counter("energy_joules", "Joules charged for payload bits.")
         self._values = {
-            "test_accuracy": gauge("test_accuracy_ratio", "Test accuracy after the last round."),
+            "test_accuracy": gauge(
+                "test_accuracy_ratio", "Test accuracy after the last round, 0 to 1."
+            ),
             "test_loss": gauge("test_loss", "Test loss after the last round."),
             "train_loss": gauge("train_loss", "Mean training loss of the last round."),
             "uplink_bits": gauge("uplink_bits_per_value", "Mean bits per value, uplink."),

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
 
-# Steps up to which the median still protects (docs/hostile-clients.md).
+# Steps up to which the median still protects (docs/explanation/hostile-clients.md).
 FINE_STEP = 0.01
 
 

@@ -1,6 +1,6 @@
-"""Make docs/dashboard.png: the page in the middle of a real run.
+"""Make docs/pictures/dashboard.png: the page in the middle of a real run.
 
-PYTHONPATH=tests python tests/browser/picture.py docs/dashboard.png
+PYTHONPATH=tests python tests/browser/picture.py docs/pictures/dashboard.png
 """
 
 import re

@@ -504,7 +504,7 @@ def test_the_document_quotes_what_is_said() -> None:
     said = [sentence for _, sentence in [*MODELS, *DATA, *TRAINS, *EVALUATIONS]]
     said += [DOUBTS, NO_TEST_DATA, OTHER_ORDER, OTHER_CLASSES]
     said += [sentence for _, sentence in REFUSED.values()]
-    text = (Path(__file__).parents[2] / "docs" / "bring-your-own.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "tutorials" / "bring-your-own.md").read_text()
     table = text.partition("| it says |")[2].partition("\n\n")[0]
     quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(quoted) > 10

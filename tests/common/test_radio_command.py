@@ -1,16 +1,12 @@
 """``fedaq radio`` as a user runs it."""
 
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from fedaq.energy.radios import PRESETS
-
-DOCS = Path(__file__).parents[2] / "docs" / "energy.md"
 
 
 def fedaq_radio(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -84,14 +80,6 @@ def test_mistakes_are_one_line(arguments: list[str], words: str) -> None:
     assert result.returncode == 2
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_the_table_in_the_docs_is_the_one_that_is_printed(printed: str) -> None:
-    docs = DOCS.read_text(encoding="utf-8")
-    for block in re.findall(r"[┏].*?[┘]", printed, flags=re.DOTALL):
-        assert block in docs
-    for source in re.findall(r"^\(\d+\) .*$", printed, flags=re.MULTILINE):
-        assert source in docs
 
 
 def test_neither_torch_nor_the_codec_is_loaded_for_it() -> None:

@@ -4,7 +4,7 @@
 #     tests/containers/arm64.sh [FOLDER [ROUNDS]]
 #
 # On Debian 12 on x86-64, as root, with debootstrap, qemu-user-static and binfmt-support. Makes an
-# arm64 system in FOLDER and installs the client there from a wheel, as docs/raspberry-pi.md does;
+# arm64 system in FOLDER and installs the client there from a wheel, as docs/how-to/raspberry-pi.md does;
 # TORCH_INDEX_URL names another index of torch without CUDA. Then runs the codec's vectors there,
 # and twice the same federation of three clients: all on x86-64, and one of them on arm64.
 set -eu
@@ -37,7 +37,7 @@ FEDAQ_WHEEL=aarch64-linux "$root/.venv/bin/python" -m pip wheel --quiet --no-dep
     --wheel-dir "$system/trial" "$root"
 cp -r "$root/constraints.txt" "$root/tests/wire" "$system/trial"
 
-# The two commands of docs/raspberry-pi.md.
+# The two commands of docs/how-to/raspberry-pi.md.
 inside python3 -m venv /opt/fedaq
 inside sh -c "PIP_CERT=/etc/ssl/certs/ca-certificates.crt /opt/fedaq/bin/pip install --quiet \
     --constraint /trial/constraints.txt --extra-index-url '$index' \

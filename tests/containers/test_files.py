@@ -97,7 +97,8 @@ def test_images_from_elsewhere_have_a_version() -> None:
 @pytest.mark.parametrize("role", DOCKERFILES)
 def test_an_image_has_its_own_extra_a_user_and_no_tools(role: str) -> None:
     build, final = re.split(r"\n(?=FROM )", DOCKERFILES[role])[-2:]
-    assert f"'.[{role}]'" in build
+    assert f'["optional-dependencies"]["{role}"]' in build
+    assert "pip wheel" in build
     assert build.count("--constraint constraints.txt") == 2
     assert "pip" not in final
     assert "USER 10001:10001" in final
@@ -122,7 +123,8 @@ def test_both_builds_fetch_torch_once() -> None:
 def test_a_build_sees_what_an_installation_needs() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     found = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = {*found["tool"]["setuptools"]["packages"]["find"]["where"], "README.md",
+    packages = found["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    needed = {*(place.split("/")[0] for place in packages), "native", "README.md",
               "pyproject.toml", "constraints.txt", "LICENSE"}  # fmt: skip
     assert "*" in lines
     assert {line[1:] for line in lines if line.startswith("!")} == needed

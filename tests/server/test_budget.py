@@ -118,7 +118,7 @@ class Round:
 
 
 def payload_bits(bits: Bits) -> int:
-    """Bits on the air by docs/wire-format.md: a header of 16 bytes, codes in whole bytes."""
+    """Bits by docs/reference/wire-format.md: a header of 16 bytes, codes in whole bytes."""
     return sum(8 * (16 + -(-d * b // 8)) for d, b in zip(SPEC.elements, bits, strict=True))
 
 

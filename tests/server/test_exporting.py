@@ -83,7 +83,7 @@ def test_a_layer_whose_name_has_commas(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_plain_pytorch_loads_the_weights(run: Path, expected: tuple[Tensor, Tensor]) -> None:
-    """As docs/report.md says."""
+    """As docs/how-to/report.md says."""
     from safetensors.torch import load_file
 
     model = nn.Sequential(

@@ -86,7 +86,7 @@ def listened(messages: AsyncIterator[bytes]) -> list[pb.ServerMessage]:
 
 
 def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
-    """Apply differences as docs/wire-format.md says, with arithmetic of our own."""
+    """Apply differences as docs/reference/wire-format.md says, with arithmetic of our own."""
     held = held.copy()
     for message in messages:
         if message.WhichOneof("kind") == "model":

@@ -38,7 +38,7 @@ from fedaq_server.schemes.scheme import (
 
 SPEC = ModelSpec((TensorSpec("weight", (3, 4)), TensorSpec("bias", (3,))))
 RADIO = RadioCost(1e-7, 1e-7)
-DOCS = Path(__file__).parents[2] / "docs" / "schemes.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "schemes.md"
 
 
 def ranges(*widths: float) -> tuple[Spread, ...]:

@@ -1,4 +1,4 @@
-"""The bounds of docs/theory.md against a problem whose constants are known exactly.
+"""The bounds of docs/research/theory.md against a problem whose constants are known exactly.
 
 Clients descend quadratics with different curvatures and different optima, one gradient step
 a round, through the real codec in both directions. Every constant of the bounds is known:
@@ -29,7 +29,7 @@ ROUNDS = 20
 REPEATS = 16
 # A quarter of 1 / L: with a half, the downlink coefficients of both bases would be alike.
 STEP_TIMES_SMOOTHNESS = 0.25
-# How many times the measured mean the bounds may be; docs/theory.md states all three.
+# How many times the measured mean the bounds may be; docs/research/theory.md states all three.
 DISTANCE_LOOSENESS = 5.0
 GRADIENT_LOOSENESS = 10.0
 # With the noise that occurred in place of its bound, only mu and L differ from the truth.

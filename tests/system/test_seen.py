@@ -25,7 +25,6 @@ from system.commands import Commands, free_port
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import raw_client
 
-DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -146,20 +145,6 @@ def test_metrics_are_the_sums_of_the_record_and_name_what_was_refused(tmp_path: 
     assert samples["fedaq_round_seconds_sum", ""] == pytest.approx(
         sum(record.seconds for record in run.records)
     )
-
-
-def test_the_table_of_metrics_in_the_docs_is_that_of_the_registry() -> None:
-    rows = [
-        tuple(cell.strip(" `") for cell in line.split("|")[1:3])
-        for line in DOCS.read_text().splitlines()
-        if line.startswith(("| `fedaq_", "| `process_"))
-    ]
-    families = {
-        (family.name + ("_total" if family.type == "counter" else ""), family.type)
-        for family in Metrics(budget_j=1.0).registry.collect()
-    }
-    assert set(rows) == families
-    assert len(rows) == len(families)
 
 
 def test_health_and_reflection_of_a_live_server(tmp_path: Path, commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""The wire format a second time, from docs/wire-format.md and not from the product's code.
+"""The wire a second time, from docs/reference/wire-format.md and not from the product's code.
 
 Codes are packed by `bitarray`, arithmetic is Python's own binary64 and exact fractions.
 """

@@ -1,4 +1,4 @@
-"""docs/wire-format.md, its C decoder and its test vectors against the product's code."""
+"""docs/reference/wire-format.md, its C decoder and its test vectors against the product's code."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from fedaq_server.transport import service
 from wire import oracle, seeded_vectors
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "wire-format.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "wire-format.md").read_text()
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("vectors.json").read_text())
 NAMES = [f"{vector['bits']} bits" for vector in VECTORS]
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -159,7 +159,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("c") / "decode"
     subprocess.run(
         [COMPILER, "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror",
-         "-o", program, ROOT / "docs" / "decode.c"],
+         "-o", program, ROOT / "docs" / "reference" / "decode.c"],
         check=True,
     )  # fmt: skip
     return program

@@ -39,7 +39,8 @@ EXTRAS = {
 }
 
 
-def _app() -> typer.Typer:
+def application() -> typer.Typer:
+    """Return the application, with a command for every entry point."""
     app = typer.Typer(
         help="Federated learning for devices that pay for every bit they send.",
         add_completion=True,
@@ -77,7 +78,7 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     stopping.listen()
     try:
-        sys.exit(_app()(prog_name="fedaq", standalone_mode=False))
+        sys.exit(application()(prog_name="fedaq", standalone_mode=False))
     except stopping.StoppedError as stopped:
         _fail("stopped", stopped.code)
     except typer.TyperException as error:

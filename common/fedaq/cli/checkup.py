@@ -26,7 +26,7 @@ MARKS = {"ok": "[green]✓[/green]", "look": "[yellow]![/yellow]", "wrong": "[re
 # gRPC's, torch's and ours together stay below.
 THREADS = 24
 # Of float32 weights, beside those that are loaded: what is held of the run, gradients, momentum,
-# and a server's sums. docs/benchmarks-speed.md measures less.
+# and a server's sums. docs/research/benchmarks-speed.md measures less.
 MODELS_BESIDE = 4
 # A need for more than this share of what is there is called tight.
 TIGHT = 0.8
@@ -179,7 +179,9 @@ def certificates(own: Certificates, now_s: float) -> Finding:
         return ok("certificates", says)
     says += f", valid for {left_s // 86400:.0f} days"
     if left_s < EXPIRES_SOON_S:
-        return look("certificates", says, "make a new one soon: fedaq certs, see docs/security.md")
+        return look(
+            "certificates", says, "make a new one soon: fedaq certs, see docs/how-to/security.md"
+        )
     return ok("certificates", says)
 
 

@@ -1,6 +1,6 @@
 """The compiled inner loops of the codec, called with arrays.
 
-They are written in C (``native/``; docs/native.md says how) and come with the
+They are written in C (``native/``; docs/explanation/native.md says how) and come with the
 package as a shared library, in which each loop exists once for each level of vector instructions:
 the best that the processor has is taken. ctypes calls them without Python's lock.
 

@@ -49,12 +49,16 @@ class TensorSpec:
 class ModelSpec:
     """The signature of a model.
 
-    Attributes
-    ----------
-    tensors : tuple of TensorSpec
-        In the order in which they travel.
-    classes : tuple of str
-        What its outputs stand for, in their order; empty where the task does not say.
+        Attributes
+        ----------
+        tensors : tuple of TensorSpec
+    <<<<<<< HEAD
+            Name and shape of each, in the order in which they travel.
+    =======
+            In the order in which they travel.
+        classes : tuple of str
+            What its outputs stand for, in their order; empty where the task does not say.
+    >>>>>>> 98d1de529fa5ed9f551788da341a2c1a9b8e87ec
     """
 
     tensors: tuple[TensorSpec, ...]

@@ -1,8 +1,8 @@
-"""Payloads: how a model or an update is coded, and where its codes lie (docs/wire-format.md).
+"""Payloads: how a model or an update is coded, and where its codes lie.
 
-The code bytes of all tensors follow each other, each tensor starting on a byte
-boundary. They travel in chunks; a chunk ends between two groups of eight values
-or at the end of a tensor, so each chunk can be coded and decoded on its own.
+docs/reference/wire-format.md specifies them. The code bytes of all tensors follow each other, each
+tensor starting on a byte boundary. They travel in chunks; a chunk ends between two groups of eight
+values or at the end of a tensor, so each chunk can be coded and decoded on its own.
 """
 
 from bisect import bisect_right

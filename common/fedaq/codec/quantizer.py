@@ -3,7 +3,7 @@
 A tensor with values in ``[lo, hi]`` is coded with ``b`` bits in ``s = 2**b - 1``
 steps of ``(hi - lo) / s``. A value is rounded up or down at random so that the
 code is unbiased (QSGD, arXiv 1610.02132; FedPAQ, arXiv 1909.13014), and the
-codes are packed without gaps (docs/wire-format.md).
+codes are packed without gaps (docs/reference/wire-format.md).
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the greatest value of a tensor, both float32 values."""
+    """The least and the greatest value of a tensor.
+
+    Attributes
+    ----------
+    lo, hi : float
+        Both are float32 values.
+    """
 
     lo: float
     hi: float
@@ -42,7 +48,17 @@ class Range:
 
 @dataclass(frozen=True)
 class Spread(Range):
-    """Range, mean, standard deviation and mean absolute value of a tensor."""
+    """What is known of a tensor's values; all 0 for one without values.
+
+    Attributes
+    ----------
+    lo, hi : float
+        The least and the greatest value.
+    mean, deviation : float
+        Their mean and standard deviation.
+    magnitude : float
+        The mean of their absolute values.
+    """
 
     mean: float
     deviation: float

@@ -22,14 +22,14 @@ MAX_DISTANCE_M = 1e6
 class ShannonSettings(Section):
     """Radio ``shannon``: the rate from power, bandwidth, distance, noise and fading."""
 
-    bandwidth_hz: float = Field(1e6, ge=1, le=1e12)
+    bandwidth_hz: float = Field(1e6, ge=1, le=1e12, description="of the channel")
     uplink_power_w: float = Field(0.1, gt=0, le=1e6, description="radiated by a client")
     downlink_power_w: float = Field(1.0, gt=0, le=1e6, description="radiated by the serving side")
     receive_power_w: float = Field(0.1, ge=0, le=1e6, description="drawn by a client that listens")
-    min_distance_m: float = Field(10.0, ge=1, le=MAX_DISTANCE_M)
-    max_distance_m: float = Field(100.0, ge=1, le=MAX_DISTANCE_M)
-    gain_at_1m: float = Field(1e-3, gt=0, le=1)
-    path_loss_exponent: float = Field(3.0, ge=1, le=8)
+    min_distance_m: float = Field(10.0, ge=1, le=MAX_DISTANCE_M, description="nearest client")
+    max_distance_m: float = Field(100.0, ge=1, le=MAX_DISTANCE_M, description="farthest client")
+    gain_at_1m: float = Field(1e-3, gt=0, le=1, description="power gain at 1 m")
+    path_loss_exponent: float = Field(3.0, ge=1, le=8, description="2 in free space")
     noise_w_per_hz: float = Field(4e-21, ge=1e-30, le=1, description="thermal noise at 290 K")
     fading: bool = Field(False, description="Rayleigh, drawn anew for each client and round")
 

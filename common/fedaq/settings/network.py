@@ -32,7 +32,7 @@ class NetworkSettings(Section):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="of /metrics for Prometheus; 0: any free port [off]"
     )
-    dashboard_host: str = "127.0.0.1"
+    dashboard_host: str = Field("127.0.0.1", description="address of the page to watch")
     dashboard_port: int | None = Field(
         None, ge=0, le=65535, description="of the page to watch; 0: any free port [off]"
     )
@@ -85,7 +85,7 @@ class ClientSettings(Section):
 
 
 class LimitsSettings(Section):
-    """What the server takes from one client (docs/hostile-clients.md)."""
+    """What the server takes from one client (docs/explanation/hostile-clients.md)."""
 
     examples_factor: float = Field(
         20.0, ge=1, description="weight of a client, in medians of the round's example counts"

@@ -21,10 +21,12 @@ from fedaq.settings.section import Section
 class TrainingSettings(Section):
     """How each client trains; what is left out is the task's own default."""
 
-    local_epochs: int | None = Field(None, ge=1, le=10_000)
-    batch_size: int | None = Field(None, ge=1, le=1_000_000)
-    learning_rate: float | None = Field(None, gt=0)
-    momentum: float | None = Field(None, ge=0, lt=1)
+    local_epochs: int | None = Field(
+        None, ge=1, le=10_000, description="passes over its data in a round [the task's]"
+    )
+    batch_size: int | None = Field(None, ge=1, le=1_000_000, description="in examples [the task's]")
+    learning_rate: float | None = Field(None, gt=0, description="[the task's]")
+    momentum: float | None = Field(None, ge=0, lt=1, description="[the task's]")
 
 
 class CodingSettings(Section):
@@ -60,7 +62,7 @@ class Settings(Section):
     clients_per_round: float | None = Field(
         None, gt=0, description="a round is drawn from those there, below 1: a share [all]"
     )
-    rounds: int = Field(30, ge=1, le=1_000_000)
+    rounds: int = Field(30, ge=1, le=1_000_000, description="at most; a budget may pay for fewer")
     scheme: str = Field("fedaq", description="who chooses the bits")
     seed: int = Field(1, ge=0, lt=2**63, description="makes the run reproducible")
     start_from: Path | None = Field(

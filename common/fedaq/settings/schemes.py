@@ -28,7 +28,7 @@ class AdaquantflSettings(Section):
     """Scheme ``adaquantfl``; `s0` is the best value its authors report."""
 
     s0: int = Field(2, ge=1, le=2**16 - 1, description="quantization levels of the first round")
-    downlink_bits: Width = 32
+    downlink_bits: Width = Field(32, description="1 to 16, or 32 for raw float32")
 
 
 class DadaquantSettings(Section):
@@ -40,7 +40,7 @@ class DadaquantSettings(Section):
     phi: int | None = Field(
         None, ge=2, description="rounds across which losses are compared [a tenth of the run]"
     )
-    downlink_bits: Width = 32
+    downlink_bits: Width = Field(32, description="1 to 16, or 32 for raw float32")
 
     @model_validator(mode="after")
     def _order(self) -> "DadaquantSettings":
@@ -53,7 +53,7 @@ class FeddqSettings(Section):
     """Scheme ``feddq``; the resolution is that of its authors on Fashion-MNIST."""
 
     resolution: float = Field(0.005, gt=0, description="in the unit of the weights")
-    downlink_bits: Width = 32
+    downlink_bits: Width = Field(32, description="1 to 16, or 32 for raw float32")
 
 
 class FedaqSettings(Section):

@@ -1,7 +1,7 @@
 """What is learned: a model, its data, and how both sides train and evaluate it.
 
 A task of your own is a `Task`, or a function of the ``--data`` path that returns one;
-``--task package.module:attribute`` names it (docs/tasks.md).
+``--task package.module:attribute`` names it (docs/reference/tasks.md).
 
 Here are the built-in tasks, too, and how the data of one machine is shared out. What travels of a
 model is in `fedaq.codec`.

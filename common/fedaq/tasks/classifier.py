@@ -56,6 +56,11 @@ def train_classifier(model: nn.Module, data: Any, training: Training, seed: int)
     training : Training
     seed : int
         Decides the order of the examples.
+
+    Returns
+    -------
+    float
+        Mean cross-entropy over all examples of all epochs.
     """
     order = torch.Generator().manual_seed(seed)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

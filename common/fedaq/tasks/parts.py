@@ -11,9 +11,10 @@ class Examples:
 
     Attributes
     ----------
-    inputs : shape (n, ...)
+    inputs : tensor, shape (n, ...)
         Of the dtype that the model takes; bytes for a model that begins with `Normalise`.
-    targets : int64, shape (n,)
+    targets : int64 tensor, shape (n,)
+        Labels, counted from 0.
     """
 
     inputs: Tensor
@@ -25,7 +26,19 @@ class Examples:
 
 @dataclass(frozen=True)
 class Training:
-    """How a client trains in one round: plain SGD."""
+    """How a client trains in one round: plain SGD.
+
+    Attributes
+    ----------
+    local_epochs : int
+        Passes over its data, 1 to 10,000.
+    batch_size : int
+        Examples, 1 to 1,000,000.
+    learning_rate : float
+        Above 0.
+    momentum : float
+        0 or more, below 1.
+    """
 
     local_epochs: int = 1
     batch_size: int = 32
@@ -35,7 +48,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on the test data."""
+    """How good a model is on the test data.
+
+    Attributes
+    ----------
+    accuracy : float
+        Share of examples that it gets right, 0 to 1.
+    loss : float
+        Mean over the examples.
+    """
 
     accuracy: float
     loss: float

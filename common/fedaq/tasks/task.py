@@ -22,19 +22,27 @@ from fedaq.tasks.parts import Evaluation, Examples, Training
 class Task:
     """One learning problem.
 
+    An exception of yours ends the command, told as the task's; raise `fedaq.errors.UserError` for
+    one that a person is to read as it is.
+
     Attributes
     ----------
     name : str
         Shown to people.
     model : callable
-        Returns a fresh module; the run's seed is set before the call.
+        ``model()`` returns a fresh module whose floating-point tensors are float32. The run's seed
+        is set before the call, so that every run and every side builds the same.
     train_data, test_data : callable
-        Take the ``--data`` path (or None) and return a data set: `Examples`, a
-        `Dataset`, or whatever sized thing `train` and `evaluate` understand.
+        ``train_data(data)`` takes the ``--data`` path (or None) and returns a data set: `Examples`,
+        a torch `Dataset` of (input, label), or whatever sized thing `train` and `evaluate`
+        understand. Clients read the one, the server the other.
     training : Training
         Defaults for the run.
-    train, evaluate : callable
-        As `train_classifier` and `evaluate_classifier`.
+    train : callable
+        ``train(model, data, training, seed)`` trains the model in place and returns the mean loss;
+        `train_classifier` unless given.
+    evaluate : callable
+        ``evaluate(model, data)`` returns an `Evaluation`; `evaluate_classifier` unless given.
     classes : sequence of str
         What the model's outputs stand for, in their order, where data decides that. The server
         refuses a client, and a file, of other classes. Empty: the task does not say.

@@ -22,7 +22,7 @@ def model() -> nn.Module:
     """Return a small 1-D CNN: 3 axes in, one score per activity out.
 
     `GroupNorm` where one might expect `BatchNorm`, whose running statistics do not average well
-    between clients that differ (docs/bring-your-own.md).
+    between clients that differ (docs/tutorials/bring-your-own.md).
     """
     return nn.Sequential(
         *_layer(3, 16),

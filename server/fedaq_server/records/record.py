@@ -24,6 +24,10 @@ class RoundRecord:
 
     Attributes
     ----------
+    round : int
+        From 1.
+    test_accuracy, test_loss : float
+        Of the model after the round, on the server's test data; the accuracy is 0 to 1.
     train_loss : float
         Mean over the clients whose update counted, weighted as those; NaN (null in the file)
         where none did.
@@ -38,6 +42,14 @@ class RoundRecord:
         All bytes that crossed the sockets; None where they cannot be measured.
     energy_j : float
         Joules for the payload bits in both directions, those of the listening clients included.
+    price : float
+        The price of a joule that the scheme found, 0 where it has none.
+    clients : int
+        Whose update counted.
+    left_out : int
+        Who took part in vain.
+    seconds : float
+        From the first message of the round to its new model.
     """
 
     round: int

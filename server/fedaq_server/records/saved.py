@@ -21,10 +21,22 @@ class SavedRun:
 
     Attributes
     ----------
+    version : int
+        Of the format.
+    finished : bool
+        Whether the run came to its end.
+    fedaq : str
+        Version of FedAQ.
+    task, scheme : str
+    seed, clients : int
+    parameters : int
+        Values in the model.
     rounds : tuple of RoundRecord
         Those that were committed.
     settings : dict
         As `Settings.model_dump` gives them.
+    shut_out : tuple of ShutOut
+        Clients that broke the rules too often.
     id : str
         What tells the run from all others; empty in files of earlier versions.
     versions : dict of str to str

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 # For the chunks of all clients together. At any time two of each client's are held, and one more
 # is on its way; of what goes down, gRPC has a copy of one. With ten clients and 10 M parameters
-# they keep the server under 400 MB (docs/benchmarks-speed.md).
+# they keep the server under 400 MB (docs/research/benchmarks-speed.md).
 UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES = 5_760 * 1024, 11_520 * 1024
 LEAST_CHUNK_BYTES = 64 * 1024
 # Values that show a scheme how long codes will be, of all tensors and of each at least.

@@ -12,5 +12,5 @@ Nothing here sends or keeps anything.
 
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 
-# What a scheme of one's own needs (docs/schemes.md).
+# What a scheme of one's own needs (docs/reference/schemes.md).
 __all__ = ["ClientState", "Grant", "Outcome", "Plan", "RoundState", "Scheme"]

@@ -1,6 +1,6 @@
 """AdaQuantFL (arXiv 2102.04487): more quantization levels as the training loss falls.
 
-Every client and tensor gets ``s_k = ceil(s_0 sqrt(F_0 / F_k))`` levels. docs/schemes.md
+Every client and tensor gets ``s_k = ceil(s_0 sqrt(F_0 / F_k))`` levels. docs/reference/schemes.md
 says which loss stands for ``F_k`` and how levels become bits.
 """
 
@@ -20,7 +20,7 @@ def bits_for_levels(levels: int) -> int:
     """Return ``ceil(log2(s + 1))``, the fewest bits whose code has `levels` steps.
 
     In QSGD (arXiv 1610.02132), which the papers use, these bits hold the magnitude and
-    one more the sign; here the range of the tensor covers both signs (docs/schemes.md).
+    one more the sign; here the range of the tensor covers both signs (docs/reference/schemes.md).
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, Round
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
-# docs/budget-constants.md has what other values of the constants down to `LARGEST_TREND` do.
+# docs/research/budget-constants.md: what other values do, of all down to `LARGEST_TREND`.
 # A round in which quantization noise exceeds this multiple of the variance of what is sent
 # is worth less than it costs. Of the values tried, three times as much lets training fall apart.
 NOISE_TO_SIGNAL = 2.0

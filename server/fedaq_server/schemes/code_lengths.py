@@ -4,7 +4,7 @@ With an entropy coder any step is possible, and the length of a code depends on 
 of the values' distribution. It is modelled as generalised normal, density proportional to
 ``exp(-|x / alpha|**beta)``, whose shape ``beta`` follows from the ratio of the mean
 magnitude to the root mean square (S. Mallat, "A theory for multiresolution signal
-decomposition", 1989, section IV.B). docs/quantizers.md has how well it predicts lengths.
+decomposition", 1989, section IV.B). docs/research/quantizers.md has how well it predicts lengths.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, Round
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
-# docs/budget-constants.md has what other values of the constants down to `FIRST_UPDATE` do.
+# docs/research/budget-constants.md: what other values do, of all down to `FIRST_UPDATE`.
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
 # worth less than it costs. Of the values tried, twice as much lets training fall apart.
 DROWNED = 5.0

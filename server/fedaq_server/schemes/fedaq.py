@@ -19,7 +19,7 @@ from fedaq_server.schemes.optimizer import resolution_bits
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 from fedaq_server.schemes.spreads import Spreads, arrays, stacked
 
-# Resolutions that serve without a budget, in the unit of the weights (docs/resolutions.md).
+# Resolutions that serve without a budget, in the unit of weights (docs/research/resolutions.md).
 PACKED_UPLINK, PACKED_DOWNLINK = 0.03, 0.16
 CODED_UPLINK, CODED_DIFFERENCE = 0.1, 0.03
 

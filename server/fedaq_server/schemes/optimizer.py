@@ -2,7 +2,7 @@
 
 An item is one tensor that one sender transmits: the model's tensor on the downlink, or a
 client's on the uplink. With ``b`` bits its ``d`` values carry the noise
-``c d R**2 / (4 (2**b - 1)**2)`` in the convergence bound (docs/theory.md) and cost
+``c d R**2 / (4 (2**b - 1)**2)`` in the convergence bound (docs/research/theory.md) and cost
 ``e d b`` joules. The noise is convex in ``b``, so the best next bit is always the one with
 the largest marginal gain for its joules, and one price of a joule separates the bits that
 are worth buying from the others.
@@ -252,7 +252,7 @@ def _fill(items: Items, bits: NDArray[np.int64], left_j: float, max_bits: int) -
 def resolution(price: float, j_per_bit: float, coefficient: float) -> float:
     """Return the quantization step at a price, ``r = sqrt(lambda e / (2 ln2 c))``.
 
-    The closed form for ``s ~ 2**b`` and real bits (docs/theory.md); bits follow as
+    The closed form for ``s ~ 2**b`` and real bits (docs/research/theory.md); bits follow as
     ``log2(R / r)``. ``c = coefficient / 4`` is what stands before ``R**2 / s**2``.
 
     Parameters

@@ -21,8 +21,9 @@ class ClientState:
     ----------
     name : str
     weight : float
-        ``p_i``, its share of the training examples of the round.
+        ``p_i``, its share of the training examples of the round, 0 to 1.
     radio : RadioCost
+        Joules per bit of this round.
     ranges : tuple of Spread, optional
         Ranges of its last update per tensor, None before its first.
     """
@@ -42,6 +43,7 @@ class RoundState:
     round, rounds : int
         This round, from 1, and the last.
     spec : ModelSpec
+        Names, shapes and sizes of the tensors.
     downlink_ranges : tuple of Spread
         Of what goes down, the model or a difference, per tensor.
     clients : mapping of str to ClientState
@@ -160,15 +162,43 @@ class Scheme(Protocol):
     """
 
     def plan(self, state: RoundState) -> Plan | None:
-        """Choose the downlink bits of a round; None ends the run before it."""
+        """Choose how the downlink of a round is coded.
+
+        Parameters
+        ----------
+        state : RoundState
+
+        Returns
+        -------
+        Plan or None
+            None ends the run before this round.
+        """
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
     ) -> Grant:
-        """Choose the uplink bits of one client from the ranges of its update."""
+        """Choose how the update of one client is coded.
+
+        Clients are asked for in the order in which they finish, so the answer must depend on these
+        arguments alone.
+
+        Parameters
+        ----------
+        state : RoundState
+        plan : Plan
+            What `plan` returned for this round.
+        client : ClientState
+        ranges : tuple of Spread
+            Of its update, per tensor, in the unit of the weights.
+
+        Returns
+        -------
+        Grant
+            A width that cannot be ends the run with a `UserError` that names it.
+        """
 
     def learn(self, outcome: Outcome) -> None:
-        """Take note of a finished round."""
+        """Take note of a finished round, before the next one is planned."""
 
 
 def checked(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
