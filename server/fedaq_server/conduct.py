@@ -54,7 +54,7 @@ class Conduct:
         """Return what a resumed run needs, as JSON has it."""
         return {
             "strikes": self.strikes,
-            "shut_out": [asdict(entry) for entry in self.shut_out.values()],
+            "shut_out": [asdict(entry) for entry in list(self.shut_out.values())],
             "medians": self.medians,
         }
 

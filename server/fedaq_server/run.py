@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import platform
+import threading
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
@@ -22,7 +23,8 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.files import replacing
 from fedaq_server.records.ledger import Committed, Ledger
-from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.run_file import RunFile
 from fedaq_server.records.weights import write_weights
 from fedaq_server.rounds.differences import History
 from fedaq_server.rounds.loop import run_rounds
@@ -88,7 +90,9 @@ class Run:
             module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
         )
         test_data = self.task.test_data(settings.data)
-        self.records = ledger.records()
+        self._run_file = RunFile(self.folder, self.facts, ledger.records)
+        # Who commits a round, and who writes down that the run was stopped meanwhile.
+        self._turn = threading.Lock()
         self._on_round = on_round
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.roster = Roster()
@@ -98,18 +102,15 @@ class Run:
         }
         history = None
         if settings.differences:
-            history = History(
-                self.spec, model.copy(), ledger.differences_path, differences=ledger.differences()
-            )
+            history = History(self.spec, model.copy(), self.folder, ledger.sent())
         # Clients hold the model of the seed: what they lack of another start goes down like any
         # other difference.
         if settings.start_from is not None:
             ledger.read_start(settings.start_from, self.spec, model, self.task.renamed)
         first_ranges = tensor_spreads(self.spec, model.__getitem__)
-        if self.records:
-            ledger.read_model(self.records[-1].round, self.spec, model, self.task.renamed)
-        spent_j = sum(record.energy_j for record in self.records)
-        self.metrics = Metrics(settings.energy.budget_j, spent_j)
+        if ledger.rounds_done:
+            ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)
+        self.metrics = Metrics(settings.energy.budget_j, ledger.energy_j)
         self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(
             settings=settings,
@@ -124,6 +125,7 @@ class Run:
             conduct=self.conduct,
             evaluate=lambda: self._evaluated(module, test_data),
             ledger=ledger,
+            commit=self._commit,
             on_round=self._record,
             metrics=self.metrics,
         )
@@ -135,8 +137,13 @@ class Run:
             self.roster,
             self.conduct,
             self.metrics,
-            rounds_done=lambda: len(self.records),
+            rounds_done=lambda: ledger.rounds_done,
         )
+
+    @property
+    def records(self) -> list[RoundRecord]:
+        """The committed rounds, from the disk."""
+        return list(self.ledger.records())
 
     async def rounds(self, wire: WireCounter) -> None:
         """Run all rounds that are left, keep the final model and let the clients go.
@@ -149,16 +156,21 @@ class Run:
         history = self.federation.history
         finish = pb.Finish(reason="the server stopped")
         try:
+            last = next(self.ledger.records(self.ledger.rounds_done - 1), None)
+            if last is not None:
+                await asyncio.to_thread(self._write)
             # Its file is removed at the end of the run: Windows removes no open file.
             with nullcontext() if history is None else closing(history):
-                await run_rounds(self.federation, wire, self.records[-1] if self.records else None)
+                await run_rounds(self.federation, wire, last)
             await asyncio.to_thread(self._finish)
-            reason = f"the run is over after {len(self.records)} rounds"
+            reason = f"the run is over after {self.ledger.rounds_done} rounds"
             finish = pb.Finish(reason=reason, over=True)
         finally:
+            if not finish.over:
+                self._write()
             log.info(
                 "%s", finish.reason,
-                extra=event("run over", rounds=len(self.records), reason=finish.reason),
+                extra=event("run over", rounds=self.ledger.rounds_done, reason=finish.reason),
             )  # fmt: skip
             await self._say_goodbye(finish)
 
@@ -177,13 +189,26 @@ class Run:
     def _finish(self) -> None:
         with replacing(self.folder / "model.safetensors", flush=True) as partial:
             write_weights(partial, self.spec, self.federation.model)
-        self._write(finished=True)
+        self._run_file.write(finished=True)
         self.ledger.finish()
+
+    def _commit(self, committed: Committed) -> None:
+        with self._turn:
+            self.ledger.commit(committed)
+            self._run_file.keep_up()
+
+    def _write(self) -> None:
+        """Bring ``run.json`` up to date, if there is a round to tell of."""
+        with self._turn:
+            if not self.ledger.rounds_done:
+                return
+            try:
+                self._run_file.write(finished=False)
+            except OSError as error:  # why the run ends matters more
+                log.warning("run.json is behind the ledger: %s", error)
 
     def _record(self, committed: Committed, plan: Plan) -> None:
         record = committed.record
-        self.records.append(record)
-        self._write(finished=False)
         self.metrics.round_over(record)
         log.info(
             "round %d: accuracy %.4f, %.4g J", record.round, record.test_accuracy, record.energy_j,
@@ -191,9 +216,6 @@ class Run:
         )  # fmt: skip
         self.on_commit(committed, plan)
         self._on_round(record)
-
-    def _write(self, *, finished: bool) -> None:
-        write_run(self.folder, {"finished": finished, **self.facts()}, self.records)
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of the run besides its rounds."""
@@ -211,7 +233,7 @@ class Run:
             "seed": self.settings.seed,
             "clients": self.settings.clients,
             "parameters": self.spec.parameters,
-            "shut_out": [asdict(entry) for entry in self.conduct.shut_out.values()],
+            "shut_out": [asdict(entry) for entry in list(self.conduct.shut_out.values())],
             # How it was reached is nobody's concern later, and differs between equal runs.
             "settings": self.settings.model_dump(
                 mode="json", exclude={"network": HOW_REACHED, "client": True}

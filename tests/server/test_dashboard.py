@@ -70,8 +70,8 @@ def page_of(folder: Path, hub: Hub | None = None, token: str | None = None) -> I
 
 
 def view(number: int, phase: str = "training") -> View:
-    point = (number, *[0.5] * 11)
-    return View(time.time(), {"task": "digits"}, Status(phase, number), (point,) * number)
+    points = tuple((each, *[0.5] * 11) for each in range(1, number + 1))
+    return View(time.time(), {"task": "digits"}, Status(phase, number), points)
 
 
 def until(condition: Any) -> None:

@@ -20,6 +20,7 @@ from fedaq.codec.payload import Payload, plan_payload
 from fedaq.codec.quantizer import RAW_BITS, Floats, value_range
 from fedaq.errors import UserError
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.records.sent import Sent
 from fedaq_server.rounds.differences import CatchUp, History
 from wire import oracle
 
@@ -74,7 +75,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def beginning(spool: Path) -> History:
     held = np.random.default_rng(0).normal(0, 1, SPEC.parameters).astype(np.float32)
-    return History(SPEC, held, spool / "differences.bin")
+    return History(SPEC, held, spool)
 
 
 def listened(messages: AsyncIterator[bytes]) -> list[pb.ServerMessage]:
@@ -223,10 +224,9 @@ def test_what_is_ahead_of_the_held_model_is_given_by_slices(server: Server) -> N
 
 
 def again(server: Server, folder: Path) -> History:
-    server.history.flush()
+    server.history.settle()
     first = server.models[0].copy()
-    sent = server.history.differences[:2]
-    return History(SPEC, first, folder / "differences.bin", differences=sent)
+    return History(SPEC, first, folder, Sent(server.history.sent.differences[:2]))
 
 
 def test_it_goes_on_where_it_was_committed(tmp_path: Path) -> None:
@@ -241,8 +241,7 @@ def test_it_goes_on_where_it_was_committed(tmp_path: Path) -> None:
         got = added(server.models[0], listened(history.frames(missed, worker)))
     assert got.tobytes() == server.models[2].tobytes()
     # The third difference was not committed, and is not in the file any more.
-    last = history.differences[-1]
-    assert (tmp_path / "differences.bin").stat().st_size == last.start + sum(last.lengths)
+    assert (tmp_path / "differences-000000.bin").stat().st_size == history.sent.end
 
 
 def test_another_file_is_noticed(tmp_path: Path) -> None:
@@ -261,4 +260,4 @@ def test_who_returns_to_a_round_is_brought_to_where_it_began(server: Server) -> 
     assert history.catch_up(digests[2], 2) == CatchUp()
     # It has had this round's difference, and a second one does not disturb it.
     assert history.catch_up(digests[3], 2) == CatchUp()
-    assert history.catch_up(digests[1], 2).missed == (history.differences[1],)
+    assert history.catch_up(digests[1], 2).missed == (history.sent.differences[1],)

@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from fedaq.codec.quantizer import Spread
 from fedaq.errors import UserError
 from fedaq.settings import Settings, load_settings
 from fedaq_server.conduct import Conduct
-from fedaq_server.records.ledger import ClientMemory, Committed, Difference, Ledger, Transfer
+from fedaq_server.records.ledger import ClientMemory, Committed, Ledger, Transfer
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_folder import new_run, resumed_run
 from fedaq_server.records.scheme_state import restored, state_of
+from fedaq_server.records.sent import Difference, Sent
 from fedaq_server.schemes.budget import Budget, Trend
 from fedaq_server.schemes.coded import CodedBudget
 from fedaq_server.schemes.loading import load_scheme
@@ -55,8 +56,8 @@ def committed(number: int, settings: Settings, **changes: Any) -> Committed:
         transfers=(Transfer("anna", "uplink", 7, True), Transfer("anna", "downlink", 9, True)),
         clients={"anna": ClientMemory(True, (SPREAD,)), "bert": ClientMemory(False, None)},
         scheme=load_scheme(settings),
-        differences=tuple(
-            Difference(bytes([n]) * 8, 10 * n, 100 * n, (1, n)) for n in range(number)
+        sent=Sent(
+            tuple(Difference(n, bytes([n]) * 8, 10 * n, 0, 100 * n, (1, n)) for n in range(number))
         ),
         conduct=Conduct(settings.limits),
         **changes,
@@ -82,7 +83,7 @@ def test_what_was_committed_comes_back(tmp_path: Path) -> None:
         "anna": ClientMemory(True, (SPREAD,)),
         "bert": ClientMemory(False, None),
     }
-    assert [d.payload_bytes for d in again.differences()] == [0, 10]
+    assert again.sent() == committed(2, settings).sent
     assert Settings.model_validate(again.settings()) == settings
     assert again.run_id == run_id != ""
     out = model(0)
@@ -119,7 +120,7 @@ def test_a_round_is_committed_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         ledger.commit(twice)
     assert [record.round for record in ledger.records()] == [1]
-    assert len(ledger.differences()) == 1
+    assert len(ledger.sent().differences) == 1
 
 
 def test_one_server_at_a_time(tmp_path: Path) -> None:
@@ -166,8 +167,56 @@ def test_a_ledger_of_another_version(tmp_path: Path) -> None:
     ledger._database.execute("UPDATE run SET value = '99' WHERE name = 'version'")
     ledger._database.commit()
     ledger.close()
-    with pytest.raises(UserError, match="has version 99; this fedaq reads 1"):
+    with pytest.raises(UserError, match="has version 99; this fedaq reads 2"):
         Ledger(tmp_path)
+
+
+def test_a_new_ledger_has_a_column_for_every_field_of_a_round(tmp_path: Path) -> None:
+    Ledger(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database:
+        columns = [row[1] for row in database.execute("PRAGMA table_info(rounds)")]
+    assert columns == [field.name for field in fields(RoundRecord)]
+
+
+def test_the_order_of_columns_does_not_matter(tmp_path: Path) -> None:
+    """Columns that a later version adds come last, wherever the code around has them."""
+    Ledger(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database:
+        tables = [name for (name,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        )]  # fmt: skip
+        for table in tables:
+            columns = list(database.execute(f"PRAGMA table_info({table})"))
+            keys = [row[1] for row in columns if row[5]]
+            kept = database.execute(f"SELECT {columns[0][1]}, {columns[1][1]} FROM {table}")
+            rows = kept.fetchall()
+            turned = [f"{row[1]} {row[2]}" for row in reversed(columns)]
+            database.execute(f"DROP TABLE {table}")
+            database.execute(
+                f"CREATE TABLE {table} ({', '.join(turned)}, PRIMARY KEY ({', '.join(keys)}))"
+            )
+            database.executemany(
+                f"INSERT INTO {table} ({columns[0][1]}, {columns[1][1]}) VALUES (?, ?)", rows
+            )
+        database.commit()
+    test_what_was_committed_comes_back(tmp_path)
+
+
+def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+    """A round in which one of a hundred clients took part writes the row of that one."""
+    settings = load_settings(environment={})
+    everyone = {f"client-{n}": ClientMemory(True, (SPREAD,)) for n in range(100)}
+    ledger = Ledger(tmp_path)
+    ledger.commit(replace(committed(1, settings), clients=everyone))
+    later = {**everyone, "client-7": ClientMemory(True, (replace(SPREAD, lo=-1.0),))}
+    del later["client-8"]
+    before = ledger._database.total_changes
+    ledger.commit(replace(committed(2, settings), clients=later))
+    # The round, two transfers, two clients, a difference, the scheme and the conduct.
+    assert ledger._database.total_changes - before == 8
+    ledger.close()
+    again = Ledger(tmp_path).clients()
+    assert again == {**later, "client-8": ClientMemory(False, (SPREAD,))}
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from hypothesis import strategies as st
 
 from fedaq_server.dashboard.live import (
     CLIENTS_SHOWN,
+    MOST_KEPT,
     POINTS,
+    RECENT,
     ClientView,
     Forecast,
     Point,
     Status,
     Sums,
     View,
+    bounded,
     changes,
     flat,
     forecast,
@@ -113,6 +117,27 @@ def test_a_long_run_is_thinned_and_its_last_round_kept(count: int) -> None:
     assert kept[-1:] == every[-1:]
     assert kept == sorted(kept)
     assert len(kept) >= min(count, POINTS // 2)
+
+
+@pytest.mark.parametrize("count", [1, 300, 999, 1001, 5000])
+def test_of_a_run_without_end_few_points_are_kept_in_even_steps(count: int) -> None:
+    kept: tuple[Point, ...] = ()
+    for number in range(1, count + 1):
+        kept = bounded((*kept, point(number)))
+        assert len(kept) <= MOST_KEPT
+    rounds = [int(each[0] or 0) for each in kept]
+    assert rounds[-RECENT - 1 :] == list(range(max(1, count - RECENT), count + 1))
+    steps = [after - before for before, after in pairwise((0, *rounds))]
+    # As good as what a page is sent of all of them.
+    assert max(steps) <= max(1, count // POINTS + 1)
+
+
+def test_who_looks_on_is_told_of_every_round_though_old_points_are_dropped() -> None:
+    points = tuple(point(number) for number in range(1, MOST_KEPT + 1))
+    before = View(0.0, BASE.run, BASE.status, points)
+    now = replace(before, points=bounded((*points, point(MOST_KEPT + 1))))
+    assert len(now.points) < len(before.points)
+    assert [each[0] for each in changes(before, now)["points"]] == [MOST_KEPT + 1]
 
 
 def test_points_hold_sums_and_no_number_that_json_has_not() -> None:

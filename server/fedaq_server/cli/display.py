@@ -15,10 +15,10 @@ _TABLE_ROWS = 12
 class Display(RoundDisplay):
     """Live progress on a terminal, one line per round elsewhere."""
 
-    def __init__(self, settings: Settings, records: Sequence[RoundRecord]) -> None:
+    def __init__(self, settings: Settings, done: int, energy_j: float) -> None:
         self._settings = settings
-        self._energy_j = sum(record.energy_j for record in records)
-        self._done = len(records)
+        self._energy_j = energy_j
+        self._done = done
         super().__init__("starting", "", settings.rounds, self._done)
 
     def on_listening(self, port: int) -> None:

@@ -106,7 +106,7 @@ def _carry_out(
 ) -> None:
     from fedaq_server.run import Run
 
-    with Display(settings, ledger.records()) as display:
+    with Display(settings, ledger.rounds_done, ledger.energy_j) as display:
         run = Run(settings, ledger, display.on_round)
         run.roster.on_change = display.on_clients
         stopping.run(federate(run, display))

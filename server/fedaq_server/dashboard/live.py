@@ -4,6 +4,7 @@ All of it is plain data that never changes, so that it can be handed to another 
 """
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ from fedaq_server.transport.rate_limit import TurnedAway
 CLIENTS_SHOWN = 100
 # Rounds that a curve needs; of more, every second, third, ... is sent to who begins to watch.
 POINTS = 250
+# Points that are kept of a run that goes on.
+MOST_KEPT = 4 * POINTS
 # Characters of a setting or a name that are shown.
 LONGEST = 100
 # Rounds that tell how a run without a budget goes on.
@@ -160,6 +163,16 @@ def thinned(all_points: Sequence[Point], most: int = POINTS) -> list[Point]:
     return list(all_points[::-1][::step][::-1])
 
 
+def bounded(all_points: tuple[Point, ...]) -> tuple[Point, ...]:
+    """Return points for which there is room: of too many, the old ones in even steps only."""
+    if len(all_points) <= MOST_KEPT:
+        return all_points
+    # A power of two: what is kept now can be kept when there are more, too.
+    step = 1 << (int(all_points[-1][0] or 0) // (2 * POINTS)).bit_length()
+    old = (point for point in all_points[:-POINTS] if not (point[0] or 0) % step)
+    return (*old, *all_points[-POINTS:])
+
+
 def forecast(all_points: Sequence[Point], rounds: int, planned_j: float | None) -> Forecast | None:
     """Return what a run of so many rounds will have taken; None before there is a sign of it.
 
@@ -210,8 +223,8 @@ def changes(before: View | None, now: View, first: int = 0) -> dict[str, Any]:
     message: dict[str, Any] = {}
     if before is None:
         message = {"at": round(now.at, 1), "run": now.run, "points": thinned(now.points)}
-    elif len(now.points) > len(before.points):
-        message["points"] = thinned(now.points[len(before.points) :])
+    elif new := _after(before.points[-1][0] if before.points else 0, now.points):
+        message["points"] = thinned(new)
     if before is None or now.status != before.status:
         message["status"] = asdict(now.status)
     if now.forecast and (before is None or now.forecast != before.forecast):
@@ -226,6 +239,11 @@ def changes(before: View | None, now: View, first: int = 0) -> dict[str, Any]:
         if before is None or counts != _counts(before):
             message["counts"] = counts
     return message
+
+
+def _after(last: float | None, points: Sequence[Point]) -> Sequence[Point]:
+    """Return the points of later rounds than `last`."""
+    return points[bisect_right(points, last or 0, key=lambda point: point[0] or 0) :]
 
 
 def _client_changes(before: View | None, now: View, first: int) -> dict[str, Any]:

@@ -10,15 +10,25 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedaq.energy.cost import RadioCost
 from fedaq.process.logs import event
 from fedaq_server.dashboard.hub import Hub
-from fedaq_server.dashboard.live import ClientView, Point, Status, Sums, View, flat, forecast
+from fedaq_server.dashboard.live import (
+    ClientView,
+    Point,
+    Status,
+    Sums,
+    View,
+    bounded,
+    flat,
+    forecast,
+)
 from fedaq_server.dashboard.serving import access_of, served
 from fedaq_server.records.ledger import Committed
+from fedaq_server.records.record import RoundRecord
 from fedaq_server.schemes.scheme import Plan
 from fedaq_server.transport.roster import Client, Gone
 
@@ -64,9 +74,9 @@ class Watch:
             "settings": flat(facts["settings"]),
         }
         self._sums = Sums()
-        self._points: tuple[Point, ...] = tuple(
-            self._sums.point(asdict(record)) for record in run.records
-        )
+        self._points: tuple[Point, ...] = ()
+        for record in run.ledger.records():
+            self._add(record)
         self._planned_j: float | None = None
         self._traffic: dict[str, _Traffic] = {}
         for (name, direction), total in run.ledger.traffic().items():
@@ -76,7 +86,7 @@ class Watch:
     def committed(self, committed: Committed, plan: Plan) -> None:
         """Take note of a round."""
         spent_j = self._sums.energy_j
-        self._points = (*self._points, self._sums.point(asdict(committed.record)))
+        self._add(committed.record)
         self._planned_j = None if plan.forecast_j is None else spent_j + plan.forecast_j
         self._costs.clear()
         for transfer in committed.transfers:
@@ -87,6 +97,9 @@ class Watch:
             else:
                 traffic.downlink += transfer.payload_bytes
                 traffic.last_downlink = transfer.payload_bytes
+
+    def _add(self, record: RoundRecord) -> None:
+        self._points = bounded((*self._points, self._sums.point(vars(record))))
 
     def view(self, *, ended: bool = False) -> View:
         """Return what there is to see now."""

@@ -9,7 +9,9 @@ whenever the server is killed, the ledger names a round and a model that belong 
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from math import nan
 from pathlib import Path
@@ -23,33 +25,23 @@ from fedaq.errors import UserError
 from fedaq.settings import LimitsSettings
 from fedaq_server.conduct import Conduct
 from fedaq_server.records.files import replacing
+from fedaq_server.records.migrations import migrate
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.scheme_state import restored, state_of
+from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
 from fedaq_server.records.weights import UNCHANGED, read_weights, write_weights
 
 FILE = "ledger.sqlite"
-VERSION = 1
+
+# The age and the size of a write-ahead log that a commit brings into the file of the ledger. Every
+# time would cost most of another commit.
+LOG_S, LOG_BYTES = 10.0, 2**20
+# Rounds that are read at a time.
+AT_A_TIME = 256
 
 S = TypeVar("S")
 
-_TYPES: dict[Any, str] = {int: "INTEGER", float: "REAL", int | None: "INTEGER"}
-_TABLES = f"""
-CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS rounds (
-    {", ".join(f"{field.name} {_TYPES[field.type]}" for field in fields(RoundRecord))},
-    PRIMARY KEY (round)
-);
-CREATE TABLE IF NOT EXISTS transfers (
-    round INTEGER, client TEXT, direction TEXT, payload_bytes INTEGER, counted INTEGER,
-    PRIMARY KEY (round, client, direction)
-);
-CREATE TABLE IF NOT EXISTS clients (
-    name TEXT PRIMARY KEY, present INTEGER NOT NULL, ranges TEXT
-);
-CREATE TABLE IF NOT EXISTS differences (
-    number INTEGER PRIMARY KEY, base BLOB, payload_bytes INTEGER, start INTEGER, lengths TEXT
-);
-"""
+_ROUND = tuple(field.name for field in fields(RoundRecord))
 
 
 @dataclass(frozen=True)
@@ -90,36 +82,20 @@ class ClientMemory:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One difference that was sent: where its messages lie, and where it leads from.
+class Committed:
+    """A round to be committed, and what the next one depends on.
 
     Attributes
     ----------
-    base : bytes
-        Digest of the model before it.
-    payload_bytes : int
-        What it costs to send.
-    start : int
-        Offset of its messages in the file.
-    lengths : tuple of int
-        Bytes of each message: a header, then chunks.
+    sent : Sent, optional
+        If clients are sent differences.
     """
-
-    base: bytes
-    payload_bytes: int
-    start: int
-    lengths: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Committed:
-    """A round to be committed, and what the next one depends on."""
 
     record: RoundRecord
     transfers: tuple[Transfer, ...]
     clients: Mapping[str, ClientMemory]
     scheme: object
-    differences: tuple[Difference, ...]
+    sent: Sent | None
     conduct: Conduct
 
 
@@ -129,6 +105,11 @@ class Ledger:
     Parameters
     ----------
     folder : Path
+
+    Attributes
+    ----------
+    rounds_done : int
+        Number of the last committed round; 0 before the first.
 
     Raises
     ------
@@ -140,23 +121,32 @@ class Ledger:
         self.folder = folder
         self._lock = _locked(folder)
         self._database = sqlite3.connect(folder / FILE, check_same_thread=False)
+        # No thread reads while another one commits: the log is not checkpointed beside a reader.
+        self._turn = threading.Lock()
         try:
             # Readers are not kept waiting, and a commit costs one flush to the disk.
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_TABLES)
-            known = self._value("version")
-        except sqlite3.DatabaseError as error:
+            # `_checkpoint` has to know what the file names without the log.
+            self._database.execute("PRAGMA wal_autocheckpoint = 0")
+            self._database.execute("PRAGMA journal_size_limit = 0")
+            migrate(self._database, folder / FILE)
+            self.rounds_done: int = self._read("SELECT MAX(round) FROM rounds")[0][0] or 0
+            self._clients = self.clients()
+            self._sent = self.sent()
+        except (sqlite3.DatabaseError, ValueError) as error:
             self.close()
             raise UserError(f"{folder / FILE}: not the ledger of a run: {error}") from None
-        if known not in (None, str(VERSION)):
+        except BaseException:  # a migration that was interrupted
             self.close()
-            raise UserError(f"{folder / FILE}: has version {known}; this fedaq reads {VERSION}")
+            raise
+        # The files that the ledger names, and those that it would name if its log were lost.
+        self._named = self._checkpointed = self._names()
+        self._checkpoint()
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Keep the settings of the run."""
-        with self._database:
-            self._set("version", str(VERSION))
+        with self._turn, self._database:
             self._set("id", secrets.token_hex(8))
             self._set("settings", json.dumps(settings))
 
@@ -172,29 +162,30 @@ class Ledger:
         return self._value("id") or ""
 
     @property
-    def differences_path(self) -> Path:
-        """Where the messages of all differences lie."""
-        return self.folder / "differences.bin"
-
-    @property
     def is_over(self) -> bool:
         """Whether all rounds of the run are done."""
         return self._value("over") is not None
 
-    def records(self) -> list[RoundRecord]:
-        """Return the committed rounds."""
-        names = ", ".join(field.name for field in fields(RoundRecord))
-        rows = self._database.execute(f"SELECT {names} FROM rounds ORDER BY round")
-        return [_record(row) for row in rows]
+    @property
+    def energy_j(self) -> float:
+        """Joules of the committed rounds."""
+        return float(self._read("SELECT TOTAL(energy_j) FROM rounds")[0][0])
+
+    def records(self, after: int = 0) -> Iterator[RoundRecord]:
+        """Yield the committed rounds after one, a few at a time from the disk."""
+        query = f"SELECT {', '.join(_ROUND)} FROM rounds WHERE round > ? ORDER BY round LIMIT ?"
+        while rows := self._read(query, (after, AT_A_TIME)):
+            yield from map(_record, rows)
+            after = rows[-1][0]
 
     def clients(self) -> dict[str, ClientMemory]:
         """Return what is known of the clients, by name."""
-        rows = self._database.execute("SELECT name, present, ranges FROM clients ORDER BY name")
+        rows = self._read("SELECT name, present, ranges FROM clients ORDER BY name")
         return {name: ClientMemory(bool(present), _ranges(text)) for name, present, text in rows}
 
     def traffic(self) -> dict[tuple[str, str], int]:
         """Return the payload bytes of every client so far, by its name and the direction."""
-        rows = self._database.execute(
+        rows = self._read(
             "SELECT client, direction, SUM(payload_bytes) FROM transfers GROUP BY client, direction"
         )
         return {(client, direction): total for client, direction, total in rows}
@@ -209,15 +200,20 @@ class Ledger:
         text = self._value("conduct")
         return Conduct(limits) if text is None else Conduct.restored(limits, json.loads(text))
 
-    def differences(self) -> list[Difference]:
-        """Return the differences that were sent, in their order."""
-        rows = self._database.execute(
-            "SELECT base, payload_bytes, start, lengths FROM differences ORDER BY number"
+    def sent(self) -> Sent:
+        """Return what is kept of the differences that were sent."""
+        differences = self._read(
+            "SELECT number, base, payload_bytes, segment, start, lengths FROM differences"
+            " ORDER BY number"
         )
-        return [
-            Difference(base, payload_bytes, start, tuple(json.loads(lengths)))
-            for base, payload_bytes, start, lengths in rows
-        ]
+        snapshots = self._read("SELECT number, digest FROM snapshots")
+        return Sent(
+            tuple(
+                Difference(number, base, payload_bytes, segment, start, tuple(json.loads(lengths)))
+                for number, base, payload_bytes, segment, start, lengths in differences
+            ),
+            Snapshot(*snapshots[0]) if snapshots else None,
+        )
 
     def read_start(
         self, given: Path, spec: ModelSpec, out: Floats, renamed: Mapping[str, str] = UNCHANGED
@@ -262,40 +258,81 @@ class Ledger:
         read_weights(self._model(round_number), spec, out, renamed)
 
     def commit(self, committed: Committed) -> None:
-        """Commit a round whose model is on disk."""
+        """Commit a round whose model is on disk; only what it changed is written."""
         record = committed.record
-        with self._database:
-            values = astuple(record)
-            marks = ", ".join("?" * len(values))
-            self._database.execute(f"INSERT INTO rounds VALUES ({marks})", values)
-            self._database.executemany(
-                "INSERT INTO transfers VALUES (?, ?, ?, ?, ?)",
+        with self._turn, self._database:
+            self._insert("rounds", _ROUND, [astuple(record)])
+            self._insert(
+                "transfers",
+                ("round", "client", "direction", "payload_bytes", "counted"),
                 ((record.round, *astuple(transfer)) for transfer in committed.transfers),
             )
-            self._database.execute("UPDATE clients SET present = 0")
-            self._database.executemany(
-                "INSERT OR REPLACE INTO clients VALUES (?, ?, ?)",
-                (
-                    (name, memory.present, _ranges_text(memory.ranges))
-                    for name, memory in committed.clients.items()
-                ),
-            )
-            (before,) = self._database.execute("SELECT COUNT(*) FROM differences").fetchone()
-            self._database.executemany(
-                "INSERT INTO differences VALUES (?, ?, ?, ?, ?)",
-                _difference_rows(committed.differences[before:], before),
-            )
+            self._commit_clients(committed.clients)
+            if committed.sent is not None:
+                self._commit_sent(committed.sent)
             self._set("scheme", json.dumps(state_of(committed.scheme)))
             self._set("conduct", json.dumps(committed.conduct.state()))
-        self._forget_models_but(self._model(record.round))
+        self._clients = {**self._clients, **committed.clients}
+        self._sent = committed.sent or self._sent
+        self.rounds_done = record.round
+        self._named = self._names()
+        log = self.folder / f"{FILE}-wal"
+        if time.monotonic() > self._checkpointed_at + LOG_S or log.stat().st_size > LOG_BYTES:
+            self._checkpoint()
+        self._forget_all_but(self._named | self._checkpointed)
+
+    def _names(self) -> frozenset[Path]:
+        return frozenset({self._model(self.rounds_done), *needed(self.folder, self._sent)})
+
+    def _checkpoint(self) -> None:
+        """Bring the write-ahead log into the file, unless somebody is reading what it replaces."""
+        [(_, logged, done)] = self._read("PRAGMA wal_checkpoint(PASSIVE)")
+        self._checkpointed_at = time.monotonic()
+        if logged == done:
+            self._checkpointed = self._named
+
+    def _commit_clients(self, clients: Mapping[str, ClientMemory]) -> None:
+        gone = [
+            (name,)
+            for name, memory in self._clients.items()
+            if memory.present and name not in clients
+        ]
+        self._database.executemany("UPDATE clients SET present = 0 WHERE name = ?", gone)
+        self._insert(
+            "clients",
+            ("name", "present", "ranges"),
+            (
+                (name, memory.present, _ranges_text(memory.ranges))
+                for name, memory in clients.items()
+                if memory != self._clients.get(name)
+            ),
+            replacing="name",
+        )
+
+    def _commit_sent(self, sent: Sent) -> None:
+        self._insert(
+            "differences",
+            ("number", "base", "payload_bytes", "segment", "start", "lengths"),
+            (
+                (d.number, d.base, d.payload_bytes, d.segment, d.start, json.dumps(d.lengths))
+                for d in sent.differences
+                if d.number >= self._sent.count
+            ),
+        )
+        if sent.differences:
+            first = sent.differences[0].number
+            self._database.execute("DELETE FROM differences WHERE number < ?", (first,))
+        if sent.snapshot is not None and sent.snapshot != self._sent.snapshot:
+            self._database.execute("DELETE FROM snapshots")
+            self._insert("snapshots", ("number", "digest"), [astuple(sent.snapshot)])
 
     def finish(self) -> None:
         """Note that all rounds are done; what only further rounds would need is removed."""
-        with self._database:
+        with self._turn, self._database:
             self._set("over", "all rounds are done")
             self._database.execute("DELETE FROM differences")
-        self._forget_models_but(None)
-        self.differences_path.unlink(missing_ok=True)
+            self._database.execute("DELETE FROM snapshots")
+        self._forget_all_but(())
         self._start_path.unlink(missing_ok=True)
         # Nobody goes on with it any more.
         self._lock.close()
@@ -303,13 +340,15 @@ class Ledger:
 
     def close(self) -> None:
         """Let others have the ledger."""
-        self._database.close()
+        with self._turn:
+            self._database.close()
         self._lock.close()
 
     def discard(self) -> None:
         """Remove the ledger of a run that came to nothing."""
         self.close()
-        for path in (*self.folder.glob(f"{FILE}*"), self.differences_path, self._start_path):
+        self._forget_all_but(())
+        for path in (*self.folder.glob(f"{FILE}*"), self._start_path):
             path.unlink(missing_ok=True)
 
     @property
@@ -319,17 +358,37 @@ class Ledger:
     def _model(self, round_number: int) -> Path:
         return self.folder / f"round-{round_number:06}.safetensors"
 
-    def _forget_models_but(self, kept: Path | None) -> None:
-        for path in self.folder.glob("round-*.safetensors*"):
-            if path != kept:
-                path.unlink()
+    def _forget_all_but(self, needed: Collection[Path]) -> None:
+        for kind in ("round-*.safetensors*", "held-*.bin*", "differences-*.bin"):
+            for path in self.folder.glob(kind):
+                if path not in needed:
+                    path.unlink()
 
     def _value(self, name: str) -> str | None:
-        row = self._database.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM run WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._turn:
+            return self._database.execute(query, values).fetchall()
 
     def _set(self, name: str, value: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
+        self._insert("run", ("name", "value"), [(name, value)], replacing="name")
+
+    def _insert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        replacing: str | None = None,
+    ) -> None:
+        """Insert rows; with `replacing`, in place of those that are equal in that column."""
+        marks = ", ".join("?" * len(columns))
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+        if replacing is not None:
+            changes = (f"{name} = excluded.{name}" for name in columns if name != replacing)
+            statement += f" ON CONFLICT ({replacing}) DO UPDATE SET {', '.join(changes)}"
+        self._database.executemany(statement, rows)
 
 
 def _locked(folder: Path) -> sqlite3.Connection:
@@ -354,13 +413,6 @@ def _locked(folder: Path) -> sqlite3.Connection:
 
 def _lock_path(folder: Path) -> Path:
     return folder / f"{FILE}.lock"
-
-
-def _difference_rows(
-    differences: Sequence[Difference], first: int
-) -> Iterator[tuple[int, bytes, int, int, str]]:
-    for number, d in enumerate(differences, first):
-        yield number, d.base, d.payload_bytes, d.start, json.dumps(d.lengths)
 
 
 def _ranges_text(ranges: tuple[Spread, ...] | None) -> str | None:

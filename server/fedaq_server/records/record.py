@@ -1,15 +1,21 @@
 """What a run leaves behind: ``run.json``, the stable format that later tools read."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fedaq_server.records.files import replacing
 
 FORMAT_VERSION = 1
+
+_SUMMED = (
+    "energy_j", "uplink_payload_bytes", "downlink_payload_bytes", "catch_up_payload_bytes",
+    "uplink_wire_bytes", "downlink_wire_bytes", "seconds", "uplink_bits", "downlink_bits",
+)  # fmt: skip
+_AVERAGED = ("uplink_bits", "downlink_bits")
 
 
 @dataclass(frozen=True)
@@ -64,46 +70,40 @@ class RoundRecord:
     seconds: float
 
 
-def summarize(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
+def summarize(rounds: Iterable[RoundRecord]) -> dict[str, Any]:
     """Return the ``summary`` of a run."""
-
-    def total(name: str) -> Any:
-        values = [getattr(record, name) for record in rounds]
-        return None if None in values else sum(values)
-
-    sums = (
-        "energy_j",
-        "uplink_payload_bytes",
-        "downlink_payload_bytes",
-        "catch_up_payload_bytes",
-        "uplink_wire_bytes",
-        "downlink_wire_bytes",
-        "seconds",
-    )
-    return {
-        "rounds": len(rounds),
-        "final_accuracy": rounds[-1].test_accuracy if rounds else None,
-        "best_accuracy": max((record.test_accuracy for record in rounds), default=None),
-        **{name: total(name) for name in sums},
-        "mean_uplink_bits": total("uplink_bits") / max(len(rounds), 1),
-        "mean_downlink_bits": total("downlink_bits") / max(len(rounds), 1),
-    }
+    count, final, best = 0, None, None
+    totals: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
+    for record in rounds:
+        count, final = count + 1, record.test_accuracy
+        best = final if best is None else max(best, final)
+        for name, total in totals.items():
+            value = getattr(record, name)
+            totals[name] = None if value is None or total is None else total + value
+    means = {f"mean_{name}": totals.pop(name) / max(count, 1) for name in _AVERAGED}
+    return {"rounds": count, "final_accuracy": final, "best_accuracy": best, **totals, **means}
 
 
-def write_run(folder: Path, facts: Mapping[str, Any], rounds: Sequence[RoundRecord]) -> None:
-    """Write ``run.json``; a reader sees the old file or the new one, never half of one."""
-    document = {
-        "version": FORMAT_VERSION,
-        **facts,
-        "rounds": [_in_json(asdict(record)) for record in rounds],
-        "summary": _in_json(summarize(rounds)),
-    }
-    with replacing(folder / "run.json") as partial:
-        partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+def write_run(folder: Path, facts: Mapping[str, Any], rounds: Iterable[RoundRecord]) -> None:
+    """Write ``run.json``, round by round; a reader sees the old file or the new one, whole."""
+    with replacing(folder / "run.json") as partial, partial.open("w") as file:
+        head = json.dumps({"version": FORMAT_VERSION, **facts}, indent=1, allow_nan=False)
+        file.write(head.removesuffix("\n}") + ',\n "rounds": [')
+        summary = summarize(_written(file, rounds))
+        file.write(f'\n ],\n "summary": {_in_json(summary)}\n}}\n')
 
 
-def _in_json(values: Mapping[str, float | None]) -> dict[str, float | None]:
+def _written(file: TextIO, rounds: Iterable[RoundRecord]) -> Iterator[RoundRecord]:
+    separator = "\n  "
+    for record in rounds:
+        file.write(separator + _in_json(vars(record)))
+        separator = ",\n  "
+        yield record
+
+
+def _in_json(values: Mapping[str, float | None]) -> str:
     """Put null for NaN, and for what a diverged model makes infinite; JSON has neither."""
-    return {
+    finite = {
         name: value if value is None or isfinite(value) else None for name, value in values.items()
     }
+    return json.dumps(finite, allow_nan=False)

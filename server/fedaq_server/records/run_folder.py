@@ -53,7 +53,7 @@ def new_run(out: Path | None, settings: Settings) -> Iterator[tuple[Settings, Le
         try:
             yield settings, ledger
         finally:
-            if not ledger.records():
+            if not ledger.rounds_done:
                 ledger.discard()
 
 
@@ -83,8 +83,7 @@ def resumed_run(
     with closing(Ledger(folder)) as ledger:
         begun = ledger.settings()
         if ledger.is_over:
-            rounds = len(ledger.records())
-            raise UserError(f"--resume {folder}: the run is over after {rounds} rounds")
+            raise UserError(f"--resume {folder}: the run is over after {ledger.rounds_done} rounds")
         settings = settings_of(begun)
         if begun is None:
             ledger.begin(settings.model_dump(mode="json"))

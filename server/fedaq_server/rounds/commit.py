@@ -46,7 +46,7 @@ async def commit(
     await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))
     transfers = tuple(_transfers(current, downlink, reports))
     committed = _committed(federation, record, transfers)
-    await asyncio.to_thread(federation.ledger.commit, committed)
+    await asyncio.to_thread(federation.commit, committed)
     federation.on_round(committed, current.plan)
     return record
 
@@ -70,7 +70,7 @@ def _advance(current: Round, frames: list[Frame]) -> None:
 def _write_model(federation: Federation, number: int) -> None:
     federation.ledger.write_model(number, federation.spec, federation.model)
     if federation.history is not None:
-        federation.history.flush()
+        federation.history.settle()
 
 
 async def _downlink(current: Round) -> Downlink:
@@ -105,8 +105,8 @@ def _committed(
         name: ClientMemory(name in present, roster.ranges.get(name))
         for name in sorted(present | roster.ranges.keys())
     }
-    differences = () if history is None else tuple(history.differences)
-    return Committed(record, transfers, clients, federation.scheme, differences, federation.conduct)
+    sent = None if history is None else history.sent
+    return Committed(record, transfers, clients, federation.scheme, sent, federation.conduct)
 
 
 def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:

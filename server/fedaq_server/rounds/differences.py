@@ -4,15 +4,20 @@ With ``coding.downlink = difference`` the server sends what its model gained on 
 that up-to-date clients hold, quantized. What rounding lost is in the next difference
 (error feedback), so the codes may be rounded to the nearest. A client shows by a digest
 what it holds; one that missed models is sent what it missed, or the whole model where
-that is shorter.
+that is shorter. So differences that cost as much as the whole model are too old for everybody,
+and are dropped; a snapshot of what clients hold takes their place for a run that is resumed.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from io import BufferedRandom
 from pathlib import Path
+
+import numpy as np
 
 from fedaq.codec import chunks, coding, headers, model, payload
 from fedaq.codec.chunks import Chunk
@@ -22,7 +27,13 @@ from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import UserError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.records.ledger import Difference
+from fedaq_server.records.files import replacing
+from fedaq_server.records.sent import Difference, Sent, Snapshot, segment_path, snapshot_path
+
+# Differences since the last snapshot, and how many whole models they may cost: what a run that is
+# resumed adds up, at the most, and what it needs on the disk. A snapshot takes as long to write as
+# the model of a round does.
+MOST_SINCE, MODELS_SINCE = 100, 4
 
 
 @dataclass(frozen=True)
@@ -60,38 +71,38 @@ class History:
     spec : ModelSpec
     held : float32, shape (parameters,)
         What clients build from the run's seed at first, then what was broadcast.
-    path : Path
-        The file that holds the messages.
-    differences : list of Difference
-        Those that were sent. Of a run that goes on, they lie in the file already, and are added
-        to `held`, which then is what clients build from the seed.
+    folder : Path
+        The folder of the run, for the files.
+    sent : Sent
+        What is kept of what was sent. Of a run that goes on, the files are there, and `held`
+        becomes what clients then hold.
 
     Raises
     ------
     UserError
-        If the file is not that of the differences.
+        If the files are not those of what was sent.
     """
 
     spec: ModelSpec
     held: Floats
-    path: Path
+    folder: Path
+    sent: Sent = field(default_factory=Sent)
     digest: bytes = b""
-    differences: list[Difference] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        try:
-            self._file = self.path.open("r+b" if self.differences else "w+b")
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
-        for difference in self.differences:
-            if difference is self.differences[-1] and model.digest(self.held) != difference.base:
-                raise UserError(f"{self.path}: holds other differences than the ledger beside it")
+        for difference in self.sent.differences:
+            self._check_file(difference)
+        if self.sent.snapshot is not None:
+            self._read_snapshot(self.sent.snapshot)
+        for difference in self.sent.since_snapshot:
+            last = difference is self.sent.differences[-1]
+            if last and model.digest(self.held) != difference.base:
+                raise _other(self._path(difference))
             self._replay(self._messages(difference))
-        # What a round had begun to send before the server was stopped is made anew.
-        self._file.truncate(self._end)
+        self._file = self._opened()
         self.digest = model.digest(self.held)
 
-    @property
+    @cached_property
     def whole_bytes(self) -> int:
         """Payload bytes of the whole model, raw."""
         return self._whole().payload_bytes
@@ -107,20 +118,19 @@ class History:
             It should have had so many differences: all, or all before that of the round that it
             returns to.
         """
-        at = self.digest if count == len(self.differences) else self.differences[count].base
+        sent = self.sent
+        place = len(sent.differences) - (sent.count - count)
+        at = self.digest if count == sent.count else sent.differences[place].base
         # A difference that it has already does not disturb it.
         if holds in (at, self.digest):
             return UP_TO_DATE
-        missed: list[Difference] = []
-        known = False
-        for difference in reversed(self.differences[:count]):
-            if known:
+        missed_bytes = 0
+        for first in reversed(range(place)):
+            missed_bytes += sent.differences[first].payload_bytes
+            if missed_bytes >= self.whole_bytes:
                 break
-            missed.insert(0, difference)
-            known = difference.base == holds
-        missed_bytes = sum(difference.payload_bytes for difference in missed)
-        if known and missed_bytes < self.whole_bytes:
-            return CatchUp(tuple(missed), payload_bytes=missed_bytes)
+            if sent.differences[first].base == holds:
+                return CatchUp(sent.differences[first:place], payload_bytes=missed_bytes)
         return self.whole()
 
     def whole(self) -> CatchUp:
@@ -145,15 +155,26 @@ class History:
             Serialized server messages: the header, then the chunks.
         payload_bytes : int
         """
-        start = self._file.seek(self._end)
+        sent = self.sent
+        self._file.seek(sent.end)
         lengths = tuple(map(self._file.write, frames))
-        self.differences.append(Difference(self.digest, payload_bytes, start, lengths))
+        # They are read through other handles.
+        self._file.flush()
+        difference = Difference(
+            sent.count, self.digest, payload_bytes, sent.segment, sent.end, lengths
+        )
+        self.sent = replace(sent, differences=(*sent.differences, difference))
         self.digest = model.digest(self.held)
 
-    def flush(self) -> None:
-        """Bring all messages to the disk."""
-        self._file.flush()
+    def settle(self) -> None:
+        """Bring what was sent to the disk, before its round is committed; drop what is too old."""
         os.fsync(self._file.fileno())
+        since = self.sent.since_snapshot
+        since_bytes = sum(difference.payload_bytes for difference in since)
+        if len(since) >= MOST_SINCE or since_bytes >= MODELS_SINCE * self.whole_bytes:
+            self._take_snapshot()
+        # From there on `catch_up` sends the whole model.
+        self.sent = self.sent.without_old(self.whole_bytes)
 
     async def frames(self, missed: Iterable[Difference], worker: Executor) -> AsyncIterator[bytes]:
         """Yield the messages of differences that were sent before."""
@@ -161,7 +182,7 @@ class History:
         for difference in missed:
             at = difference.start
             for length in difference.lengths:
-                yield await loop.run_in_executor(worker, self._read, at, length)
+                yield await loop.run_in_executor(worker, _read, self._path(difference), at, length)
                 at += length
 
     async def whole_frames(
@@ -181,15 +202,52 @@ class History:
         """Close the file."""
         self._file.close()
 
-    @property
-    def _end(self) -> int:
-        if not self.differences:
-            return 0
-        return self.differences[-1].start + sum(self.differences[-1].lengths)
+    def _path(self, difference: Difference) -> Path:
+        return segment_path(self.folder, difference.segment)
+
+    def _opened(self) -> BufferedRandom:
+        """Open the segment that is being written; what was not committed of it is made anew."""
+        path, end = segment_path(self.folder, self.sent.segment), self.sent.end
+        try:
+            file = path.open("r+b" if end else "w+b")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        file.truncate(end)
+        return file
+
+    def _take_snapshot(self) -> None:
+        number = self.sent.count
+        with replacing(snapshot_path(self.folder, number), flush=True) as partial:
+            self.held.astype("<f4", copy=False).tofile(partial)
+        self.sent = replace(self.sent, snapshot=Snapshot(number, self.digest))
+        self._file.close()
+        self._file = self._opened()
+
+    def _read_snapshot(self, snapshot: Snapshot) -> None:
+        path = snapshot_path(self.folder, snapshot.number)
+        try:
+            values = np.fromfile(path, "<f4")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        if values.shape != self.held.shape:
+            raise _other(path)
+        self.held[:] = values
+        if model.digest(self.held) != snapshot.digest:
+            raise _other(path)
+
+    def _check_file(self, difference: Difference) -> None:
+        path = self._path(difference)
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        if size < difference.end:
+            raise _other(path)
 
     def _messages(self, difference: Difference) -> list[bytes]:
-        self._file.seek(difference.start)
-        return [self._file.read(length) for length in difference.lengths]
+        with self._path(difference).open("rb") as file:
+            file.seek(difference.start)
+            return [file.read(length) for length in difference.lengths]
 
     def _replay(self, messages: list[bytes]) -> None:
         announcement = pb.ServerMessage.FromString(messages[0]).model
@@ -199,10 +257,6 @@ class History:
             assert isinstance(chunk, Chunk)
             self.add(header, coding.decode(header, chunk))
 
-    def _read(self, start: int, length: int) -> bytes:
-        self._file.seek(start)
-        return self._file.read(length)
-
     def _whole(self) -> Payload:
         return Payload(self.spec, (RAW,) * len(self.spec.tensors))
 
@@ -210,3 +264,13 @@ class History:
         values_at = self.held.__getitem__
         chunk, _ = coding.encode(header, values_at, (), offset, length, round_number, squeeze=False)
         return chunk.frame(pb.ServerMessage)
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
+
+
+def _other(path: Path) -> UserError:
+    return UserError(f"{path}: holds other differences than the ledger beside it")

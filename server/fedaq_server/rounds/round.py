@@ -61,7 +61,9 @@ class Federation:
     evaluate : callable
         Tests the module; called between rounds, off the event loop.
     ledger : Ledger
-        Every round is committed to it before the next begins.
+        What the next round depends on, and the folder of the run.
+    commit : callable
+        Commits a round to the ledger, before the next begins; called off the event loop.
     on_round : callable
         Told of every committed round, and of the plan with which it began.
     """
@@ -78,6 +80,7 @@ class Federation:
     conduct: Conduct
     evaluate: Callable[[], Evaluation]
     ledger: Ledger
+    commit: Callable[[Committed], None]
     on_round: Callable[[Committed, Plan], None]
     metrics: Metrics
 
@@ -202,7 +205,7 @@ async def begin(
     broadcast = await _broadcast(federation, state, plan, worker)
     differences = None
     if history is not None:
-        before = len(history.differences)
+        before = history.sent.count
         advanced = asyncio.ensure_future(_advance(history, broadcast, worker))
         differences = Differences(history, catch_ups, before, advanced)
     aggregate = _aggregate(federation, weights)
@@ -234,9 +237,7 @@ def _catch_ups(
     history = federation.history
     if history is None:
         return {}
-    ways = {
-        client.name: history.catch_up(client.holds, len(history.differences)) for client in clients
-    }
+    ways = {client.name: history.catch_up(client.holds, history.sent.count) for client in clients}
     if resumed:
         for client in clients:
             if ways[client.name].whole and client.holds:

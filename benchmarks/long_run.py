@@ -1,0 +1,146 @@
+"""What a run of thousands of rounds costs: memory, disk, time, and time to resume.
+
+    python benchmarks/long_run.py
+
+A model of 10,000 parameters that goes for a random walk, two clients, all in one process. At each
+mark the folder is copied as it then is; when all is over, processes of their own resume the copies.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedaq.settings import Settings, load_settings
+from fedaq.tasks import Evaluation, Examples, Task, Training
+from fedaq_lab.local import federate
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.run import Run
+
+MARKS = (100, 1_000, 3_000)
+# Rounds before a mark whose mean is the time of a round there.
+RECENT = 50
+
+
+def _data(_: object) -> Examples:
+    return Examples(torch.zeros(64, 1), torch.zeros(64, dtype=torch.int64))
+
+
+def _walk(model: nn.Module, data: Examples, training: Training, seed: int) -> float:
+    steps = torch.Generator().manual_seed(seed % 2**63)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=steps), alpha=0.01)
+    return 1.0
+
+
+task = Task(
+    name="walk",
+    model=lambda: nn.Sequential(nn.Linear(100, 90), nn.Linear(90, 10)),
+    train_data=_data,
+    test_data=_data,
+    train=_walk,
+    evaluate=lambda model, data: Evaluation(accuracy=0.0, loss=1.0),
+)
+
+
+def _settings(rounds: int, page: bool) -> Settings:
+    flags = {"task": "long_run:task", "clients": 2, "rounds": rounds}
+    if page:
+        flags["network.dashboard_port"] = 0
+    return load_settings(environment={}, flags=flags)
+
+
+def _rss_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return 4096 * pages
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _run(folder: Path, rounds: int, page: bool) -> dict[int, dict[str, float]]:
+    """Carry out a run; return what was seen at each mark, and leave copies of the folder."""
+    seen: dict[int, dict[str, float]] = {}
+    ended: list[float] = []
+
+    def on_round(record: RoundRecord) -> None:
+        ended.append(time.perf_counter())
+        if record.round not in MARKS:
+            return
+        seen[record.round] = {
+            "rss_bytes": _rss_bytes(),
+            "folder_bytes": _folder_bytes(folder / "run"),
+            "round_s": (ended[-1] - ended[-RECENT]) / (RECENT - 1),
+        }
+        shutil.copytree(folder / "run", folder / f"at-{record.round}")
+
+    async def carried_out() -> None:
+        from fedaq_server.serve import page_shown
+
+        async with page_shown(run):
+            await federate(run)
+
+    (folder / "run").mkdir()
+    ledger = Ledger(folder / "run")
+    settings = _settings(rounds, page)
+    ledger.begin(settings.model_dump(mode="json"))
+    run = Run(settings, ledger, on_round)
+    asyncio.run(carried_out())
+    ledger.close()
+    return seen
+
+
+def _resume(folder: Path, rounds: int) -> None:
+    """Bring a run to where its next round could begin; print how long that took."""
+    settings = _settings(rounds, page=False)
+    began = time.perf_counter()
+    ledger = Ledger(folder)
+    Run(settings, ledger, lambda record: None)
+    print(json.dumps({"resume_s": time.perf_counter() - began}))
+    ledger.close()
+
+
+def _resumed(folder: Path, rounds: int) -> Mapping[str, Any]:
+    command = [sys.executable, __file__, "--rounds", str(rounds), "--resume", str(folder)]
+    # Of three, the first one also reads the libraries from the disk.
+    said = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
+    found: list[dict[str, Any]] = [json.loads(each.stdout.splitlines()[-1]) for each in said]
+    return min(found, key=lambda each: float(each["resume_s"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=MARKS[-1])
+    parser.add_argument("--page", action="store_true", help="with the page to watch")
+    parser.add_argument("--resume", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.resume is not None:
+        _resume(arguments.resume, arguments.rounds)
+        return
+    with TemporaryDirectory() as name:
+        seen = _run(Path(name), arguments.rounds, arguments.page)
+        print(f"{'rounds':>7} {'RSS MB':>8} {'folder MB':>10} {'s a round':>10} {'resume s':>9}")
+        for mark, facts in seen.items():
+            resumed = _resumed(Path(name) / f"at-{mark}", arguments.rounds)
+            print(
+                f"{mark:7,} {facts['rss_bytes'] / 1e6:8.1f} {facts['folder_bytes'] / 1e6:10.2f} "
+                f"{facts['round_s']:10.4f} {resumed['resume_s']:9.3f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
