@@ -27,27 +27,21 @@ static int64_t measure_rows(const float *values, int64_t size, Measured *found)
     memcpy(totals, found->totals, sizeof totals);
     memcpy(squares, found->squares, sizeof squares);
     memcpy(magnitudes, found->magnitudes, sizeof magnitudes);
-    /* Twice over each block, which is in the cache then: compilers that see one load where there
-     * are two, of integers and of half as many floats, take it apart at great length. */
-    for (int64_t start = 0; start < whole; start += QUANTIZE_BLOCK) {
-        const int64_t end = least(start + QUANTIZE_BLOCK, whole);
-        for (int64_t row = start; row < end; row += LANES) {
-            for (int part = 0; part < FOURS; part++) {
-                Integers patterns;
-                memcpy(&patterns, values + row + part * AT_ONCE, sizeof patterns);
-                patterns ^= (patterns >> 31) & INT32_MAX;
-                lows[part] = lowest(patterns, lows[part]);
-                highs[part] = highest(patterns, highs[part]);
-            }
-        }
-        for (int64_t row = start; row < end; row += LANES) {
-            for (int part = 0; part < EIGHTS; part++) {
-                HalfFloats floats;
-                memcpy(&floats, values + row + part * LONG_AT_ONCE, sizeof floats);
-                const Doubles exact = __builtin_convertvector(floats, Doubles);
-                totals[part] += exact;
-                squares[part] += exact * exact;
-                magnitudes[part] += (Doubles)((SignedLanes)exact & (magnitude + INT64_MAX));
+    for (int64_t row = 0; row < whole; row += LANES) {
+        for (int part = 0; part < FOURS; part++) {
+            Floats floats;
+            memcpy(&floats, values + row + part * AT_ONCE, sizeof floats);
+            Integers patterns = (Integers)floats;
+            patterns ^= (patterns >> 31) & INT32_MAX;
+            lows[part] = lowest(patterns, lows[part]);
+            highs[part] = highest(patterns, highs[part]);
+            const Doubles halves[2] = {lower_half(floats), upper_half(floats)};
+            for (int half = 0; half < 2; half++) {
+                const Doubles exact = halves[half];
+                const int lanes = 2 * part + half;
+                totals[lanes] += exact;
+                squares[lanes] += exact * exact;
+                magnitudes[lanes] += (Doubles)((SignedLanes)exact & (magnitude + INT64_MAX));
             }
         }
     }

@@ -30,6 +30,7 @@ enum { AT_ONCE = VECTOR / 4, LONG_AT_ONCE = VECTOR / 8 };
 /* What follows is written once for each kind of vectors:
  * - `greater(a, b)` is a > b ? a : b, so b where one is no number; `smaller` likewise;
  * - `lowest` and `highest` of integers;
+ * - `lower_half` and `upper_half` of floats, as doubles;
  * - `store_wide` writes two vectors of numbers below 2^16 in 16 bits each,
  *   `store_bytes` four of numbers below 2^8 in 8 bits each;
  * - `moved` moves bytes inside each 16; a place above 15 gives 0 (MOVES_BYTES says if it exists). */
@@ -40,6 +41,8 @@ enum { AT_ONCE = VECTOR / 4, LONG_AT_ONCE = VECTOR / 8 };
 #define smaller(a, b) ((Floats)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define lowest(a, b) ((Integers)_mm512_min_epi32((__m512i)(a), (__m512i)(b)))
 #define highest(a, b) ((Integers)_mm512_max_epi32((__m512i)(a), (__m512i)(b)))
+#define lower_half(a) ((Doubles)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)(a))))
+#define upper_half(a) ((Doubles)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)(a), 1)))
 static inline void store_wide(uint16_t *to, Words a, Words b)
 {
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
@@ -67,6 +70,8 @@ static inline Lanes moved(Lanes bytes, const uint8_t *places)
 #define smaller(a, b) ((Floats)_mm256_min_ps((__m256)(a), (__m256)(b)))
 #define lowest(a, b) ((Integers)_mm256_min_epi32((__m256i)(a), (__m256i)(b)))
 #define highest(a, b) ((Integers)_mm256_max_epi32((__m256i)(a), (__m256i)(b)))
+#define lower_half(a) ((Doubles)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)(a))))
+#define upper_half(a) ((Doubles)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)(a), 1)))
 static inline void store_wide(uint16_t *to, Words a, Words b)
 {
     const __m256i both = _mm256_packus_epi32((__m256i)a, (__m256i)b);
@@ -88,6 +93,8 @@ static inline Lanes moved(Lanes bytes, const uint8_t *places)
 #elif defined(__SSE2__)
 #define greater(a, b) ((Floats)_mm_max_ps((__m128)(a), (__m128)(b)))
 #define smaller(a, b) ((Floats)_mm_min_ps((__m128)(a), (__m128)(b)))
+#define lower_half(a) ((Doubles)_mm_cvtps_pd((__m128)(a)))
+#define upper_half(a) ((Doubles)_mm_cvtps_pd(_mm_movehl_ps((__m128)(a), (__m128)(a))))
 #ifdef __SSE4_1__
 #include <smmintrin.h>
 #define MOVES_BYTES
@@ -140,6 +147,8 @@ static inline Floats smaller(Floats a, Floats b)
 }
 #define lowest(a, b) ((Integers)vminq_s32((int32x4_t)(a), (int32x4_t)(b)))
 #define highest(a, b) ((Integers)vmaxq_s32((int32x4_t)(a), (int32x4_t)(b)))
+#define lower_half(a) ((Doubles)vcvt_f64_f32(vget_low_f32((float32x4_t)(a))))
+#define upper_half(a) ((Doubles)vcvt_high_f64_f32((float32x4_t)(a)))
 static inline void store_wide(uint16_t *to, Words a, Words b)
 {
     vst1q_u16(to, vuzp1q_u16((uint16x8_t)a, (uint16x8_t)b));
