@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedaq.cli.options import Data, Seed, Set
+from fedaq.cli.options import Data, Seed, Set, settings_of
 from fedaq_client.cli.client import Config, Part
 
 
@@ -29,7 +29,7 @@ def check_task(
 
     settings = load_settings(
         config=config,
-        flags={"task": task, "data": data, "client.partition": partition, "seed": seed},
+        flags=settings_of(task=task, data=data, partition=partition, seed=seed),
         assignments=assignments or [],
     )
     task_there = load_task(settings.task, settings.data)
