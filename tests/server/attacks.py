@@ -1,8 +1,7 @@
 """A server on real sockets, honest clients, and hostile ones that attack in every round."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,9 +20,8 @@ from fedaq_client.session import Session
 from fedaq_client.training import Learner, local_data
 from fedaq_client.transport.connection import connect
 from fedaq_server.identity.caller import JoinRefusedError
-from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
-from fedaq_server.serve import serve
+from system.live import live_server
 from system.raw_client import FinishedError, RawClient, raw_client
 
 HONEST = 2
@@ -50,22 +48,6 @@ def settings_of(clients: int, **flags: Any) -> Settings:
             **{name.replace("__", "."): value for name, value in flags.items()},
         },
     )
-
-
-@asynccontextmanager
-async def live_server(settings: Settings, folder: Path) -> AsyncIterator[tuple[Run, str]]:
-    """Run a server and, once the block is left, wait for the end of its run."""
-    run = Run(settings, Ledger(folder), lambda record: None)
-    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    server = asyncio.create_task(serve(run, port.set_result))
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            ready: set[asyncio.Future[Any]] = {server, port}
-            await asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED)
-            yield run, f"127.0.0.1:{port.result()}"
-            await server
-    finally:
-        server.cancel()
 
 
 async def honest_client(address: str, number: int) -> list[int]:

@@ -26,11 +26,11 @@ from server.attacks import (
     Attack,
     every_round,
     federate,
-    live_server,
     load_spec,
     result_of,
     settings_of,
 )
+from system.live import live_server
 from system.raw_client import RawClient, group_bytes, raw_client
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong_unseen")

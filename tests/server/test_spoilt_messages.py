@@ -27,10 +27,10 @@ from server.attacks import (
     every_round,
     federate,
     learner,
-    live_server,
     result_of,
     settings_of,
 )
+from system.live import live_server
 from system.raw_client import RawClient
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong_unseen")

@@ -26,10 +26,10 @@ from server.attacks import (
     Mutilated,
     every_round,
     federate,
-    live_server,
     result_of,
     settings_of,
 )
+from system.live import live_server
 from system.raw_client import FinishedError, RawClient, raw_client
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong_unseen")
