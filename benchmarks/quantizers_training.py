@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quantizers import CLIENTS, Rounding, coded, dithered, nearest, stochastic, table_of
+from quantizer_coders import Rounding, coded, dithered, nearest, stochastic
+from quantizer_measures import CLIENTS
+from quantizers import table_of
 
 from fedaq.codec.model import bind, spec_of
 from fedaq.codec.quantizer import Floats, derive_seed

@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[1]
 TESTS = (
     "tests/common/test_kernels.py",
+    "tests/common/test_loop_refusals.py",
+    "tests/common/test_random_numbers.py",
     "tests/common/test_entropy.py",
     "tests/common/test_chunks.py",
     "tests/wire",

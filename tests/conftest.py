@@ -1,5 +1,8 @@
 """What every test shares."""
 
+import gc
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +22,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from fedaq.codec import kernels
 
         kernels.LIBRARY = library
+
+
+@pytest.fixture
+def nothing_goes_wrong_unseen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No client makes the server log an error, or lose a task with an exception."""
+    with caplog.at_level(logging.WARNING):
+        yield
+    gc.collect(1)
+    errors = [r.getMessage() for r in caplog.records if r.levelno > logging.WARNING]
+    # gRPC polls for all event loops of a process, and may wake the closed one of the last test.
+    assert [text for text in errors if "PollerCompletionQueue" not in text] == []

@@ -1,6 +1,7 @@
 """What the project's own files say of it: one version, typed packages, commands that exist."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import fedaq
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MOST_LINES = 450
 PACKAGES = {
     ROOT / place for place in PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 }
@@ -60,3 +62,15 @@ def test_hooks_use_what_is_installed_for_development() -> None:
             program = hook["entry"].split()[0]
             assert program.startswith(".venv/bin/")
             assert program.removeprefix(".venv/bin/") in installed
+
+
+def test_no_source_file_is_long() -> None:
+    """What is generated or another's is not ours to split."""
+    listed = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.c", "*.h",
+         "*.js"], cwd=ROOT, text=True,
+    ).splitlines()  # fmt: skip
+    sources = [name for name in listed if "/v1/" not in name and (ROOT / name).exists()]
+    lengths = {name: len((ROOT / name).read_bytes().splitlines()) for name in sources}
+    assert {"common/fedaq/codec/coding.py", "native/loops.h"} <= set(sources)
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}

@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__
 from fedaq.codec import chunks, coding, headers, model, payload
-from fedaq.codec.chunks import Chunk
+from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread, is_width
 from fedaq.energy.cost import RadioCost
@@ -114,7 +114,7 @@ class Session:
         """
         try:
             await self._say(self._join())
-            welcome = (await self._expect("welcome")).welcome
+            welcome = (await expected(self._expect, "welcome")).welcome
             _check_welcome(welcome)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
@@ -135,11 +135,11 @@ class Session:
     async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
         try:
-            plan = (await self._expect("plan")).plan
+            plan = (await expected(self._expect, "plan")).plan
             while True:
                 try:
                     await self._take_part(plan, welcome)
-                    plan = (await self._expect("plan")).plan
+                    plan = (await expected(self._expect, "plan")).plan
                 except SupersededError as newer:
                     plan = newer.plan
         finally:
@@ -166,7 +166,7 @@ class Session:
             spreads = await asyncio.to_thread(self._spreads)
             grant = await self._report(plan, spreads, loss)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
-            await self._expect("receipt")
+            await expected(self._expect, "receipt")
         except RefusedError as refusal:
             log.warning(
                 "round %d: the server refused the update: %s", plan.round, refusal,
@@ -199,14 +199,14 @@ class Session:
         return bits
 
     async def _receive_model(self) -> float:
-        message = (await self._expect("model")).model
+        message = (await expected(self._expect, "model")).model
         header = headers.from_message(self.learner.spec, message)
         coded, received, sent_bytes = [], 0, header.header_bytes
         if not message.base:
             self._digest = b""
             coding.write_zeros(header, self.learner.held)
         while received < header.code_bytes:
-            chunk = await self._expect_chunk()
+            chunk = await expected(self._expect, "chunk")
             if (
                 chunk.offset != received
                 or chunk.size == 0
@@ -258,7 +258,7 @@ class Session:
             holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
         )
         await self._say(pb.ClientMessage(range_report=report))
-        grant = (await self._expect("grant")).grant
+        grant = (await expected(self._expect, "grant")).grant
         if not _is_possible(grant, len(spreads)):
             raise FedaqError(
                 f"the server granted bits {list(grant.uplink_bits)} with steps "
@@ -316,17 +316,7 @@ class Session:
     async def _say(self, message: pb.ClientMessage) -> None:
         await self.stream.send(message.SerializeToString())
 
-    async def _expect(self, kind: str) -> pb.ServerMessage:
-        message = await self._next(kind)
-        assert not isinstance(message, Chunk)
-        return message
-
-    async def _expect_chunk(self) -> Chunk:
-        message = await self._next("chunk")
-        assert isinstance(message, Chunk)
-        return message
-
-    async def _next(self, kind: str) -> pb.ServerMessage | Chunk:
+    async def _expect(self, kind: str) -> pb.ServerMessage | Chunk:
         while True:
             message = await self.stream.receive()
             if message is None:

@@ -2,34 +2,36 @@
 
 Sizes reach over several blocks, which the tests of the quantizer do not. The random
 numbers come from a second implementation of the generator; one test shows that the
-compiled one gives the same, the others look at their quality.
+compiled one gives the same, those of test_random_numbers.py look at their quality.
 """
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from hashlib import blake2b
-from itertools import combinations, pairwise
-from math import sqrt
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from bitarray import bitarray
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from common.loop_oracles import (
+    WIDTHS,
+    accumulate,
+    dequantize,
+    expected_codes,
+    packed,
+    quantize,
+    random_codes,
+    uniform,
+)
 from fedaq.codec import kernels
-from fedaq.codec.quantizer import Floats, Key, derive_key
-from fedaq.errors import FedaqError
+from fedaq.codec.quantizer import Key
 
-Codes = NDArray[np.int64]
-
+pytestmark = pytest.mark.usefixtures("level")
 # Of native/common.h.
 QUANTIZE_BLOCK, DECODE_BLOCK = 1024, 4096
-WIDTHS = st.integers(1, 16)
 SIZES = st.one_of(
     st.integers(1, 40),
     st.integers(-9, 9).map(lambda n: QUANTIZE_BLOCK + n),
@@ -38,115 +40,6 @@ SIZES = st.one_of(
 )
 SEEDS = st.integers(0, 2**32 - 1)
 WORDS = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture(scope="module", params=kernels.levels(), autouse=True)
-def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run every test with the loops of each level that this processor has."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "_loops", lambda: kernels.at_level(request.param))
-        yield request.param
-
-
-# ---- The oracles ------------------------------------------------------------
-
-
-def random_words(key: Key, first: int, count: int) -> NDArray[np.uint64]:
-    """Return numbers `first` onward of the stream: a Weyl sequence through lowbias32."""
-    low = np.uint64(2**32 - 1)
-    x = (first + np.arange(count, dtype=np.uint64)) * np.uint64(0x9E3779B9)
-    x = ((x + np.uint64(key.word0)) & low) ^ np.uint64(key.word1)
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor) & low
-    return x ^ (x >> np.uint64(16))
-
-
-def dithers(key: Key, bits: int, count: int) -> NDArray[np.float64]:
-    """Return what is added to each position before it is cut off: uniform in [0, 1)."""
-    scale = 2 ** (31 - bits)
-    words = random_words(key, 0, count) % np.uint64(scale)
-    return np.asarray(words / scale, np.float64)
-
-
-def expected_codes(
-    values: Floats,
-    first: int,
-    lo: float,
-    inverse_step: float,
-    bits: int,
-    key: Key,
-    nearest: bool = False,
-) -> Codes:
-    position = (values - np.float32(lo)) * np.float32(inverse_step)
-    scale = 2 ** (31 - bits)
-    fixed = np.trunc(position.astype(np.float64) * scale).astype(np.int64)
-    dither = random_words(key, first, values.size).astype(np.int64) % scale
-    if nearest:
-        dither[:] = scale // 2
-    return np.asarray(np.minimum((fixed + dither) // scale, 2**bits - 1))
-
-
-def packed(codes: Codes, bits: int) -> bytes:
-    matrix = (codes[:, None] >> np.arange(bits)) & 1
-    stream = bitarray(endian="little")
-    stream.pack(matrix.astype(np.uint8).tobytes())
-    return stream.tobytes()
-
-
-# ---- The kernels as the product calls them ----------------------------------
-
-
-def quantize(
-    values: Floats,
-    lo: float,
-    inverse_step: float,
-    bits: int,
-    key: Key,
-    first: int = 0,
-    nearest: bool = False,
-) -> bytes:
-    out = np.full((values.size * bits + 7) // 8, 0xA5, np.uint8)
-    kernels.quantize_pack(
-        values,
-        first,
-        lo,
-        inverse_step,
-        bits,
-        nearest,
-        key.word0,
-        key.word1,
-        out,
-    )
-    return out.tobytes()
-
-
-def dequantize(data: bytes, bits: int, lo: float, step: float, count: int) -> Floats:
-    out = np.full(count, np.nan, np.float32)
-    kernels.unpack_dequantize(np.frombuffer(data, np.uint8), bits, lo, step, out)
-    return out
-
-
-def accumulate(
-    data: bytes, bits: int, origin: int, slope: int, shift: int, sign: int, total: Codes
-) -> None:
-    kernels.unpack_accumulate(
-        np.frombuffer(data, np.uint8),
-        bits,
-        origin,
-        slope,
-        shift,
-        sign,
-        total,
-    )
-
-
-def uniform(seed: int, count: int, lo: float, hi: float) -> Floats:
-    part = np.random.default_rng(seed).random(count)
-    return np.clip(lo + part * (hi - lo), lo, hi).astype(np.float32)
-
-
-def random_codes(seed: int, count: int, bits: int) -> Codes:
-    return np.random.default_rng(seed).integers(0, 2**bits, count)
 
 
 # ---- Range ------------------------------------------------------------------
@@ -407,73 +300,6 @@ def test_bytes_are_split_at_their_mode_and_merged(
             kernels.merge_mode(flags, mode, others[:count], out)
 
 
-# ---- What a loop refuses: it neither reads nor writes ------------------------
-
-
-@given(WIDTHS, st.integers(1, 3000), st.integers(1, 400))
-def test_a_buffer_that_is_too_short_is_refused(bits: int, count: int, missing: int) -> None:
-    size = (count * bits + 7) // 8
-    short = np.zeros(max(size - missing, 0), np.uint8)
-    values, total = np.zeros(count, np.float32), np.zeros(count, np.int64)
-    high, words = np.zeros(count, np.uint8), np.zeros(count, np.uint16)
-    enough = np.zeros(2 * count, np.uint8)
-    refused: list[Callable[[], object]] = [
-        lambda: kernels.quantize_pack(values, 0, 0.0, 1.0, bits, False, 0, 0, short),
-        lambda: kernels.unpack_dequantize(short, bits, 0.0, 1.0, values),
-        lambda: kernels.unpack_accumulate(short, bits, 0, 1, 0, 1, total),
-        lambda: kernels.code_sums(short, bits, count),
-        lambda: kernels.repack(short, bits, 16, count, enough),
-        lambda: kernels.repack(enough, 16, bits, count, short),
-    ]
-    if bits <= 8:
-        refused += [
-            lambda: kernels.split_wide(words, bits + 8, high, short),
-            lambda: kernels.join_wide(high, short, bits + 8, words),
-        ]
-    for call in refused:
-        with pytest.raises(ValueError, match="shorter"):
-            call()
-
-
-@pytest.mark.parametrize(("bits", "width"), [(0, 1), (17, 17), (3, 2), (-1, 8), (2**40, 2**40)])
-def test_a_width_that_cannot_be_is_refused(bits: int, width: int) -> None:
-    data, values, total = np.zeros(99, np.uint8), np.ones(9, np.float32), np.ones(9, np.int64)
-    for call in (
-        partial(kernels.quantize_pack, values, 0, 0.0, 1.0, bits, False, 0, 0, data, width=width),
-        partial(kernels.unpack_dequantize, data, bits, 0.0, 1.0, values, width=width),
-        partial(kernels.unpack_accumulate, data, bits, 0, 1, 0, 1, total, width=width),
-        partial(kernels.code_sums, data, bits, 9, width=width),
-    ):
-        with pytest.raises(ValueError, match="out of range"):
-            call()
-    assert not data.any() and (values == 1).all() and (total == 1).all()
-
-
-@given(st.integers(0, 60), st.binary(max_size=12))
-def test_flags_of_another_length_are_refused(size: int, data: bytes) -> None:
-    flags = np.frombuffer(data, np.uint8)
-    is_right = len(data) == size // 8 + 1 and data[-1] >> (size % 8) == 1
-    if is_right:
-        kernels.count_flags(flags, size)
-    else:
-        with pytest.raises(ValueError, match="shorter"):
-            kernels.count_flags(flags, size)
-
-
-def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "VERSION", -1)
-    with pytest.raises(FedaqError, match="another version of fedaq"):
-        kernels._library.__wrapped__()
-
-
-def test_a_library_that_is_not_there_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "loops.so")
-    with pytest.raises(FedaqError, match=r"loops\.so.*make native"):
-        kernels._library.__wrapped__()
-
-
 # ---- Slices, threads, processors --------------------------------------------
 
 
@@ -563,72 +389,3 @@ def test_all_loops_give_the_bytes_on_file() -> None:
 def test_the_slowest_level_runs_on_every_processor() -> None:
     assert kernels.levels()[-1] == "base"
     assert set(kernels.levels()) <= {"avx512", "avx2", "sse4", "base"}
-
-
-# ---- Quality of the random numbers ------------------------------------------
-# Every statistic below is, for ideal random numbers, close to a standard normal one.
-
-COUNT = 1 << 18
-LIMIT = 5.0
-
-
-def chi_square_score(cells: Codes, number: int) -> float:
-    """Return how far the counts of equally likely cells are from even, in deviations."""
-    counts = np.bincount(cells, minlength=number)
-    expected = cells.size / number
-    statistic = float(((counts - expected) ** 2 / expected).sum())
-    return (statistic - (number - 1)) / sqrt(2 * (number - 1))
-
-
-@pytest.mark.parametrize("bits", [1, 4, 8, 12, 16])
-def test_dithers_are_uniform_and_neighbours_independent(bits: int) -> None:
-    for number in range(4):
-        dither = dithers(derive_key(bits, number), bits, 4 * COUNT)
-        assert chi_square_score((dither * 256).astype(np.int64), 256) < LIMIT
-        cell = (dither * 32).astype(np.int64)
-        for lag in (1, 2, 3, 7, 8, 64, 1024):
-            assert chi_square_score(cell[:-lag] * 32 + cell[lag:], 1024) < LIMIT
-
-
-def independence_score(one: Key, other: Key) -> float:
-    cells = [(dithers(key, 4, COUNT) * 32).astype(np.int64) for key in (one, other)]
-    return abs(chi_square_score(cells[0] * 32 + cells[1], 1024))
-
-
-def test_dithers_of_different_transfers_are_independent() -> None:
-    keys = [derive_key(1, "uplink", f"client-{n}", 1, 0) for n in range(12)]
-    assert max(independence_score(*pair) for pair in combinations(keys, 2)) < LIMIT
-
-
-def test_dithers_of_a_key_and_of_one_that_differs_in_a_bit_are_independent() -> None:
-    key = derive_key(1)
-    for bit in range(32):
-        assert independence_score(key, Key(key.word0 ^ 1 << bit, key.word1)) < LIMIT
-        assert independence_score(key, Key(key.word0, key.word1 ^ 1 << bit)) < LIMIT
-
-
-@pytest.mark.parametrize("bits", range(1, 17))
-def test_rounding_is_unbiased_wherever_a_value_lies_between_two_codes(bits: int) -> None:
-    """Seen through the kernels: the mean error, and its correlation with the position."""
-    codes = random_codes(bits, COUNT, bits) % max(2**bits - 1, 1)
-    # A position of 24 bits is exact in float32, so only the dither can be at fault.
-    fraction = np.random.default_rng(bits).integers(0, 2 ** (24 - bits), COUNT) / 2 ** (24 - bits)
-    position = codes + fraction
-    data = quantize(position.astype(np.float32), 0.0, 1.0, bits, derive_key(bits))
-    error = dequantize(data, bits, 0.0, 1.0, COUNT) - position
-    assert np.abs(error).max() < 1
-    deviation = np.sqrt((fraction * (1 - fraction)).sum())
-    assert abs(error.sum()) < LIMIT * deviation
-    assert abs((error * (fraction - 0.5)).sum()) < LIMIT * deviation / 2
-    assert abs((error[1:] * error[:-1]).sum()) < LIMIT * np.sqrt(COUNT) / 6
-
-
-@pytest.mark.parametrize("power", [6, 10, 14])
-def test_a_small_fraction_is_rounded_up_as_often_as_it_should_be(power: int) -> None:
-    """And never below: a value on a code keeps it."""
-    count = 1 << 21
-    values = np.full(count, 2.0**-power, np.float32)
-    for number, bits in enumerate((1, 8)):
-        ones = dequantize(quantize(values, 0.0, 1.0, bits, Key(number, power)), bits, 0, 1, count)
-        expected = count / 2**power
-        assert abs(ones.sum() - expected) < LIMIT * np.sqrt(expected)

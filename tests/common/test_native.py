@@ -27,13 +27,15 @@ def test_the_sources_compile_without_a_warning_and_give_the_same_bytes(
     )
     program = (
         "import sys; from pathlib import Path\n"
-        "from fedaq.codec import kernels; import test_kernels\n"
+        "from fedaq.codec import kernels; from common import test_kernels\n"
         "kernels.LIBRARY = Path(sys.argv[1])\n"
         "for level in kernels.levels():\n"
         "    kernels._loops = lambda: kernels.at_level(level)\n"
         "    assert test_kernels.digest_of_everything() == test_kernels.DIGEST, level\n"
     )
-    subprocess.run([sys.executable, "-c", program, library], check=True, cwd=Path(__file__).parent)
+    subprocess.run(
+        [sys.executable, "-c", program, library], check=True, cwd=Path(__file__).parents[1]
+    )
 
 
 def test_the_header_documents_every_loop_and_its_arguments_are_those_of_the_caller() -> None:

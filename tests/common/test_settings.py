@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedaq.cli.options import settings_of
 from fedaq.errors import UserError
-from fedaq.settings import Settings, load_settings
+from fedaq.settings import Settings, flattened, load_settings
 
 SOURCES = ("file", "environment", "flags", "assignments")
 
@@ -198,3 +199,15 @@ def test_values_beyond_their_bounds_are_refused(assignment: str) -> None:
 @pytest.mark.parametrize("bits", [1, 16, 32])
 def test_every_width_the_wire_knows_can_be_fixed(bits: int) -> None:
     assert load(assignments=(f"fixed.uplink_bits={bits}",)).fixed.uplink_bits == bits
+
+
+def test_options_with_a_section_name_settings_that_are_there() -> None:
+    options = settings_of(
+        **dict.fromkeys((
+            "server", "name", "partition", "radio", "give_up_after_s", "host", "port",
+            "metrics_port", "dashboard_port", "tls", "tokens", "token_file", "insecure", "task",
+        ))
+    )  # fmt: skip
+    there = flattened(Settings().model_dump())
+    assert set(options) <= set(there)
+    assert [name for name in options if "." not in name] == ["task"]

@@ -29,7 +29,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from fuzz import live  # noqa: E402
+from fuzz import live, raw_bytes  # noqa: E402
 from fuzz.live import Count, FindingError, Honest, Server  # noqa: E402
 
 # Shares of the messages, in percent.
@@ -170,7 +170,7 @@ async def _beset(
     report(_row(f"conversations, {scheme}", count, started, server, before_mb))
     for kind, share, act in (
         ("streams", 80, live.streams),
-        ("connections", 20, live.connections),
+        ("connections", 20, raw_bytes.connections),
     ):
         started, count = time.monotonic(), Count()
         due = messages * share // 100

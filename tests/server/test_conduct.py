@@ -16,7 +16,7 @@ from fedaq.codec import payload
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats, Range
 from fedaq.errors import ProtocolError, UserError
-from fedaq.settings import LimitsSettings, Settings
+from fedaq.settings import LimitsSettings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 from fedaq_server.conduct import Conduct
@@ -25,6 +25,7 @@ from fedaq_server.transport import rate_limit
 from fedaq_server.transport.faults import TrainingFailedError, is_fault
 from fedaq_server.transport.rate_limit import Bucket
 from fedaq_server.transport.roster import Client
+from server.learners import federate_learners
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import EndedError, FinishedError, RawClient, raw_client
 
@@ -56,21 +57,6 @@ def federate(folder: Path, act: Act | None, *, examples: int = 500, **flags: Any
         return run
 
     return asyncio.run(live())
-
-
-async def federate_learners(
-    folder: Path, settings: Settings, kinds: Sequence[type[Learner]]
-) -> Run:
-    """Run a client of each kind to the end of the run."""
-    async with (
-        live_server(settings, folder, lambda run, record: None) as (run, address),
-        asyncio.TaskGroup() as group,
-    ):
-        for number, kind in enumerate(kinds):
-            part = learner(number, len(kinds))
-            part.__class__ = kind
-            group.create_task(take_part(address, f"c{number}", part))
-    return run
 
 
 def result_of(folder: Path) -> bytes:
@@ -430,42 +416,3 @@ def test_where_most_are_out_of_range_the_model_is_at_fault_and_nobody_is_shut_ou
     run = asyncio.run(federate_learners(tmp_path, settings, [Astray, Astray, Learner]))
     assert [(r.clients, r.left_out) for r in run.records] == [(1, 2)] * 3
     assert not run.conduct.strikes
-
-
-# ---- Updates turned against the others --------------------------------------
-
-
-class Turned(Learner):
-    """Sends the opposite of what it learned, and more of it."""
-
-    def train(self, *arguments: Any) -> float:
-        loss = super().train(*arguments)
-        np.multiply(self.weights, -8, self.weights)
-        return loss
-
-
-def accuracy_under_attack(folder: Path, hostile: int, aggregation: str, **flags: Any) -> float:
-    clients = 10
-    folder.mkdir()
-    settings = settings_of(
-        clients, scheme="fixed", rounds=8, aggregation=aggregation, limits__norm_factor=0, **flags
-    )
-
-    kinds = [Turned] * hostile + [Learner] * (clients - hostile)
-    return asyncio.run(federate_learners(folder, settings, kinds)).records[-1].test_accuracy
-
-
-@pytest.mark.parametrize("aggregation", ["median", "trimmed_mean"])
-@pytest.mark.parametrize("flags", [{}, {"coding__downlink": "difference"}], ids=["model", "diff"])
-def test_two_of_ten_that_turn_their_updates_do_not_harm_a_robust_run(
-    aggregation: str, flags: dict[str, Any], tmp_path: Path
-) -> None:
-    alone = accuracy_under_attack(tmp_path / "alone", 0, "mean", **flags)
-    held = accuracy_under_attack(tmp_path / "held", 2, aggregation, **flags)
-    assert held > alone - 0.05
-
-
-def test_two_of_ten_that_turn_their_updates_harm_a_mean(tmp_path: Path) -> None:
-    alone = accuracy_under_attack(tmp_path / "alone", 0, "mean")
-    harmed = accuracy_under_attack(tmp_path / "harmed", 2, "mean")
-    assert harmed < alone - 0.3

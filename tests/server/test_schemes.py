@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -13,11 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaq.codec.model import ModelSpec, TensorSpec
-from fedaq.codec.quantizer import Spread, is_width
-from fedaq.energy.cost import RadioCost
+from fedaq.codec.quantizer import is_width
 from fedaq.errors import UserError
-from fedaq.settings import DadaquantSettings, FeddqSettings, Settings, load_settings
+from fedaq.settings import DadaquantSettings, FeddqSettings
 from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
@@ -27,54 +24,11 @@ from fedaq_server.schemes.dadaquant import Dadaquant, client_levels, dadaquant
 from fedaq_server.schemes.feddq import Feddq, descending_bits, feddq
 from fedaq_server.schemes.loading import BUILT_IN, load_scheme
 from fedaq_server.schemes.scheme import (
-    ClientState,
     Grant,
-    Outcome,
-    Plan,
-    RoundState,
     Scheme,
     checked,
 )
-
-SPEC = ModelSpec((TensorSpec("weight", (3, 4)), TensorSpec("bias", (3,))))
-RADIO = RadioCost(1e-7, 1e-7)
-DOCS = Path(__file__).parents[2] / "docs" / "reference" / "schemes.md"
-
-
-def ranges(*widths: float) -> tuple[Spread, ...]:
-    return tuple(Spread(-width / 2, width / 2, 0.0, width / 6) for width in widths)
-
-
-def settings(*assignments: str) -> Settings:
-    return load_settings(environment={}, assignments=assignments)
-
-
-def state(
-    number: int = 1,
-    *,
-    weights: tuple[float, ...] = (0.5, 0.5),
-    last: tuple[Spread, ...] | None = None,
-) -> RoundState:
-    clients = {
-        f"client-{i}": ClientState(f"client-{i}", weight, RADIO, last)
-        for i, weight in enumerate(weights)
-    }
-    return RoundState(number, 10, SPEC, ranges(1.0, 1.0), clients, 1e-7, ranges(1.0, 1.0))
-
-
-def outcome(loss: float, number: int = 1, widths: tuple[float, float] = (1.0, 1.0)) -> Outcome:
-    seen = {"client-0": ranges(*widths)}
-    return Outcome(number, 0.5, 1.0, loss, seen, 0.1, {"client-0": 100})
-
-
-def nobody_reported(number: int = 1) -> Outcome:
-    return Outcome(number, 0.5, 1.0, 0.0, {}, 0.1, {})
-
-
-def planned(scheme: Scheme, now: RoundState | None = None) -> Plan:
-    plan = scheme.plan(now or state())
-    assert plan is not None
-    return plan
+from server.scheme_rounds import SPEC, nobody_reported, outcome, planned, ranges, settings, state
 
 
 def uplink_sequence(scheme: Scheme, losses: list[float]) -> list[int]:
@@ -401,71 +355,3 @@ def test_a_federation_trains(name: str, tmp_path: Path) -> None:
         assert bits == sorted(bits)
     if name == "dadaquant":
         assert set(bits) == {1.0}
-
-
-# A user's own
-
-
-def own_scheme(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, source: str) -> None:
-    (folder / f"{module}.py").write_text(source)
-    monkeypatch.syspath_prepend(folder)
-
-
-@pytest.mark.parametrize(
-    ("attribute", "message"),
-    [
-        ("nothing", "own_scheme has no 'nothing'"),
-        ("number", "scheme 'own_scheme:number' is a int; a function that takes the settings"),
-        ("forgetful", "returned a NoneType without plan, grant, learn; a scheme has plan, grant"),
-        ("half", "scheme 'own_scheme:half' returned a Half without learn; a scheme has"),
-    ],
-)
-def test_a_wrong_scheme_of_the_users_own_is_named(
-    attribute: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = """
-number = 3
-
-def forgetful(settings):
-    pass
-
-class Half:
-    learn = None
-    def __init__(self, settings): pass
-    def plan(self, state): pass
-    def grant(self, state, plan, client, ranges): pass
-
-half = Half
-"""
-    own_scheme(tmp_path, monkeypatch, "own_scheme", source)
-    with pytest.raises(UserError) as caught:
-        load_scheme(settings(f"scheme=own_scheme:{attribute}"))
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("feddk", "scheme 'feddk' is unknown; built in: fp32, fixed, adaquantfl, dadaquant"),
-        ("no_such_module:scheme", "there is no module 'no_such_module'"),
-    ],
-)
-def test_a_missing_scheme_is_named(name: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        load_scheme(settings(f"scheme={name}"))
-    assert message in str(caught.value)
-
-
-def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert source is not None
-    own_scheme(tmp_path, monkeypatch, "example_of_the_docs", source[1])
-    scheme = load_scheme(settings("scheme=example_of_the_docs:halving", "rounds=4"))
-    bits = []
-    for number in range(1, 5):
-        now = replace(state(number), rounds=4)
-        plan = planned(scheme, now)
-        bits.append(scheme.grant(now, plan, now.clients["client-0"], ranges(1.0, 1.0)))
-        scheme.learn(outcome(1.0, number))
-    assert bits == [Grant((b, b)) for b in (8, 8, 4, 4)]

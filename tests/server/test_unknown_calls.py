@@ -15,7 +15,7 @@ from grpc._cython import cygrpc
 
 from fedaq.net.grpc_options import PATH, SERVICE
 from fedaq_server.transport import grpc_workaround
-from fuzz.live import HEADERS, PREFACE, SETTINGS, frame, header_block
+from fuzz.raw_bytes import HEADERS, PREFACE, SETTINGS, frame, header_block
 from system.live import learner, live_server, settings_of, take_part
 
 PATHS = [b"/fedaq.v1.Fe\xe4eration/Participate", b"\xff", b"/", PATH.encode() + b"s"]

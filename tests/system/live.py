@@ -57,7 +57,9 @@ def learner(number: int, parts: int, seed: int = 1, pause_s: float = 0.0) -> Lea
 
 @asynccontextmanager
 async def live_server(
-    settings: Settings, folder: Path, on_round: Callable[[Run, RoundRecord], None]
+    settings: Settings,
+    folder: Path,
+    on_round: Callable[[Run, RoundRecord], None] = lambda run, record: None,
 ) -> AsyncIterator[tuple[Run, str]]:
     """Run a server and, once the block is left, wait for the end of its run."""
     run = Run(settings, Ledger(folder), lambda record: on_round(run, record))

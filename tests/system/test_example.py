@@ -9,7 +9,8 @@ import pytest
 from fedaq.settings import PartitionSettings, Settings, load_settings
 from fedaq.tasks import load_task
 from fedaq.tasks.partition import WHOLE
-from fedaq_client.cli.task_check import Kind, check
+from fedaq_client.cli.task_check import check
+from fedaq_client.cli.task_findings import Kind
 from fedaq_client.training import Learner, local_data
 from fedaq_lab import local
 from fedaq_server.records.ledger import Ledger

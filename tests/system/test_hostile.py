@@ -1,6 +1,7 @@
 """A server process, two client processes, and hostile clients in this one.
 
-What a hostile client may try, one by one, is in tests/server/test_protocol.py.
+What a hostile client may try, one by one, is in tests/server:
+test_protocol.py, test_streams.py, test_joins.py.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedaq.cli.options import Data, Seed, Set
+from fedaq.cli.options import Data, Seed, Set, settings_of
 from fedaq_client.cli.client import Config, Part
 
 
@@ -25,11 +25,12 @@ def check_task(
     from fedaq.settings import load_settings
     from fedaq.tasks import load_task
     from fedaq_client.cli.client_process import part_of
-    from fedaq_client.cli.task_check import check, show
+    from fedaq_client.cli.task_check import check
+    from fedaq_client.cli.task_report import show
 
     settings = load_settings(
         config=config,
-        flags={"task": task, "data": data, "client.partition": partition, "seed": seed},
+        flags=settings_of(task=task, data=data, partition=partition, seed=seed),
         assignments=assignments or [],
     )
     task_there = load_task(settings.task, settings.data)

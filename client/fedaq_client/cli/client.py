@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedaq.cli import completion
-from fedaq.cli.options import Data, JsonLogs, Quiet, Set, Task
+from fedaq.cli.options import Data, JsonLogs, Quiet, Set, Task, settings_of
 
 Server = Annotated[
     str | None, typer.Option(help="Address of the server, host:port [127.0.0.1:50051]")
@@ -86,18 +86,18 @@ def client(
 
     run_client(
         config=config,
-        flags={
-            "client.server": server,
-            "client.name": name,
-            "client.partition": partition,
-            "client.radio": radio,
-            "client.give_up_after_s": give_up_after,
-            "task": task,
-            "data": data,
-            "seed": seed,
-            "network.tls": tls,
-            "network.token_file": token_file,
-            "network.insecure": insecure,
-        },
+        flags=settings_of(
+            server=server,
+            name=name,
+            partition=partition,
+            radio=radio,
+            give_up_after_s=give_up_after,
+            task=task,
+            data=data,
+            seed=seed,
+            tls=tls,
+            token_file=token_file,
+            insecure=insecure,
+        ),
         assignments=assignments or [],
     )

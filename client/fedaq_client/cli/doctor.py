@@ -1,6 +1,6 @@
 """``fedaq doctor client``."""
 
-from fedaq.cli.options import Data, Set, Task
+from fedaq.cli.options import Data, Set, Task, settings_of
 from fedaq_client.cli.client import Config, Insecure, Name, Part, Server, Tls, TokenFile
 
 
@@ -30,16 +30,16 @@ def client(
 
     settings = load_settings(
         config=config,
-        flags={
-            "client.server": server,
-            "client.name": name,
-            "client.partition": partition,
-            "task": task,
-            "data": data,
-            "network.tls": tls,
-            "network.token_file": token_file,
-            "network.insecure": insecure,
-        },
+        flags=settings_of(
+            server=server,
+            name=name,
+            partition=partition,
+            task=task,
+            data=data,
+            tls=tls,
+            token_file=token_file,
+            insecure=insecure,
+        ),
         assignments=assignments or [],
     )
     show(client_findings(settings))

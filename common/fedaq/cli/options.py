@@ -1,11 +1,28 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedaq.cli import completion
+
+# Sections of the settings that options belong to; the others belong to none.
+_SECTIONS = {
+    "client": ("server", "name", "partition", "radio", "give_up_after_s"),
+    "network": (
+        "host", "port", "metrics_port", "dashboard_port", "tls", "tokens", "token_file", "insecure",
+    ),
+}  # fmt: skip
+_SETTINGS = {
+    option: f"{section}.{option}" for section, options in _SECTIONS.items() for option in options
+}
+
+
+def settings_of(**options: Any) -> dict[str, Any]:
+    """Return options by the dotted names of the settings that they give."""
+    return {_SETTINGS.get(option, option): value for option, value in options.items()}
+
 
 Task = Annotated[
     str | None,

@@ -1,8 +1,9 @@
 """Chunks as they travel, and how they lie in protobuf's messages; `coding` fills them."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from fedaq.codec.model import MAX_TENSORS
 from fedaq.codec.payload import Data
@@ -18,6 +19,8 @@ _OFFSET_TAG = _NUMBERS["offset"] << 3 | _VARINT
 _DATA_TAG = _NUMBERS["data"] << 3 | _LENGTH_DELIMITED
 
 Message = TypeVar("Message", pb.ClientMessage, pb.ServerMessage)
+# What one side waits for from the other, beside a chunk.
+Kind = Literal["welcome", "plan", "model", "range_report", "grant", "update", "receipt"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,26 @@ def parse(frame: bytes, envelope: type[Message]) -> Message | Chunk:
 def kind_of(message: pb.ClientMessage | pb.ServerMessage | Chunk) -> str | None:
     """Return which of its kinds a message is."""
     return "chunk" if isinstance(message, Chunk) else message.WhichOneof("kind")
+
+
+@overload
+async def expected(
+    expect: Callable[[str], Awaitable[Message | Chunk]], kind: Literal["chunk"]
+) -> Chunk: ...
+@overload
+async def expected(expect: Callable[[str], Awaitable[Message | Chunk]], kind: Kind) -> Message: ...
+async def expected(expect: Callable[[str], Awaitable[Any]], kind: str) -> Any:
+    """Return the next message as what its kind makes it.
+
+    Parameters
+    ----------
+    expect : callable
+        Returns the next message from a peer, which is of the kind that it is given, or raises.
+    kind : str
+    """
+    message = await expect(kind)
+    assert kind_of(message) == kind
+    return message
 
 
 def read(message: pb.Chunk) -> Chunk:

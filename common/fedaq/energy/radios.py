@@ -61,10 +61,19 @@ class Radio:
         return RadioCost(self.uplink.j_per_bit, self.downlink.j_per_bit, self.receive.j_per_bit)
 
 
-def suggest(name: str, known: list[str]) -> str:
-    """Return the words that help after an unknown name."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+def known_radio(name: str, *others: str) -> str:
+    """Return a name that is a preset's or one of `others`.
+
+    Raises
+    ------
+    ValueError
+        If it is neither; the message has the words that help.
+    """
+    known = [*others, *PRESETS]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise ValueError(f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
+    return name
 
 
 # ---- The serving side of the cellular presets -------------------------------

@@ -13,7 +13,7 @@ from fedaq.energy.cost import (
     rayleigh_power_gain,
     shannon_rate_bps,
 )
-from fedaq.energy.radios import CONSTANT, PRESETS, suggest
+from fedaq.energy.radios import CONSTANT, PRESETS, known_radio
 from fedaq.settings.section import Section
 
 MAX_DISTANCE_M = 1e6
@@ -103,10 +103,7 @@ class EnergySettings(Section):
     @field_validator("radio")
     @classmethod
     def _known(cls, radio: str) -> str:
-        known = ["constant", "shannon", *PRESETS]
-        if radio not in known:
-            raise ValueError(suggest(radio, known))
-        return radio
+        return known_radio(radio, "constant", "shannon")
 
     @model_validator(mode="after")
     def _paid(self) -> "EnergySettings":

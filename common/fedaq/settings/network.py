@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from fedaq.energy.radios import PRESETS, suggest
+from fedaq.energy.radios import known_radio
 from fedaq.settings.section import Section
 
 # Settings in the section `network` that do not change what a run computes.
@@ -71,9 +71,7 @@ class ClientSettings(Section):
     @field_validator("radio")
     @classmethod
     def _known(cls, radio: str | None) -> str | None:
-        if radio is not None and radio not in PRESETS:
-            raise ValueError(suggest(radio, list(PRESETS)))
-        return radio
+        return None if radio is None else known_radio(radio)
 
     @field_validator("server")
     @classmethod

@@ -19,6 +19,7 @@ from fedaq.cli.options import (
     Seed,
     Set,
     Task,
+    settings_of,
 )
 
 
@@ -54,17 +55,17 @@ def run(
     """
     from fedaq.process import logs, terminal
 
-    flags = {
-        "task": task,
-        "data": data,
-        "clients": clients,
-        "rounds": rounds,
-        "scheme": scheme,
-        "aggregation": aggregation,
-        "seed": seed,
-        "network.dashboard_port": dashboard_port,
-        "start_from": start_from,
-    }
+    flags = settings_of(
+        task=task,
+        data=data,
+        clients=clients,
+        rounds=rounds,
+        scheme=scheme,
+        aggregation=aggregation,
+        seed=seed,
+        dashboard_port=dashboard_port,
+        start_from=start_from,
+    )
     logs.begin(quiet=quiet)
     with terminal.starting():
         from fedaq_lab.local import run_local

@@ -1,6 +1,6 @@
 """``fedaq doctor server``."""
 
-from fedaq.cli.options import Clients, Config, Data, Out, Set, Task
+from fedaq.cli.options import Clients, Config, Data, Out, Set, Task, settings_of
 from fedaq_server.cli.server import Host, Port, Tls, Tokens
 
 
@@ -30,15 +30,15 @@ def server(
 
     settings = load_settings(
         config=config,
-        flags={
-            "task": task,
-            "data": data,
-            "clients": clients,
-            "network.host": host,
-            "network.port": port,
-            "network.tls": tls,
-            "network.tokens": tokens,
-        },
+        flags=settings_of(
+            task=task,
+            data=data,
+            clients=clients,
+            host=host,
+            port=port,
+            tls=tls,
+            tokens=tokens,
+        ),
         assignments=assignments or [],
     )
     show(server_findings(settings, out))

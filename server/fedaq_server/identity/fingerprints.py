@@ -7,8 +7,7 @@ import hashlib
 from pathlib import Path
 
 from fedaq.errors import UserError
-
-_DIGITS = 64
+from fedaq_server.identity.line_files import is_digest, read_lines
 
 
 def fingerprint(der: bytes) -> str:
@@ -24,18 +23,11 @@ def read_fingerprints(path: Path) -> dict[str, str]:
     UserError
         If it cannot be read or is no such file.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a file of fingerprints") from None
     entries: dict[str, str] = {}
+    lines = read_lines(path, "not a file of fingerprints", may_lack=True)
     for number, line in enumerate(lines, 1):
         digest, _, name = line.partition(" ")
-        if not name or len(digest) != _DIGITS or set(digest) - set("0123456789abcdef"):
+        if not name or not is_digest(digest):
             raise UserError(f"{path}, line {number}: it should be a SHA-256 and a client's name")
         entries[digest] = name
     return entries

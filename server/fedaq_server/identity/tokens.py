@@ -10,10 +10,10 @@ from urllib.parse import quote, unquote
 
 from fedaq.errors import UserError
 from fedaq_server.identity.client_names import checked_name
+from fedaq_server.identity.line_files import is_digest, read_lines
 from fedaq_server.identity.private_files import write_secret
 
 _TOKEN_BYTES = 32
-_DIGEST_DIGITS = 64
 SCHEME = "Bearer "
 
 
@@ -87,17 +87,12 @@ def read_tokens(file: Path) -> Tokens:
     UserError
         If it cannot be read or is no such file.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a file of tokens; fedaq tokens makes one") from None
     digests: dict[str, str] = {}
+    lines = read_lines(file, "not a file of tokens; fedaq tokens makes one")
     for number, line in enumerate(lines, 1):
         name, _, digest = line.partition(" ")
         # The line itself may hold a secret that somebody put in the wrong file.
-        if len(digest) != _DIGEST_DIGITS or set(digest) - set("0123456789abcdef"):
+        if not is_digest(digest):
             raise UserError(f"{file}, line {number}: it should be a client's name and a SHA-256")
         if name in digests:
             raise UserError(f"{file}, line {number}: {name} has a line already")

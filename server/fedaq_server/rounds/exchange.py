@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, isnan
 
 from fedaq.codec import headers, payload
-from fedaq.codec.chunks import Chunk
+from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.model import DIGEST_BYTES
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
 from fedaq.codec.quantizer import RAW_BITS, Spread
@@ -115,7 +115,7 @@ async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
 
 
 async def _receive_report(client: Client, current: Round) -> tuple[tuple[Spread, ...], float]:
-    report = (await client.expect("range_report")).range_report
+    report = (await expected(client.expect, "range_report")).range_report
     tensors = current.state.spec.tensors
     if len(report.ranges) != len(tensors):
         raise ProtocolError(
@@ -181,7 +181,7 @@ async def _grant(
 async def _receive_update(
     client: Client, current: Round, granted: Payload, limit_bytes: int | None
 ) -> Payload:
-    message = (await client.expect("update")).update
+    message = (await expected(client.expect, "update")).update
     update = headers.from_message(current.state.spec, message)
     if not all(map(_is_granted, update.codes, granted.codes)):
         raise ProtocolError(
@@ -216,7 +216,7 @@ async def _receive_update(
 async def _fold_chunk(
     client: Client, current: Round, contribution: Contribution, captured: list[Chunk]
 ) -> None:
-    chunk = await client.expect_chunk()
+    chunk = await expected(client.expect, "chunk")
     _check_size(chunk, current.chunk_bytes)
     await current.on_worker(contribution.add, chunk)
     if current.capture is not None:

@@ -143,8 +143,8 @@ class Client:
         if inbox is not None:
             _empty(inbox)
 
-    async def expect(self, kind: str) -> pb.ClientMessage:
-        """Return the next message of the round, which must be of this kind and no chunk.
+    async def expect(self, kind: str) -> pb.ClientMessage | Chunk:
+        """Return the next message of the round, which must be of this kind.
 
         Raises
         ------
@@ -153,25 +153,6 @@ class Client:
         DisconnectedError
             If the stream has ended.
         """
-        message = await self._next(kind)
-        assert not isinstance(message, Chunk)
-        return message
-
-    async def expect_chunk(self) -> Chunk:
-        """Return the next message of the round, which must be a chunk.
-
-        Raises
-        ------
-        ProtocolError
-            If it is of another kind.
-        DisconnectedError
-            If the stream has ended.
-        """
-        message = await self._next("chunk")
-        assert isinstance(message, Chunk)
-        return message
-
-    async def _next(self, kind: str) -> pb.ClientMessage | Chunk:
         assert self._inbox is not None
         message = await self._inbox.get()
         self._inbox.task_done()
