@@ -1,5 +1,5 @@
 /* The stages of the entropy coder that run once for every byte (`fedaq.codec.entropy`). */
-#include "common.h"
+#include "vectors.h"
 
 int32_t LOOP(histogram)(const uint8_t *symbols, int64_t size, int64_t stride, int64_t *counts)
 {
@@ -12,6 +12,44 @@ int32_t LOOP(histogram)(const uint8_t *symbols, int64_t size, int64_t stride, in
     return DONE;
 }
 
+static inline uint32_t ones(uint32_t byte)
+{
+    byte = byte - ((byte >> 1) & 0x55);
+    byte = (byte & 0x33) + ((byte >> 2) & 0x33);
+    return (byte + (byte >> 4)) & 0x0F;
+}
+
+#ifdef MOVES_BYTES
+/* Shorter blocks are not worth a table. */
+enum { WORTH_A_TABLE = 8192 };
+#define EVERY_BYTE 0x0101010101010101u
+
+/* For each byte of eight flags: where each of the eight bytes comes from, or goes to. */
+static void fill_places(uint64_t *table, int spread)
+{
+    for (uint32_t flags = 0; flags < 256; flags++) {
+        uint64_t places = ~(uint64_t)0, next = 0;
+        for (uint64_t bit = 0; bit < 8; bit++) {
+            if (flags >> bit & 1) {
+                const uint64_t to = spread ? bit : next, from = spread ? next : bit;
+                places = (places & ~((uint64_t)0xFF << (8 * to))) | from << (8 * to);
+                next++;
+            }
+        }
+        table[flags] = places;
+    }
+}
+
+/* Return a flag for each byte of a word: is it another one than those of `usual`? */
+static inline uint32_t others_in(uint64_t word, uint64_t usual)
+{
+    const uint64_t apart = word ^ usual, low = 0x7F * EVERY_BYTE;
+    const uint64_t high = (((apart & low) + low) | apart) & ~low;
+    /* The highest bits of the bytes meet in the highest byte. */
+    return (uint32_t)((high >> 7) * 0x0102040810204080u >> 56);
+}
+#endif
+
 /* Each byte is written to `others`, and overwritten by the next if it was the mode: a branch would
  * be mispredicted too often. */
 int32_t LOOP(split_mode)(
@@ -19,13 +57,27 @@ int32_t LOOP(split_mode)(
     int64_t *found)
 {
     const int64_t whole = size & ~(int64_t)7;
-    int64_t count = 0;
+    int64_t count = 0, start = 0;
     uint32_t flag = 1u << (size - whole);
 
     if (size < 0) {
         return BAD_ARGUMENT;
     }
-    for (int64_t start = 0; start < whole; start += 8) {
+#ifdef MOVES_BYTES
+    if (size >= WORTH_A_TABLE) {
+        uint64_t places[256];
+        fill_places(places, 0);
+        for (; start < whole; start += 8) {
+            const uint64_t word = load_word(symbols + start);
+            const uint32_t eight = others_in(word, mode * EVERY_BYTE);
+            /* At most `start` others are there already, so the word fits. */
+            store_word(others + count, picked(word, places[eight]));
+            flags[start >> 3] = (uint8_t)eight;
+            count += ones(eight);
+        }
+    }
+#endif
+    for (; start < whole; start += 8) {
         uint32_t eight = 0;
         for (uint32_t bit = 0; bit < 8; bit++) {
             const uint8_t symbol = symbols[start + bit];
@@ -45,13 +97,6 @@ int32_t LOOP(split_mode)(
     flags[whole >> 3] = (uint8_t)flag;
     *found = count;
     return DONE;
-}
-
-static inline uint32_t ones(uint32_t byte)
-{
-    byte = byte - ((byte >> 1) & 0x55);
-    byte = (byte & 0x33) + ((byte >> 2) & 0x33);
-    return (byte + (byte >> 4)) & 0x0F;
 }
 
 int32_t LOOP(count_flags)(
@@ -75,12 +120,25 @@ int32_t LOOP(merge_mode)(
     const uint8_t *flags, int64_t flag_bytes, uint8_t mode, const uint8_t *others, int64_t count,
     uint8_t *out, int64_t size)
 {
-    int64_t expected, taken = 0;
+    int64_t expected, taken = 0, place = 0;
 
     if (LOOP(count_flags)(flags, flag_bytes, size, &expected) != DONE || count != expected) {
         return BAD_ARGUMENT;
     }
-    for (int64_t place = 0; place < size / 8; place++) {
+#ifdef MOVES_BYTES
+    if (size >= WORTH_A_TABLE) {
+        uint64_t places[256];
+        fill_places(places, 1);
+        for (; place < size / 8 && taken + 8 <= count; place++) {
+            const uint64_t from = places[flags[place]];
+            const uint64_t is_usual = (from >> 7 & EVERY_BYTE) * 0xFF;
+            const uint64_t word = picked(load_word(others + taken), from);
+            store_word(out + 8 * place, word | (is_usual & mode * EVERY_BYTE));
+            taken += ones(flags[place]);
+        }
+    }
+#endif
+    for (; place < size / 8; place++) {
         const uint32_t eight = flags[place];
         for (uint32_t bit = 0; bit < 8; bit++) {
             const uint32_t other = eight >> bit & 1;

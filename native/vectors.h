@@ -166,6 +166,20 @@ static inline Lanes moved(Lanes bytes, const uint8_t *places)
 #endif
 #endif
 
+#ifdef MOVES_BYTES
+/* Move the bytes of a word; a place above 7 gives 0. */
+static inline uint64_t picked(uint64_t bytes, uint64_t places)
+{
+#ifdef __aarch64__
+    return vget_lane_u64(vreinterpret_u64_u8(vtbl1_u8(vcreate_u8(bytes), vcreate_u8(places))), 0);
+#else
+    const __m128i both = _mm_cvtsi64_si128((long long)bytes);
+    return (uint64_t)_mm_cvtsi128_si64(
+        _mm_shuffle_epi8(both, _mm_cvtsi64_si128((long long)places)));
+#endif
+}
+#endif
+
 /* Where every lane can be shifted by another number, packed codes are taken apart in lanes of 64
  * bits, four or eight codes at once, without a block in between. */
 #if defined(VECTOR) && VECTOR >= 32
