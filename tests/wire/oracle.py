@@ -185,3 +185,23 @@ def _expanded(part: bytes, bits: int, count: int, seen: Seen) -> list[int]:
 
 def digest(values: Sequence[float]) -> bytes:
     return blake2b(struct.pack(f"<{len(values)}f", *values), digest_size=8).digest()
+
+
+# ---- The next model --------------------------------------------------------------
+
+
+def unit(examples: int) -> Fraction:
+    """Return what 1 in the sum stands for."""
+    return 1 / Fraction(2) ** (44 - examples.bit_length())
+
+
+def term(code: int, bits: int, lo: float, step: float, weight: int, unit: Fraction) -> int:
+    """Return what a code of an update of this weight adds to the sum."""
+    reach = int(Fraction(step) * (2**bits - 1) * weight / unit)
+    shift = max(0, min(30, 61 - reach.bit_length()))
+    slope = round(Fraction(step) * weight * (1 << shift) / unit)
+    return round(Fraction(lo) * weight / unit) + (slope * code + (1 << shift) // 2) // (1 << shift)
+
+
+def raw_term(value: float, weight: int, unit: Fraction) -> int:
+    return round(float(Fraction(value) * weight / unit))

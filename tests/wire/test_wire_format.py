@@ -14,8 +14,9 @@ import pytest
 import packed_codes
 from fedaq import PROTOCOL_VERSION
 from fedaq.cli.inspection import read_payload
-from fedaq.codec import chunks, coding, headers, model, payload, quantizer
+from fedaq.codec import chunks, coding, entropy, headers, model, payload, quantizer
 from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import TensorCode
 from fedaq.codec.quantizer import Range
 from fedaq.errors import UserError
 from fedaq.net import grpc_options
@@ -23,7 +24,7 @@ from fedaq.settings import NetworkSettings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.identity import client_names
 from fedaq_server.records.capture import Capture
-from fedaq_server.rounds import aggregation
+from fedaq_server.rounds import aggregation, exchange
 from fedaq_server.transport import service
 from wire import coded_vectors, oracle, seeded_vectors
 
@@ -195,6 +196,47 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert quantizer.SMALLEST_STEP == 2.0**-126
     assert aggregation.LARGEST_VALUE == 2.0**16
     assert grpc_options.PATH in PAGE
+    assert f"one of the {payload.COARSENINGS - 1} coarser ones" in PAGE
+    assert f"kind 3 more than {entropy.MAX_DEPTH} deep" in PAGE
+    assert np.finfo(np.float32).max == exchange.LARGEST_LOSS
+
+
+WEIGHTS = (600, 1, 2**22 + 7)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5, 8, 11, 16])
+@pytest.mark.parametrize("step", [0.0, oracle.binary32(0.1), 2.0**-30])
+def test_the_next_model_is_what_the_page_says(tmp_path: Path, bits: int, step: float) -> None:
+    count = 33
+    spec = ModelSpec((TensorSpec("coded", (count,)), TensorSpec("raw", (3,))))
+    rng = np.random.default_rng(bits)
+    base = rng.normal(0, 1, spec.parameters).astype(np.float32)
+    examples = sum(WEIGHTS)
+    summed = aggregation.Aggregate(spec, examples, tmp_path, np.zeros(spec.parameters, np.int64))
+    expected = [0] * spec.parameters
+    bounds = Range(oracle.binary32(-0.3), oracle.binary32(1.7))
+    code = TensorCode(bits, None if step else bounds, step=step, zero=2**bits // 3 if step else 0)
+    lo = -code.zero * step if step else bounds.lo
+    step = step or oracle.step(bounds.lo, bounds.hi, bits)
+    header = payload.Payload(spec, (code, payload.RAW))
+    for weight in WEIGHTS:
+        codes = rng.integers(0, 2**bits, count).tolist()
+        raw = rng.normal(0, 100, 3).astype(np.float32)
+        data = oracle.pack(codes, bits) + raw.tobytes()
+        contribution = aggregation.Contribution(summed, header, weight)
+        contribution.add(chunks.Chunk(1, 0, data))
+        contribution.commit()
+        unit = oracle.unit(examples)
+        added = [oracle.term(c, bits, lo, step, weight, unit) for c in codes]
+        added += [oracle.raw_term(x, weight, unit) for x in raw.tolist()]
+        expected = [a + b for a, b in zip(expected, added, strict=True)]
+    assert summed.total.tolist() == expected
+    model_now = np.empty(spec.parameters, np.float32)
+    summed.apply(base, model_now)
+    assert model_now.tolist() == [
+        oracle.binary32(b + oracle.binary32(float(s) * float(oracle.unit(examples) / examples)))
+        for b, s in zip(base.tolist(), expected, strict=True)
+    ]
 
 
 # ---- The C decoder ---------------------------------------------------------
