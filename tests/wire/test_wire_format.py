@@ -384,15 +384,19 @@ def damaged(data: bytes, count: int) -> Iterator[bytes]:
         yield data[:at] + data[at + length :]
 
 
-def test_the_c_decoder_survives_damaged_files(tmp_path: Path) -> None:
-    """It reads beyond no end, and what it takes for values is what the product takes them for."""
+@pytest.fixture(scope="module")
+def sanitized_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(*SANITIZERS)
     need_zstd()
-    program = compiled(tmp_path, "-DWITH_ZSTD", *SANITIZERS)
+    return compiled(tmp_path_factory.mktemp("c"), "-DWITH_ZSTD", *SANITIZERS)
+
+
+def test_the_c_decoder_survives_damaged_files(sanitized_decoder: Path, tmp_path: Path) -> None:
+    """It reads beyond no end, and what it takes for values is what the product takes them for."""
     accepted = 0
     for vector in CODED[1:]:
         for data in damaged(file_of(vector), 40):
-            done = decode_file(program, tmp_path / "file", data)
+            done = decode_file(sanitized_decoder, tmp_path / "file", data)
             assert done.returncode == 0 or done.stderr.startswith(b"decode: "), done.stderr.decode()
             expected = product_says(data)
             # The product refuses names that are no UTF-8, too.
@@ -400,6 +404,60 @@ def test_the_c_decoder_survives_damaged_files(tmp_path: Path) -> None:
                 accepted += 1
                 assert done.stdout.decode().split() == expected
     assert accepted
+
+
+CODES = bytes(i * i % 97 % 3 for i in range(40))
+WHOLE = oracle.split_block(CODES, split=lambda part: oracle.unsplit_block(0, part))
+BROKEN_BLOCKS = {
+    "an unknown kind": b"\4" + CODES,
+    "kind 0, a byte short": oracle.unsplit_block(0, CODES[1:]),
+    "kind 0, a byte long": oracle.unsplit_block(0, CODES + b"\0"),
+    "kind 1, a byte short": oracle.unsplit_block(1, CODES[1:]),
+    "kind 1, a byte long": oracle.unsplit_block(1, CODES + b"\0"),
+    "kind 1, cut": oracle.unsplit_block(1, CODES)[:-1],
+    "kind 1, with more behind the frame": oracle.unsplit_block(1, CODES) + b"\0",
+    "kind 1, without a frame": b"\1",
+    "kind 1, a window of 256 KiB": b"\1\x40" + oracle.unsplit_block(1, CODES)[2:],
+    "kind 2, of a frame that is longer than the codes": oracle.unsplit_block(2, bytes(range(40))),
+    "kind 3, without anything": b"\3",
+    "kind 3, with flags longer than the block": WHOLE[:2] + b"\xff\xff\xff" + WHOLE[5:],
+    "kind 3, without the last flag": WHOLE[:11] + b"\0" + WHOLE[12:],
+    "kind 3, with one byte too few": WHOLE[:-1],
+    "kind 3, with one byte too many": WHOLE + b"\0",
+    "kind 3, 7 deep": oracle.split_block(CODES, split=lambda part: coded_vectors.split(part, 6)),
+}
+
+
+def file_with(block: bytes) -> bytes:
+    """Return a captured file of one tensor of 40 codes of 8 bits, in this block."""
+    spec = ModelSpec((TensorSpec("t", (len(CODES),)),))
+    header = payload.Payload(spec, (TensorCode(8, step=1.0),))
+    chunk = chunks.Chunk(1, 0, block, len(CODES), (len(block),))
+    return pb.CapturedPayload(
+        model=model.to_message(spec),
+        header=payload.to_message(header, 1),
+        chunks=[chunk.to_message()],
+    ).SerializeToString()
+
+
+@pytest.mark.parametrize("block", BROKEN_BLOCKS.values(), ids=BROKEN_BLOCKS)
+def test_no_decoder_takes_a_broken_block(
+    sanitized_decoder: Path, tmp_path: Path, block: bytes
+) -> None:
+    assert product_says(file_with(block)) is None
+    done = decode_file(sanitized_decoder, tmp_path / "file", file_with(block))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"decode: ")
+
+
+@pytest.mark.parametrize("kind", [0, 1, 3])
+def test_both_decoders_take_the_same_block_whole(
+    sanitized_decoder: Path, tmp_path: Path, kind: int
+) -> None:
+    block = WHOLE if kind == 3 else oracle.unsplit_block(kind, CODES)
+    done = decode_file(sanitized_decoder, tmp_path / "file", file_with(block))
+    expected = [oracle.pattern(float(code)) for code in CODES]
+    assert product_says(file_with(block)) == done.stdout.decode().split() == expected
 
 
 # ---- Seeds and files -------------------------------------------------------
