@@ -1,15 +1,69 @@
-/* Decodes the code bytes of one tensor, as docs/reference/wire-format.md describes. C99, no libraries.
+/* Decodes what docs/reference/wire-format.md describes. C99.
  *
  *   cc -std=c99 -O2 -o decode docs/reference/decode.c
- *   decode BITS LO HI VALUES < code-bytes
+ *   cc -std=c99 -O2 -DWITH_ZSTD -o decode docs/reference/decode.c -lzstd
+ *
+ *   decode BITS LO HI VALUES < code-bytes     the codes of one tensor over a range, or raw values
+ *   decode FILE                               a captured payload
  *
  * BITS is 1 to 16, or 32 for raw; LO and HI are binary32 bit patterns in hex (0 0 for raw).
- * Prints the bit pattern of each value on a line of its own.
+ * Prints the bit pattern of each value on a line of its own, and nothing if anything is wrong.
+ * Only blocks of kinds 1 and 2 need zstd.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef WITH_ZSTD
+#include <zstd.h>
+#endif
+
+enum { UNIFORM_WIDEST = 16, RAW_BITS = 32, DEEPEST_SPLIT = 6 };
+enum { CODEC_RAW = 1, CODEC_UNIFORM = 2, CODEC_STEP = 3, CODEC_ZERO = 4 };
+
+typedef struct {
+    const uint8_t *at;
+    size_t size;
+} Bytes;
+
+static const uint8_t NO_BYTE;
+static const Bytes NOTHING = {&NO_BYTE, 0};
+/* No value or end of a range is beyond it. */
+static const double LARGEST = 0x1p126;
+static const float SMALLEST_STEP = 0x1p-126f;
+
+static void fail(const char *why)
+{
+    fprintf(stderr, "decode: %s\n", why);
+    exit(1);
+}
+
+static void require(int holds, const char *why)
+{
+    if (!holds)
+        fail(why);
+}
+
+static void *allocate(uint64_t count, size_t size)
+{
+    void *memory = NULL;
+    if (count <= SIZE_MAX / size)
+        memory = calloc(count ? (size_t)count : 1, size);
+    require(memory != NULL, "not enough memory");
+    return memory;
+}
+
+/* Take the next `size` bytes off. */
+static Bytes take(Bytes *from, uint64_t size, const char *why)
+{
+    require(size <= from->size, why);
+    Bytes taken = {from->at, (size_t)size};
+    from->at += size;
+    from->size -= (size_t)size;
+    return taken;
+}
+
+/* ---- Codes and values (sections 2 and 3) ---- */
 
 static float float_of(uint32_t pattern)
 {
@@ -29,40 +83,463 @@ static uint32_t field(const uint8_t *bytes, unsigned bits, uint64_t index)
     return code;
 }
 
+static uint64_t packed_bytes(uint64_t values, unsigned bits)
+{
+    return (values * bits + 7) / 8;
+}
+
 static float quantization_step(float lo, float hi, unsigned bits)
 {
     return (float)(((double)hi - (double)lo) / (double)((1u << bits) - 1));
 }
 
-static float value_of(uint32_t code, float lo, float step)
+static float value_of(uint32_t code, double lo, float step)
 {
-    return (float)((double)lo + (double)step * (double)code);
+    return (float)(lo + (double)step * (double)code);
 }
 
-int main(int argc, char **argv)
+static void print_pattern(float value)
 {
-    if (argc != 5)
-        return fprintf(stderr, "usage: decode BITS LO HI VALUES < code-bytes\n"), 2;
+    uint32_t pattern;
+    memcpy(&pattern, &value, sizeof pattern);
+    printf("%08" PRIx32 "\n", pattern);
+}
+
+/* ---- protobuf: a field is a number, a wire type, and an integer or bytes ---- */
+
+enum { VARINT = 0, FIXED64 = 1, DELIMITED = 2, FIXED32 = 5 };
+
+typedef struct {
+    uint64_t number, value;
+    unsigned type;
+    Bytes bytes;
+} Field;
+
+static uint64_t varint(Bytes *from)
+{
+    uint64_t value = 0;
+    for (unsigned shift = 0; shift < 64; shift += 7) {
+        uint8_t byte = *take(from, 1, "protobuf ends in a number").at;
+        value |= (uint64_t)(byte & 0x7F) << shift;
+        if (byte < 0x80)
+            return value;
+    }
+    fail("protobuf has a number of more than 64 bits");
+    return 0;
+}
+
+static uint64_t fixed(Bytes *from, unsigned size)
+{
+    Bytes bytes = take(from, size, "protobuf ends in a number");
+    uint64_t value = 0;
+    for (unsigned k = 0; k < size; k++)
+        value |= (uint64_t)bytes.at[k] << 8 * k;
+    return value;
+}
+
+/* Take the next field off a message; return 0 at its end. */
+static int next(Bytes *message, Field *found)
+{
+    if (message->size == 0)
+        return 0;
+    uint64_t tag = varint(message);
+    memset(found, 0, sizeof *found);
+    found->number = tag >> 3;
+    found->type = (unsigned)(tag & 7);
+    if (found->type == VARINT)
+        found->value = varint(message);
+    else if (found->type == FIXED32 || found->type == FIXED64)
+        found->value = fixed(message, found->type == FIXED32 ? 4 : 8);
+    else if (found->type == DELIMITED)
+        found->bytes = take(message, varint(message), "protobuf ends in a field");
+    else
+        fail("protobuf has a field of an unknown type");
+    return 1;
+}
+
+static int is(const Field *found, uint64_t number, unsigned type)
+{
+    return found->number == number && found->type == type;
+}
+
+/* Numbers of a repeated field come packed, or one by one: return 0 if there is no further one. */
+static int next_number(Field *found, uint64_t *number)
+{
+    if (found->type == DELIMITED && found->bytes.size > 0) {
+        *number = varint(&found->bytes);
+        return 1;
+    }
+    if (found->type == VARINT) {
+        *number = found->value;
+        found->type = DELIMITED; /* without bytes: it has no other */
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- Entropy-coded blocks (section 4) ---- */
+
+/* Write what a zstd frame without its start holds, at most `most` bytes; return how many. */
+static size_t unframe(Bytes data, uint8_t *out, size_t most)
+{
+#ifdef WITH_ZSTD
+    static const uint8_t start[5] = {0x28, 0xb5, 0x2f, 0xfd, 0x00};
+    size_t size = sizeof start + data.size;
+    uint8_t *frame = allocate(size, 1);
+    memcpy(frame, start, sizeof start);
+    if (data.size > 0)
+        memcpy(frame + sizeof start, data.at, data.size);
+    /* The first byte is the window's: its exponent above 10 in the upper 5 bits, here at most 7. */
+    require(data.size > 0 && data.at[0] <= 7 << 3, "a frame's window is above 128 KiB");
+    require(ZSTD_findFrameCompressedSize(frame, size) == size, "a block is not one frame");
+    size_t written = ZSTD_decompress(out, most, frame, size);
+    require(!ZSTD_isError(written), "a frame is broken or too long");
+    free(frame);
+    return written;
+#else
+    (void)data, (void)out, (void)most;
+    fail("a block of kind 1 or 2 needs zstd: compile with -DWITH_ZSTD and -lzstd");
+    return 0;
+#endif
+}
+
+/* Write the `size` bytes that a block was coded from; `splits` may still be in each other. */
+static void expand(Bytes block, uint8_t *out, uint64_t size, int splits)
+{
+    uint8_t kind = *take(&block, 1, "a block is empty").at;
+    if (kind == 0) {
+        require(block.size == size, "a block has another length");
+        if (size > 0)
+            memcpy(out, block.at, block.size);
+    } else if (kind == 1) {
+        require(unframe(block, out, (size_t)size) == size, "a block has another length");
+    } else if (kind == 2) {
+        uint8_t *frame = allocate(size, 1);
+        Bytes inner = {frame, unframe(block, frame, (size_t)size)};
+        require(unframe(inner, out, (size_t)size) == size, "a block has another length");
+        free(frame);
+    } else {
+        require(kind == 3 && splits > 0, "a block is of an unknown kind, or split too often");
+        uint8_t mode = *take(&block, 1, "a split block ends early").at;
+        uint64_t flags_size = fixed(&block, 3), last = size / 8, others_size = 0, taken = 0;
+        uint8_t *flags = allocate(last + 1, 1);
+        expand(take(&block, flags_size, "a split block ends early"), flags, last + 1, splits - 1);
+        require(flags[last] >> size % 8 == 1, "a split block has another length");
+        for (uint64_t k = 0; k < size; k++)
+            others_size += flags[k / 8] >> k % 8 & 1;
+        uint8_t *others = allocate(others_size, 1);
+        expand(block, others, others_size, splits - 1);
+        for (uint64_t k = 0; k < size; k++)
+            out[k] = flags[k / 8] >> k % 8 & 1 ? others[taken++] : mode;
+        free(flags);
+        free(others);
+    }
+}
+
+/* ---- A captured payload (section 7) ---- */
+
+enum { OFFSET = 2, DATA = 3, CODE_BYTES = 4, CODED_BYTES = 5 }; /* fields of Chunk */
+
+typedef struct {
+    uint64_t values, first; /* how many, and how many are in the tensors before */
+    uint64_t code_bytes, start;
+    uint32_t codec, bits, zero;
+    int has_lo, has_hi;
+    float lo, hi, step;
+} Tensor;
+
+static uint64_t count_fields(Bytes message, uint64_t number)
+{
+    uint64_t count = 0;
+    Field found;
+    while (next(&message, &found))
+        if (is(&found, number, DELIMITED))
+            count++;
+    return count;
+}
+
+static uint64_t values_in(Bytes spec)
+{
+    uint64_t values = 1, extent, type = 0;
+    Field found;
+    while (next(&spec, &found)) {
+        if (is(&found, 3, VARINT))
+            type = found.value;
+        while (found.number == 2 && next_number(&found, &extent)) {
+            require(extent <= UINT32_MAX, "a tensor has 2^32 values or more");
+            values *= extent;
+            require(values <= UINT32_MAX, "a tensor has 2^32 values or more");
+        }
+    }
+    require(type == 1, "a tensor is not float32");
+    return values;
+}
+
+static uint32_t limited(uint64_t value)
+{
+    return value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+}
+
+static double origin(const Tensor *tensor)
+{
+    if (tensor->codec == CODEC_STEP)
+        return -((double)tensor->zero * (double)tensor->step);
+    return (double)tensor->lo;
+}
+
+static void check_range(double lo, double hi)
+{
+    require(-LARGEST <= lo && lo <= hi && hi <= LARGEST, "a tensor's range is none");
+}
+
+static void check_header(const Tensor *tensor)
+{
+    int is_width = tensor->bits >= 1 && tensor->bits <= UNIFORM_WIDEST;
+    if (tensor->codec == CODEC_UNIFORM) {
+        require(is_width && tensor->has_lo && tensor->has_hi, "a tensor has no bits or range");
+        check_range((double)tensor->lo, (double)tensor->hi);
+    } else if (tensor->codec == CODEC_STEP) {
+        require(is_width && tensor->zero >> tensor->bits == 0, "a tensor has no code for 0");
+        require(tensor->step >= SMALLEST_STEP, "a quantization step is too small");
+        double width = (double)tensor->step * (double)((1u << tensor->bits) - 1);
+        check_range(origin(tensor), origin(tensor) + width);
+    } else if (tensor->codec == CODEC_RAW) {
+        require(tensor->bits == RAW_BITS, "a raw tensor has other than 32 bits");
+    } else {
+        require(tensor->codec == CODEC_ZERO && tensor->bits == 0, "a tensor's codec is unknown");
+    }
+}
+
+static void read_header(Bytes message, Tensor *tensor)
+{
+    Field found;
+    while (next(&message, &found)) {
+        float value = float_of((uint32_t)found.value);
+        if (is(&found, 1, VARINT))
+            tensor->codec = limited(found.value);
+        else if (is(&found, 2, VARINT))
+            tensor->bits = limited(found.value);
+        else if (is(&found, 3, FIXED32))
+            tensor->lo = value, tensor->has_lo = 1;
+        else if (is(&found, 4, FIXED32))
+            tensor->hi = value, tensor->has_hi = 1;
+        else if (is(&found, 5, FIXED32))
+            tensor->step = value;
+        else if (is(&found, 6, VARINT))
+            tensor->zero = limited(found.value);
+    }
+    check_header(tensor);
+}
+
+/* Write the values of `count` codes, each in `width` bits. */
+static void dequantize(
+    const Tensor *tensor, const uint8_t *codes, unsigned width, uint64_t count, float *out)
+{
+    double lo = origin(tensor);
+    float step = tensor->step;
+    if (tensor->codec == CODEC_UNIFORM)
+        step = quantization_step(tensor->lo, tensor->hi, tensor->bits);
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t code = field(codes, width, i);
+        out[i] = tensor->codec == CODEC_RAW ? float_of(code) : value_of(code, lo, step);
+        /* A rounded step may lift the last code above the range. */
+        require(tensor->codec != CODEC_RAW
+                    || (-LARGEST <= (double)out[i] && (double)out[i] <= LARGEST),
+                "a raw value is not finite");
+    }
+}
+
+/* Write the values of the codes of a tensor that a chunk holds entropy-coded. */
+static void decode_block(const Tensor *tensor, Bytes coded, uint64_t count, float *out)
+{
+    unsigned bits = tensor->bits, width = 1;
+    require(bits <= UNIFORM_WIDEST, "raw values are entropy-coded");
+    if (bits <= 8) {
+        while (width < bits)
+            width *= 2;
+        uint64_t size = packed_bytes(count, width);
+        uint8_t *codes = allocate(size, 1);
+        expand(coded, codes, size, DEEPEST_SPLIT);
+        dequantize(tensor, codes, width, count, out);
+        free(codes);
+        return;
+    }
+    uint64_t low_size = packed_bytes(count, bits - 8);
+    require(low_size <= coded.size, "a block ends before the low bits");
+    Bytes high_part = take(&coded, coded.size - low_size, "a block ends early");
+    uint8_t *high = allocate(count, 1), *words = allocate(count, 2);
+    expand(high_part, high, count, DEEPEST_SPLIT);
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t code = (uint32_t)high[i] << (bits - 8) | field(coded.at, bits - 8, i);
+        words[2 * i] = (uint8_t)(code & 0xFF);
+        words[2 * i + 1] = (uint8_t)(code >> 8);
+    }
+    dequantize(tensor, words, 16, count, out);
+    free(high);
+    free(words);
+}
+
+/* Take the next of a chunk's `coded_bytes`, of which `list` is the field that is being read. */
+static int next_length(Bytes *chunk, Field *list, uint64_t *length)
+{
+    while (list->number != CODED_BYTES || !next_number(list, length))
+        if (!next(chunk, list))
+            return 0;
+    return 1;
+}
+
+/* Decode a chunk that begins at code byte `at`; return where the next one begins. */
+static uint64_t decode_chunk(
+    Bytes message, const Tensor *tensors, uint64_t count, uint64_t at, float *out)
+{
+    Bytes data = NOTHING, lengths = message;
+    Field found, list = {0};
+    uint64_t offset = 0, code_bytes = 0, coded_size = 0;
+    while (next(&message, &found)) {
+        if (is(&found, OFFSET, VARINT))
+            offset = found.value;
+        else if (is(&found, DATA, DELIMITED))
+            data = found.bytes;
+        else if (is(&found, CODE_BYTES, VARINT))
+            code_bytes = found.value;
+    }
+    const Tensor *final = &tensors[count - 1];
+    uint64_t total = final->start + final->code_bytes;
+    uint64_t length = code_bytes ? code_bytes : data.size, end = at + length;
+    require(offset == at && length > 0 && length <= total - at, "a chunk is not the next one");
+    for (uint64_t t = 0; t < count; t++) {
+        const Tensor *tensor = &tensors[t];
+        uint64_t stop = tensor->start + tensor->code_bytes;
+        if (tensor->code_bytes == 0 || stop <= at || tensor->start >= end)
+            continue;
+        uint64_t from = at > tensor->start ? at - tensor->start : 0;
+        uint64_t to = (end < stop ? end : stop) - tensor->start;
+        unsigned group = tensor->bits == RAW_BITS ? 4 : tensor->bits;
+        unsigned in_group = tensor->bits == RAW_BITS ? 1 : 8;
+        require(from % group == 0 && (to == tensor->code_bytes || to % group == 0),
+                "a chunk splits a group of values");
+        uint64_t first = from / group * in_group;
+        uint64_t last = to == tensor->code_bytes ? tensor->values : to / group * in_group;
+        if (code_bytes)
+            require(next_length(&lengths, &list, &coded_size), "a chunk has too few lengths");
+        float *place = out + tensor->first + first;
+        Bytes part = take(&data, coded_size ? coded_size : to - from, "a chunk ends in its codes");
+        if (coded_size)
+            decode_block(tensor, part, last - first, place);
+        else
+            dequantize(tensor, part.at, tensor->bits, last - first, place);
+    }
+    require(data.size == 0, "a chunk has bytes too many");
+    require(!code_bytes || !next_length(&lengths, &list, &coded_size),
+            "a chunk has too many lengths");
+    return end;
+}
+
+static void decode_payload(Bytes file)
+{
+    Bytes model = NOTHING, header = NOTHING, packed = NOTHING, rest = file;
+    uint64_t chunks = count_fields(file, 5), specs = 0, headers = 0, values = 0, codes = 0, at = 0;
+    uint64_t announced = 0;
+    Field found;
+    while (next(&rest, &found)) {
+        if (is(&found, 1, DELIMITED))
+            model = found.bytes;
+        else if (is(&found, 2, DELIMITED))
+            header = found.bytes;
+        else if (is(&found, 3, DELIMITED))
+            packed = found.bytes;
+    }
+    uint64_t count = count_fields(model, 1);
+    require(count > 0, "no captured payload");
+    require(count == count_fields(header, 3), "the header has another number of tensors");
+    Tensor *tensors = allocate(count, sizeof *tensors);
+    while (next(&model, &found))
+        if (is(&found, 1, DELIMITED))
+            tensors[specs++].values = values_in(found.bytes);
+    while (next(&header, &found)) {
+        if (is(&found, 3, DELIMITED))
+            read_header(found.bytes, &tensors[headers++]);
+        else if (is(&found, 2, VARINT))
+            announced = found.value;
+    }
+    for (uint64_t t = 0; t < count; t++) {
+        tensors[t].first = values;
+        tensors[t].start = codes;
+        tensors[t].code_bytes = packed_bytes(tensors[t].values, tensors[t].bits);
+        values += tensors[t].values;
+        codes += tensors[t].code_bytes;
+    }
+    require(announced == codes, "the header announces another number of code bytes");
+    float *out = allocate(values, sizeof *out);
+    if (chunks > 0) {
+        for (rest = file; next(&rest, &found);)
+            if (is(&found, 5, DELIMITED))
+                at = decode_chunk(found.bytes, tensors, count, at, out);
+    } else { /* a file from before chunks were kept */
+        require(packed.size == codes, "the file has another number of code bytes");
+        for (uint64_t t = 0; t < count; t++)
+            dequantize(&tensors[t], packed.at + tensors[t].start, tensors[t].bits,
+                       tensors[t].code_bytes ? tensors[t].values : 0, out + tensors[t].first);
+        at = codes;
+    }
+    require(at == codes, "chunks are missing");
+    for (uint64_t i = 0; i < values; i++)
+        print_pattern(out[i]);
+    free(out);
+    free(tensors);
+}
+
+static int decode_file(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    require(file != NULL, "the file cannot be opened");
+    uint8_t *content = NULL;
+    size_t size = 0, room = 0, got;
+    do {
+        if (size == room) {
+            room = room ? 2 * room : 1 << 16;
+            content = realloc(content, room);
+            require(content != NULL, "not enough memory");
+        }
+        got = fread(content + size, 1, room - size, file);
+        size += got;
+    } while (got > 0);
+    require(!ferror(file), "the file cannot be read");
+    fclose(file);
+    Bytes whole = {content, size};
+    decode_payload(whole);
+    free(content);
+    return 0;
+}
+
+static int decode_tensor(char **argv)
+{
     unsigned bits = (unsigned)strtoul(argv[1], NULL, 10);
     float lo = float_of((uint32_t)strtoul(argv[2], NULL, 16));
     float hi = float_of((uint32_t)strtoul(argv[3], NULL, 16));
     uint64_t values = strtoull(argv[4], NULL, 10);
-    if (!((bits >= 1 && bits <= 16) || bits == 32) || values >= (uint64_t)1 << 32)
+    if (!((bits >= 1 && bits <= UNIFORM_WIDEST) || bits == RAW_BITS) || values > UINT32_MAX)
         return fprintf(stderr, "decode: 1 to 16 bits or 32, fewer than 2^32 values\n"), 2;
 
-    uint64_t length = (values * bits + 7) / 8;
-    uint8_t *bytes = malloc(length ? length : 1);
-    if (bytes == NULL || fread(bytes, 1, length, stdin) != length)
+    uint64_t length = packed_bytes(values, bits);
+    uint8_t *bytes = allocate(length, 1);
+    if (fread(bytes, 1, (size_t)length, stdin) != length)
         return fprintf(stderr, "decode: %" PRIu64 " bytes are needed\n", length), 1;
 
-    float step = bits == 32 ? 0 : quantization_step(lo, hi, bits);
+    float step = bits == RAW_BITS ? 0 : quantization_step(lo, hi, bits);
     for (uint64_t i = 0; i < values; i++) {
         uint32_t code = field(bytes, bits, i);
-        float value = bits == 32 ? float_of(code) : value_of(code, lo, step);
-        uint32_t pattern;
-        memcpy(&pattern, &value, sizeof pattern);
-        printf("%08" PRIx32 "\n", pattern);
+        print_pattern(bits == RAW_BITS ? float_of(code) : value_of(code, (double)lo, step));
     }
     free(bytes);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2)
+        return decode_file(argv[1]);
+    if (argc == 5)
+        return decode_tensor(argv);
+    return fprintf(stderr, "usage: decode FILE, or decode BITS LO HI VALUES < code-bytes\n"), 2;
 }

@@ -107,7 +107,6 @@ def test_the_record_of_every_round_has_the_bytes_that_passed_in_it(tmp_path: Pat
         sum(record.uplink_wire_bytes or 0 for record in traffic.records),
         sum(record.downlink_wire_bytes or 0 for record in traffic.records),
     ]
-    # The good-byes pass after the last record.
+    # The good-byes pass after the last record, and are in none (wire-format.md, section 10).
     whole = [traffic.relay.uplink, traffic.relay.downlink]
-    assert counted == pytest.approx(whole, abs=1024)
-    assert all(mine <= all_of_it for mine, all_of_it in zip(counted, whole, strict=True))
+    assert all(0 < ahead - mine < 512 for mine, ahead in zip(counted, whole, strict=True))

@@ -39,7 +39,8 @@ class RoundRecord:
     catch_up_payload_bytes : int
         The part of the downlink that went to clients which had missed models.
     uplink_wire_bytes, downlink_wire_bytes : int or None
-        All bytes that crossed the sockets; None where they cannot be measured.
+        All bytes that crossed the sockets since the round before was committed; None where they
+        cannot be measured. The good-byes after the last round are in none.
     energy_j : float
         Joules for the payload bits in both directions, those of the listening clients included.
     price : float
