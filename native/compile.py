@@ -36,10 +36,10 @@ SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=
 LEVELS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "base": (),
-        "sse4": ("-msse4.1",),
-        "avx2": ("-mavx2",),
+        "sse4": ("-msse4.1", "-mpopcnt"),
+        "avx2": ("-mavx2", "-mpopcnt"),
         "avx512": (
-            "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512",
+            "-mpopcnt", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512",
         ),
     },
     "aarch64": {"base": ()},
