@@ -5,10 +5,12 @@ numbers come from a second implementation of the generator; one test shows that 
 compiled one gives the same, those of test_random_numbers.py look at their quality.
 """
 
+import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -389,3 +391,22 @@ def test_all_loops_give_the_bytes_on_file() -> None:
 def test_the_slowest_level_runs_on_every_processor() -> None:
     assert kernels.levels()[-1] == "base"
     assert set(kernels.levels()) <= {"avx512", "avx2", "sse4", "base"}
+
+
+CPUINFO = Path("/proc/cpuinfo")
+NEEDED = {
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "popcnt"},
+    "avx2": {"avx2", "popcnt"},
+    "sse4": {"sse4_1", "ssse3", "popcnt"},
+    "base": set[str](),
+}
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not CPUINFO.exists(), reason="Linux on x86-64 tells it"
+)
+def test_the_levels_are_those_that_the_processor_has() -> None:
+    """Whichever compiler made the library: what asks the processor is easily lost in a build."""
+    [flags, *_] = (line for line in CPUINFO.read_text().splitlines() if line.startswith("flags"))
+    has = set(flags.split())
+    assert kernels.levels() == tuple(level for level, needs in NEEDED.items() if needs <= has)
