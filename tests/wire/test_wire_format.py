@@ -2,9 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ from fedaq.codec import chunks, coding, entropy, headers, model, payload, quanti
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import TensorCode
 from fedaq.codec.quantizer import Range
-from fedaq.errors import UserError
 from fedaq.net import grpc_options
 from fedaq.settings import NetworkSettings
 from fedaq.v1 import federation_pb2 as pb
@@ -27,18 +23,17 @@ from fedaq_server.records.capture import Capture
 from fedaq_server.rounds import aggregation, exchange
 from fedaq_server.transport import service
 from wire import coded_vectors, oracle, seeded_vectors
-
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "reference" / "wire-format.md").read_text()
-VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("vectors.json").read_text())
-NAMES = [f"{vector['bits']} bits" for vector in VECTORS]
-CODED: list[dict[str, str]] = json.loads(coded_vectors.FILE.read_text())
-CODED_NAMES = [vector["name"] for vector in CODED]
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-
-
-def count_of(vector: dict[str, Any]) -> int:
-    return len(vector["values"])
+from wire.vector_files import (
+    CODED,
+    CODED_NAMES,
+    NAMES,
+    PAGE,
+    VECTORS,
+    count_of,
+    file_of,
+    patterns_of,
+    range_of,
+)
 
 
 def table(first_cells: str) -> list[list[str]]:
@@ -81,19 +76,7 @@ def test_the_product_decodes_the_vectors(vector: dict[str, Any]) -> None:
     assert [oracle.pattern(v) for v in flat.tolist()] == vector["values"]
 
 
-def range_of(vector: dict[str, Any]) -> Range:
-    return Range(*(oracle.from_pattern(vector[end] or "00000000") for end in ("lo", "hi")))
-
-
 # ---- The vectors of whole payloads -----------------------------------------
-
-
-def file_of(vector: dict[str, str]) -> bytes:
-    return bytes.fromhex(vector["file"])
-
-
-def patterns_of(vector: dict[str, str]) -> list[str]:
-    return re.findall("........", vector["values"])
 
 
 def test_the_coded_vectors_cover_codecs_widths_and_kinds_of_blocks() -> None:
@@ -237,231 +220,6 @@ def test_the_next_model_is_what_the_page_says(tmp_path: Path, bits: int, step: f
         oracle.binary32(b + oracle.binary32(float(s) * float(oracle.unit(examples) / examples)))
         for b, s in zip(base.tolist(), expected, strict=True)
     ]
-
-
-# ---- The C decoder ---------------------------------------------------------
-
-
-WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
-SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-
-def compiled(folder: Path, *options: str) -> Path:
-    if COMPILER is None:
-        pytest.skip("no C compiler")
-    program = folder / "decode"
-    source = ROOT / "docs" / "reference" / "decode.c"
-    libraries = ["-lzstd"] if "-DWITH_ZSTD" in options else []
-    subprocess.run(
-        [COMPILER, "-std=c99", "-O2", *WARNINGS, *options, "-o", program, source, *libraries],
-        check=True,
-    )
-    return program
-
-
-def need(*options: str, program: str = "int main(void) { return 0; }") -> None:
-    """Skip what this machine cannot compile."""
-    if COMPILER is None:
-        pytest.skip("no C compiler")
-    command = [COMPILER, "-x", "c", "-", "-o", "/dev/null", *options]
-    done = subprocess.run(command, input=program, text=True, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot compile with {' '.join(options)}: {done.stderr.strip()[:200]}")
-
-
-def need_zstd() -> None:
-    need("-lzstd", program="#include <zstd.h>\nint main(void) { return !ZSTD_versionNumber(); }")
-
-
-@pytest.fixture(scope="module")
-def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("c"))
-
-
-@pytest.fixture(scope="module")
-def zstd_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_zstd()
-    return compiled(tmp_path_factory.mktemp("c"), "-DWITH_ZSTD")
-
-
-def decode_in_c(
-    program: Path, bits: int, lo: str, hi: str, data: bytes | memoryview, count: int
-) -> list[str]:
-    command = [str(program), str(bits), lo, hi, str(count)]
-    done = subprocess.run(command, input=data, capture_output=True, check=True)
-    return done.stdout.decode().split()
-
-
-@pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
-def test_the_c_decoder_decodes_the_vectors(decoder: Path, vector: dict[str, Any]) -> None:
-    data = bytes.fromhex(vector["bytes"])
-    lo, hi = vector["lo"] or "0", vector["hi"] or "0"
-    got = decode_in_c(decoder, vector["bits"], lo, hi, data, count_of(vector))
-    assert got == vector["values"]
-
-
-@pytest.mark.parametrize("bits", [*range(1, 17), 32])
-def test_the_c_decoder_decodes_what_the_product_sends(decoder: Path, bits: int) -> None:
-    count = 4999
-    values = np.random.default_rng(bits).normal(0.01, 0.3, count).astype(np.float32)
-    spec = ModelSpec((TensorSpec("t", (count,)),))
-    header = payload.plan_payload(spec, (bits,), [quantizer.value_range(values)])
-    keys = payload.transfer_keys(spec, 1, "test")
-    data = packed_codes.encode_chunk(header, values.__getitem__, keys, 0, header.code_bytes)
-    flat = np.empty(count, np.float32)
-    packed_codes.decode_chunk(header, 0, data, flat)
-    bounds = header.codes[0].bounds or Range(0.0, 0.0)
-    got = decode_in_c(
-        decoder, bits, oracle.pattern(bounds.lo), oracle.pattern(bounds.hi), data, count
-    )
-    assert got == [oracle.pattern(v) for v in flat.tolist()]
-
-
-@pytest.mark.parametrize(
-    "arguments", [["3", "0", "0"], ["17", "0", "0", "1"], ["8", "0", "0", "9"]]
-)
-def test_the_c_decoder_refuses_what_it_cannot_decode(decoder: Path, arguments: list[str]) -> None:
-    done = subprocess.run(
-        [decoder, *arguments], input=b"12345678", capture_output=True, check=False
-    )
-    assert done.returncode != 0
-    assert done.stdout == b""
-
-
-def test_the_example_on_the_page_prints_the_vector(decoder: Path) -> None:
-    escaped, arguments = re.findall(r"printf '(.*)' \| ./decode (.*)", PAGE)[0]
-    data = bytes.fromhex(escaped.replace("\\x", ""))
-    bits, lo, hi, count = arguments.split()
-    [vector] = [v for v in VECTORS if v["bits"] == int(bits)]
-    assert (vector["bytes"], vector["lo"], vector["hi"]) == (data.hex(), lo, hi)
-    got = decode_in_c(decoder, int(bits), lo, hi, data, int(count))
-    assert got == vector["values"]
-
-
-def decode_file(program: Path, path: Path, data: bytes) -> "subprocess.CompletedProcess[bytes]":
-    path.write_bytes(data)
-    return subprocess.run([program, path], capture_output=True, check=False)
-
-
-@pytest.mark.parametrize("vector", CODED[:2], ids=CODED_NAMES[:2])
-def test_the_c_decoder_decodes_captured_files_of_packed_codes(
-    decoder: Path, tmp_path: Path, vector: dict[str, str]
-) -> None:
-    done = decode_file(decoder, tmp_path / "file", file_of(vector))
-    assert (done.stderr, done.stdout.decode().split()) == (b"", patterns_of(vector))
-
-
-@pytest.mark.parametrize("vector", CODED, ids=CODED_NAMES)
-def test_the_c_decoder_decodes_every_captured_file(
-    zstd_decoder: Path, tmp_path: Path, vector: dict[str, str]
-) -> None:
-    done = decode_file(zstd_decoder, tmp_path / "file", file_of(vector))
-    assert (done.stderr, done.stdout.decode().split()) == (b"", patterns_of(vector))
-
-
-def test_the_c_decoder_says_when_it_lacks_zstd(decoder: Path, tmp_path: Path) -> None:
-    done = decode_file(decoder, tmp_path / "file", file_of(CODED[2]))
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert b"-DWITH_ZSTD" in done.stderr
-
-
-def product_says(data: bytes) -> list[str] | None:
-    """Return the values of a file as the product decodes it, None if it refuses it."""
-    try:
-        values = read_payload(Path("damaged.payload"), data).values()
-    except UserError:
-        return None
-    return [oracle.pattern(value) for value in values.tolist()]
-
-
-def damaged(data: bytes, count: int) -> Iterator[bytes]:
-    """Yield the file with its end missing, a byte changed, or a run of bytes gone."""
-    rng = np.random.default_rng(len(data))
-    for _ in range(count):
-        at, byte, length = (int(rng.integers(0, n)) for n in (len(data), 256, 9))
-        yield data[:at]
-        yield data[:at] + bytes([byte]) + data[at + 1 :]
-        yield data[:at] + data[at + length :]
-
-
-@pytest.fixture(scope="module")
-def sanitized_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need(*SANITIZERS)
-    need_zstd()
-    return compiled(tmp_path_factory.mktemp("c"), "-DWITH_ZSTD", *SANITIZERS)
-
-
-def test_the_c_decoder_survives_damaged_files(sanitized_decoder: Path, tmp_path: Path) -> None:
-    """It reads beyond no end, and what it takes for values is what the product takes them for."""
-    accepted = 0
-    for vector in CODED[1:]:
-        for data in damaged(file_of(vector), 40):
-            done = decode_file(sanitized_decoder, tmp_path / "file", data)
-            assert done.returncode == 0 or done.stderr.startswith(b"decode: "), done.stderr.decode()
-            expected = product_says(data)
-            # The product refuses names that are no UTF-8, too.
-            if expected is not None:
-                accepted += 1
-                assert done.stdout.decode().split() == expected
-    assert accepted
-
-
-CODES = bytes(i * i % 97 % 3 for i in range(40))
-WHOLE = oracle.split_block(CODES, split=lambda part: oracle.unsplit_block(0, part))
-BROKEN_BLOCKS = {
-    "an unknown kind": b"\4" + CODES,
-    "kind 0, a byte short": oracle.unsplit_block(0, CODES[1:]),
-    "kind 0, a byte long": oracle.unsplit_block(0, CODES + b"\0"),
-    "kind 1, a byte short": oracle.unsplit_block(1, CODES[1:]),
-    "kind 1, a byte long": oracle.unsplit_block(1, CODES + b"\0"),
-    "kind 1, cut": oracle.unsplit_block(1, CODES)[:-1],
-    "kind 1, with more behind the frame": oracle.unsplit_block(1, CODES) + b"\0",
-    "kind 1, without a frame": b"\1",
-    "kind 1, a window of 256 KiB": b"\1\x40" + oracle.unsplit_block(1, CODES)[2:],
-    "kind 2, of a frame that is longer than the codes": oracle.unsplit_block(2, bytes(range(40))),
-    "kind 3, without anything": b"\3",
-    "kind 3, with flags longer than the block": WHOLE[:2] + b"\xff\xff\xff" + WHOLE[5:],
-    "kind 3, without the last flag": WHOLE[:11] + b"\0" + WHOLE[12:],
-    "kind 3, with one byte too few": WHOLE[:-1],
-    "kind 3, with one byte too many": WHOLE + b"\0",
-    "kind 3, 7 deep": oracle.split_block(CODES, split=lambda part: coded_vectors.split(part, 6)),
-}
-
-
-def file_with(block: bytes) -> bytes:
-    """Return a captured file of one tensor of 40 codes of 8 bits, in this block."""
-    spec = ModelSpec((TensorSpec("t", (len(CODES),)),))
-    header = payload.Payload(spec, (TensorCode(8, step=1.0),))
-    chunk = chunks.Chunk(1, 0, block, len(CODES), (len(block),))
-    return pb.CapturedPayload(
-        model=model.to_message(spec),
-        header=payload.to_message(header, 1),
-        chunks=[chunk.to_message()],
-    ).SerializeToString()
-
-
-@pytest.mark.parametrize("block", BROKEN_BLOCKS.values(), ids=BROKEN_BLOCKS)
-def test_the_product_takes_no_broken_block(block: bytes) -> None:
-    assert product_says(file_with(block)) is None
-
-
-@pytest.mark.parametrize("block", BROKEN_BLOCKS.values(), ids=BROKEN_BLOCKS)
-def test_the_c_decoder_takes_no_broken_block(
-    sanitized_decoder: Path, tmp_path: Path, block: bytes
-) -> None:
-    done = decode_file(sanitized_decoder, tmp_path / "file", file_with(block))
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.startswith(b"decode: ")
-
-
-@pytest.mark.parametrize("kind", [0, 1, 3])
-def test_both_decoders_take_the_same_block_whole(
-    sanitized_decoder: Path, tmp_path: Path, kind: int
-) -> None:
-    block = WHOLE if kind == 3 else oracle.unsplit_block(kind, CODES)
-    done = decode_file(sanitized_decoder, tmp_path / "file", file_with(block))
-    expected = [oracle.pattern(float(code)) for code in CODES]
-    assert product_says(file_with(block)) == done.stdout.decode().split() == expected
 
 
 # ---- Seeds and files -------------------------------------------------------
