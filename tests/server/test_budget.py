@@ -26,8 +26,8 @@ from fedaq_lab.local import federate
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_folder import new_run
 from fedaq_server.run import Run
-from fedaq_server.schemes.budget import MEMORY, Budget
 from fedaq_server.schemes.optimizer import resolution
+from fedaq_server.schemes.packed_budget import MEMORY, Budget
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 
 SPEC = ModelSpec((TensorSpec("w1", (64, 50)), TensorSpec("b1", (50,)), TensorSpec("w2", (50, 10))))

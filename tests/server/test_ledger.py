@@ -22,9 +22,9 @@ from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_folder import new_run, resumed_run
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent
-from fedaq_server.schemes.budget import Budget, Trend
 from fedaq_server.schemes.coded import CodedBudget
 from fedaq_server.schemes.loading import load_scheme
+from fedaq_server.schemes.packed_budget import Budget, Trend
 
 # Another server, which has the ledger of a folder until its input ends.
 HOLDER = """

@@ -216,13 +216,13 @@ def split_wide(codes: Array, bits: int, high: Array, low: Array) -> None:
     low : uint8, shape (ceil(n * (bits - 8) / 8),)
         Receives the others, packed.
     """
+    _same(codes.size, high.size)
     _loops()["split_wide"](codes, codes.size, bits, high, low, low.size)
 
 
 def join_wide(high: Array, low: Array, bits: int, codes: Array) -> None:
     """Put codes together again: `split_wide` backwards."""
-    if high.size != codes.size:
-        raise ValueError(f"{high.size} upper halves of {codes.size} codes")
+    _same(codes.size, high.size)
     _loops()["join_wide"](high, low, low.size, bits, codes, codes.size)
 
 

@@ -1,9 +1,9 @@
 """FedAQ (arXiv 2406.18156): uplink and downlink adapted together.
 
-With a budget (``energy.budget_j``) one price of a joule sets every bit-length of the run
-(`fedaq_server.schemes.budget`). Without one, each direction has a constant resolution:
-update ranges shrink as training converges, so uplink bits fall; weight ranges grow, so
-downlink bits rise.
+With a budget (``energy.budget_j``) one price of a joule sets how fine every transfer is: by steps
+where codes are entropy-coded (`fedaq_server.schemes.coded`), by whole bits where they are packed
+(`packed_budget` beside it). Without one, each direction has a constant resolution: update ranges
+shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fedaq.codec.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
-from fedaq_server.schemes.budget import Budget
 from fedaq_server.schemes.coded import CodedBudget, CodedResolution
 from fedaq_server.schemes.optimizer import resolution_bits
+from fedaq_server.schemes.packed_budget import Budget
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
 from fedaq_server.schemes.spreads import Spreads, arrays, stacked
 

@@ -1,4 +1,6 @@
-"""FedAQ by budget: joules for the whole run in, every bit-length out.
+"""FedAQ by budget where codes are packed: joules for the whole run in, every bit-length out.
+
+(Where they are entropy-coded, as by default: `fedaq_server.schemes.coded`.)
 
 Each round begins with one price of a joule (`fedaq_server.schemes.optimizer`): the one at which
 this round and the forecast of those left spend what is left of the budget. The price
