@@ -90,9 +90,12 @@ test-sanitized: $(VENV)/native
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-$(VENV)/native: $(wildcard native/*.c native/*.h) native/compile.py native/hook.py $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) -e .
-	touch $@
+# Not again where `installed` has just done it.
+$(VENV)/native: $(wildcard native/*.c native/*.h) native/compile.py native/hook.py | $(VENV)/installed
+	@if [ ! -e $@ ] || [ -n "$$(find native -name '*.[chp]*' -newer $@)" ]; then \
+		echo "compiling native/"; $(BIN)/python -m pip install --quiet --no-deps \
+		--disable-pip-version-check $(PIP_ARGS) -e .; fi
+	@touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
