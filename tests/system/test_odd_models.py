@@ -36,7 +36,7 @@ def call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Call]:
     """`fedaq` in this process, which has its libraries loaded."""
-    # What gRPC left behind in an earlier test of this process complains when it goes: now, not later.
+    # What gRPC left behind in an earlier test complains when it goes: let it go now.
     gc.collect()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.chdir(tmp_path)
