@@ -25,7 +25,7 @@ from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
-from fedaq_server.schemes import budget, coded
+from fedaq_server.schemes import coded, packed_budget
 
 SEEDS = 3
 
@@ -55,7 +55,7 @@ FORMS = {
         },
     ),
     "packed": Form(
-        budget,
+        packed_budget,
         ("coding.entropy=false", "coding.downlink=model"),
         (0.6, 1.2),
         {
