@@ -62,6 +62,8 @@ class _Children:
                 stdin=subprocess.DEVNULL,
                 stdout=None if terminal else file,
                 stderr=file,
+                # Else what it printed before an error would come behind it in the log.
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
             self.all.append(_Child(process, log))
 
