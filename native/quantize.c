@@ -118,6 +118,7 @@ int32_t LOOP(quantize)(
         uint8_t *to = out + start * width / 8;
 
         how.counter = (first + (uint32_t)start) * WEYL + key0;
+        /* `quantize_block` is compiled for each of its calls: without the hash where that is idle. */
         if (width <= NARROW) {
             uint8_t *codes = width == NARROW ? to : block.narrow;
             if (nearest) {

@@ -4,6 +4,7 @@ import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ class _Kept:
     @property
     def size(self) -> int:
         return packed_bytes(self.piece.values, self.width)
+
+
+def _begins(kept: _Kept) -> tuple[int, int]:
+    return kept.piece.tensor, kept.piece.first
 
 
 class Spool:
@@ -60,10 +65,11 @@ class Spool:
         """Write values of a tensor, from number `first` on, to `out`; 0 where nothing was sent."""
         out.fill(0)
         last = first + out.size
-        starts = [(kept.piece.tensor, kept.piece.first) for kept in self._kept]
-        for kept in self._kept[max(bisect_right(starts, (tensor, first)) - 1, 0) :]:
+        # Runs are kept in the order of the payload; the one before may reach into what is wanted.
+        at = max(bisect_right(self._kept, (tensor, first), key=_begins) - 1, 0)
+        for kept in islice(self._kept, at, None):
             begin, end = kept.piece.first, kept.piece.first + kept.piece.values
-            if (kept.piece.tensor, begin) >= (tensor, last):
+            if _begins(kept) >= (tensor, last):
                 break
             if kept.piece.tensor != tensor or end <= first:
                 continue
