@@ -1,7 +1,8 @@
 """What `fedaq check-task` says of broken training and testing, and of nothing that is right."""
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sized
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -26,7 +27,13 @@ from client.checked_tasks import (
 )
 from client.test_task_check_data import DATA, refusing
 from client.test_task_check_model import MODELS
-from fedaq.tasks import BUILT_IN, Evaluation, Training
+from fedaq.tasks import (
+    BUILT_IN,
+    Evaluation,
+    Training,
+    evaluate_classifier,
+    train_classifier,
+)
 from fedaq.tasks.partition import WHOLE, Partition
 from fedaq_client.cli.task_findings import Kind
 from odd_models import REFUSED
@@ -150,3 +157,25 @@ def test_the_document_quotes_what_is_said() -> None:
     quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(quoted) > 10
     assert [quote for quote in quoted if not any(quote in sentence for sentence in said)] == []
+
+
+def test_training_and_testing_are_tried_where_a_run_does_them() -> None:
+    """On a thread; what is bound to the thread that read the data would fail in every round."""
+    there = threading.get_ident()
+
+    def train(model: nn.Module, data: Sized, training: Training, seed: int) -> float:
+        if threading.get_ident() != there:
+            raise RuntimeError("another thread")
+        return train_classifier(model, data, training, seed)
+
+    def evaluate(model: nn.Module, data: Sized) -> Evaluation:
+        if threading.get_ident() != there:
+            raise RuntimeError("another thread")
+        return evaluate_classifier(model, data)
+
+    for step, task in (
+        ("train failed on one batch", replace(GOOD, train=train)),
+        ("evaluate failed", replace(GOOD, evaluate=evaluate)),
+    ):
+        found = sentences(checked(task), Kind.WRONG)
+        assert found == [f"{step}: RuntimeError: another thread"]

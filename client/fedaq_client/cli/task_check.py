@@ -23,6 +23,7 @@ from fedaq.tasks import (
     train_classifier,
 )
 from fedaq.tasks.partition import Partition
+from fedaq_client.cli.beside_grpc import in_a_round
 from fedaq_client.cli.task_data import (
     check_batch,
     check_data,
@@ -191,7 +192,7 @@ def _check_training(learner: Learner, training: Training, checked: Checked) -> f
 
 def _trained(learner: Learner, training: Training, checked: Checked) -> Floats:
     try:
-        loss = learner.train(training, 1, "client-1", 1)
+        loss = in_a_round(learner.train, training, 1, "client-1", 1)
     except Exception as error:
         raise BrokenError(f"train failed on one batch: {said(error)}") from None
     if not isinstance(loss, Real):
@@ -240,7 +241,7 @@ def _check_test(task: Task, settings: Settings, learner: Learner, checked: Check
     if task.evaluate is evaluate_classifier:
         check_batch(task, settings.seed, everything, few, "test")
     np.copyto(learner.weights, learner.held)
-    evaluation = call("evaluate", task.evaluate, learner.model, few)
+    evaluation = call("evaluate", in_a_round, task.evaluate, learner.model, few)
     if not isinstance(evaluation, Evaluation):
         raise BrokenError(
             f"evaluate returned {a_type(evaluation)}; it must return a "

@@ -12,7 +12,7 @@ import typer
 
 from fedaq import __version__
 from fedaq.errors import FedaqError, UserError, printable
-from fedaq.process import logs, stopping
+from fedaq.process import forks, logs, stopping
 
 log = logging.getLogger("fedaq")
 
@@ -76,6 +76,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # gRPC would print its own words beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    forks.allow()
     stopping.listen()
     try:
         sys.exit(application()(prog_name="fedaq", standalone_mode=False))
