@@ -1,6 +1,7 @@
 """Several schemes and seeds, each run as `fedaq run` does it, and what they add up to."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedaq.errors import UserError
+from fedaq.process.stopping import FOLLOWS_PARENT
 from fedaq.process.terminal import console
 from fedaq.settings import load_settings
 from fedaq_lab import comparison_table
@@ -188,7 +190,11 @@ def _start(job: Job) -> "subprocess.Popen[bytes]":
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with job.folder.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            job.command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, FOLLOWS_PARENT: "1"},
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from fedaq.errors import FedaqError, UserError
 from fedaq.net.ports import bound
-from fedaq.process.stopping import postponed
+from fedaq.process.stopping import FOLLOWS_PARENT, postponed
 from fedaq.settings import flag_of, load_settings
 from fedaq.tasks import load_task
 from fedaq_server.records.run_folder import results_folder
@@ -59,11 +59,11 @@ class _Children:
         with log.open("wb") as file, postponed():
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=None if terminal else file,
                 stderr=file,
                 # Else what it printed before an error would come behind it in the log.
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, FOLLOWS_PARENT: "1", "PYTHONUNBUFFERED": "1"},
             )
             self.all.append(_Child(process, log))
 

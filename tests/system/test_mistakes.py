@@ -10,6 +10,7 @@ import pytest
 
 from fedaq import PROTOCOL_VERSION
 from fedaq.cli import app
+from fedaq.process.stopping import STOP_SIGNALS
 from system.commands import Commands, Ended, free_port
 
 FILES = {
@@ -53,7 +54,7 @@ def call(
     written: Commands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Call]:
     """`fedaq` in the same folder, but in this process, which has its libraries loaded."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     monkeypatch.chdir(written.folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
 

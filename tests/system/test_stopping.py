@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a command, and everything it started, within seconds."""
+"""SIGINT, SIGTERM and SIGHUP end a command, and everything it started, within seconds."""
 
 import signal
 import time
@@ -37,7 +37,7 @@ def stopped(command: Running, number: int) -> None:
     assert command.group() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_in_its_rounds(number: int, commands: Commands) -> None:
     run = commands.start("run", *LONG, "--out", "new")
     run.wait_for("round 2/")

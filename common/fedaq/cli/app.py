@@ -5,14 +5,13 @@ import os
 import sys
 import traceback
 from importlib.metadata import entry_points
-from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
 
 from fedaq import __version__
 from fedaq.errors import FedaqError, UserError, printable
-from fedaq.process import forks, logs, stopping
+from fedaq.process import forks, logs, outputs, stopping
 
 log = logging.getLogger("fedaq")
 
@@ -71,15 +70,16 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; every expected failure is one line on standard error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a file on Windows may have no check marks
-            stream.reconfigure(errors="backslashreplace")
+    outputs.prepare()
     # gRPC would print its own words beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     forks.allow()
     stopping.listen()
+    stopping.follow_parent()
     try:
-        sys.exit(application()(prog_name="fedaq", standalone_mode=False))
+        code = application()(prog_name="fedaq", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except stopping.StoppedError as stopped:
         _fail("stopped", stopped.code)
     except typer.TyperException as error:

@@ -1,1 +1,1 @@
-"""A process of ours: its log, its terminal, its memory, how it is stopped. Nothing of learning."""
+"""A process of ours: log, output, terminal, memory, forks, how it stops. Nothing of learning."""

@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any
 
 from fedaq.errors import printable
+from fedaq.process import outputs
 
 
 def event(name: str, **fields: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class _LineFormatter(logging.Formatter):
 
 
 def begin(*, as_json: bool = False, quiet: bool = False) -> None:
-    """Choose what this process says from now on.
+    """Choose what this process says from now on; no line is worth its end.
 
     Parameters
     ----------
@@ -66,6 +67,7 @@ def begin(*, as_json: bool = False, quiet: bool = False) -> None:
 
     from fedaq.process.terminal import console
 
+    outputs.go_on_without()
     level = logging.WARNING if quiet or not as_json else logging.INFO
     console.quiet = as_json or quiet
     handler: logging.Handler

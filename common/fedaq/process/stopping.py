@@ -1,10 +1,13 @@
-"""How a command ends when SIGINT or SIGTERM arrives: soon, whatever it is doing."""
+"""How a command ends when a stop signal arrives: soon, whatever it is doing.
+
+Stop signals are SIGINT, SIGTERM and, unless the command began with it ignored (``nohup``), SIGHUP.
+"""
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -13,13 +16,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANG_UP: Any = getattr(signal, "SIGHUP", None)  # Windows has none
+_HEARS_HANG_UP = _HANG_UP is not None and signal.getsignal(_HANG_UP) is not signal.SIG_IGN
+STOP_SIGNALS: tuple[signal.Signals, ...] = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    *([_HANG_UP] if _HEARS_HANG_UP else []),
+)
+# Set for a process whose standard input is a pipe that its parent holds and never writes to.
+FOLLOWS_PARENT = "FEDAQ_FOLLOWS_PARENT"
 # A local epoch or a test of the model cannot be interrupted; nobody waits for its end.
 STOP_GRACE_S = 5.0
 
 
 class StoppedError(SystemExit):
-    """SIGINT or SIGTERM arrived; asyncio lets this pass where it would keep an Exception."""
+    """A stop signal arrived; asyncio lets this pass where it would keep an Exception."""
 
     code: int
 
@@ -28,6 +39,23 @@ def listen() -> None:
     """Let the first stop signal raise `StoppedError` in the main thread; ignore the others."""
     for number in STOP_SIGNALS:
         signal.signal(number, _raise)
+
+
+def follow_parent() -> None:
+    """Stop as by SIGTERM when the parent ends, however it ends, if it asked for that."""
+    if os.environ.pop(FOLLOWS_PARENT, None) is None:
+        return
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def watch() -> None:
+        with suppress(OSError):
+            os.read(pipe, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -110,5 +138,6 @@ def _begin_to_stop(number: int) -> int:
 
 
 def _give_up(code: int) -> NoReturn:
-    os.write(2, b"fedaq: stopped\n")
+    with suppress(OSError):
+        os.write(2, b"fedaq: stopped\n")
     os._exit(code)

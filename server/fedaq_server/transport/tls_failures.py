@@ -13,10 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 from urllib.parse import unquote
+
+from fedaq.process.outputs import dropping
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +126,8 @@ def reported() -> Iterator[None]:
     os.environ.update(GRPC_VERBOSITY="INFO", GRPC_TRACE="handshaker")
     real = os.dup(2)
     with (
-        os.fdopen(os.dup(real), "w", buffering=1, errors="backslashreplace") as direct,
-        _python_writes_to(direct),
+        os.fdopen(os.dup(real), "w", buffering=1) as direct,
+        _python_writes_to(dropping(direct)),
     ):
         reading, writing = os.pipe()
         os.dup2(writing, 2)
@@ -166,4 +168,5 @@ def _pass_on(reading: int, real: int) -> None:
         for line in lines:
             rest = trace.take(line)
             if rest:
-                os.write(real, rest)
+                with suppress(OSError):  # gRPC would wait for who reads no more
+                    os.write(real, rest)
