@@ -16,14 +16,14 @@ import torch
 
 from fedaq import PROTOCOL_VERSION
 from fedaq.codec import model
-from fedaq.net.grpc_options import CLIENT_OPTIONS, PATH
+from fedaq.net.grpc_options import CLIENT_OPTIONS, DIRECT, PATH
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
 
 
 async def keep_alive(server: str, join: pb.Join, interval_s: float) -> float:
     """Send heartbeats until the server closes the stream; return the longest delay of one."""
-    options = [*CLIENT_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+    options = [*CLIENT_OPTIONS, DIRECT, ("grpc.use_local_subchannel_pool", 1)]
     late_s = 0.0
     async with grpc.aio.insecure_channel(server, options=options) as channel:
         call: Any = channel.stream_stream(PATH)()  # type: ignore[call-arg]

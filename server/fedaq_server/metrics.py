@@ -13,6 +13,7 @@ from prometheus_client import (
 )
 
 from fedaq.errors import ProtocolError, UserError, reason_name
+from fedaq.net.addresses import joined
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.record import RoundRecord
 
@@ -123,7 +124,7 @@ def exposed(metrics: Metrics, host: str, port: int) -> Iterator[int]:
         server, thread = start_http_server(port, host, metrics.registry)
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"metrics: cannot listen on {host}:{port}: {error}; choose another with "
+            f"metrics: cannot listen on {joined(host, port)}: {error}; choose another with "
             "--metrics-port or --set network.metrics_host=..."
         ) from None
     try:

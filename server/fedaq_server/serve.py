@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from fedaq.net.addresses import joined
 from fedaq.process.logs import event
 from fedaq_server.identity.access import access_of
 from fedaq_server.metrics import exposed
@@ -50,7 +51,7 @@ async def serve(
             await health.start()
             await server.start()
             log.info(
-                "listening on %s:%d", network.host, port,
+                "listening on %s", joined(network.host, port),
                 extra=event("listening", host=network.host, port=port),
             )  # fmt: skip
             on_listening(port)
@@ -89,7 +90,7 @@ def _metrics_exposed(run: Run) -> Iterator[None]:
         return
     with exposed(run.metrics, network.metrics_host, network.metrics_port) as port:
         log.info(
-            "metrics at http://%s:%d/metrics", network.metrics_host, port,
+            "metrics at http://%s/metrics", joined(network.metrics_host, port),
             extra=event("metrics listening", host=network.metrics_host, port=port),
         )  # fmt: skip
         yield

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedaq.errors import UserError
-from fedaq.net.credentials import client_certificates, is_loopback, server_certificates
+from fedaq.net.addresses import is_loopback
+from fedaq.net.credentials import client_certificates, server_certificates
 from fedaq_server.identity.certificates import issue
 
 

@@ -15,10 +15,9 @@ from fedaq.codec import chunks, coding, entropy, headers, model, payload, quanti
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import TensorCode
 from fedaq.codec.quantizer import Range
-from fedaq.net import grpc_options
+from fedaq.net import client_names, grpc_options
 from fedaq.settings import NetworkSettings
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.identity import client_names
 from fedaq_server.records.capture import Capture
 from fedaq_server.rounds import aggregation, exchange
 from fedaq_server.transport import service

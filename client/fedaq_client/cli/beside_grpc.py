@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import grpc
 
+from fedaq.net.grpc_options import DIRECT
+
 T = TypeVar("T")
 
 
@@ -19,8 +21,7 @@ async def _beside_grpc(function: Callable[..., T], *arguments: object) -> T:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        options = [("grpc.enable_http_proxy", 0)]
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [DIRECT]) as channel:
             await channel.channel_ready()
             return await asyncio.to_thread(function, *arguments)
     finally:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -13,15 +13,17 @@ from fedaq import PROTOCOL_VERSION
 from fedaq.cli.checkup import Finding, certificates, look, machine, memory, ok, wrong
 from fedaq.codec import model
 from fedaq.errors import FedaqError, UserError, printable
+from fedaq.net.addresses import host_and_port
 from fedaq.net.grpc_options import DESCRIBE_PATH
 from fedaq.settings import Settings
 from fedaq.tasks import initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.cli.client_process import name_of, part_of
 from fedaq_client.training import local_data
-from fedaq_client.transport.access import Access, access_of, host_and_port
+from fedaq_client.transport.access import Access, access_of, proxy_of
 from fedaq_client.transport.connection import channel_to, metadata_of
 from fedaq_client.transport.diagnosis import tls_problem
+from fedaq_client.transport.proxies import opened, shown, unused_variables, way_hint
 
 PATIENCE_S = 5.0
 # Below, two clocks differ by what a message takes, or by what nobody is harmed by.
@@ -33,18 +35,20 @@ def client_findings(settings: Settings) -> Iterator[Finding]:
     """Check one thing after the other; what cannot be told without an earlier one is left out."""
     yield from machine()
     address = settings.client.server
+    proxy = proxy_of(settings.network, address)
     described = None
     try:
         access = access_of(settings.network, address)
         name = name_of(settings.client, part_of(settings.client), access)
     except UserError as error:
         yield wrong("identity", str(error))
-        yield reach(address)
+        yield reach(address, proxy)
     else:
         yield identity(access, name)
         if access.certificates is not None:
             yield certificates(access.certificates, time.time())
-        reached = reach(address)
+        yield from _proxy(proxy)
+        reached = reach(address, proxy)
         yield reached
         if reached.verdict == "ok":
             described = yield from _server(address, access)
@@ -57,8 +61,46 @@ def identity(access: Access, name: str) -> Finding:
     return ok("identity", f"{name}, proved by {proof}")
 
 
-def reach(address: str) -> Finding:
+def _proxy(proxy: str) -> Iterator[Finding]:
+    """Say what of proxies is set here, if anything is."""
+    unused = ", ".join(unused_variables())
+    if proxy:
+        yield ok("proxy", f"the way to the server goes through {shown(proxy)}")
+    elif unused:
+        yield ok("proxy", f"{unused} names one; it is not used on the way to the server")
+
+
+def reach(address: str, proxy: str) -> Finding:
     """Open a connection to the server's port, and say what the network answers."""
+    hint = way_hint(address, proxy)
+    if proxy:
+        return _reach_through_proxy(address, proxy, hint)
+    found = _reach_directly(address)
+    return replace(found, remedy=found.remedy + hint) if found.verdict == "wrong" else found
+
+
+def _reach_through_proxy(address: str, proxy: str, hint: str) -> Finding:
+    host, port = host_and_port(address)
+    began = time.monotonic()
+    try:
+        asyncio.run(_opened_and_closed(host, int(port), proxy))
+    except OSError as error:
+        reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        return wrong(
+            "reach",
+            f"{address} through the proxy {shown(proxy)}: {reason}",
+            f"is the proxy's address right, and does it let this client to that port?{hint}",
+        )
+    return ok("reach", f"{address} after {1000 * (time.monotonic() - began):.0f} ms")
+
+
+async def _opened_and_closed(host: str, port: int, proxy: str) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        _, writer = await opened(host, port, proxy)
+        writer.close()
+
+
+def _reach_directly(address: str) -> Finding:
     host, port = host_and_port(address)
     try:
         places = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
@@ -108,7 +150,7 @@ async def describe(address: str, access: Access) -> Described:
     FedaqError
         If it does not answer.
     """
-    problem = await tls_problem(address, access.certificates)
+    problem = await tls_problem(address, access)
     if problem is not None:
         raise UserError(problem)
     async with channel_to(address, access) as channel:

@@ -11,6 +11,7 @@ import torch
 
 from fedaq.energy.radios import PRESETS
 from fedaq.errors import UserError
+from fedaq.net.client_names import RULE, is_name
 from fedaq.process import stopping
 from fedaq.process.logs import event
 from fedaq.process.terminal import console, foreign
@@ -96,7 +97,7 @@ def name_of(own: ClientSettings, part: Partition, access: Access) -> str:
     Raises
     ------
     UserError
-        If its certificate or token is for another one.
+        If its certificate or token is for another one, or nobody can be called that.
     """
     fallback = socket.gethostname() if part == WHOLE else f"client-{part.index + 1}"
     name = own.name or access.name or fallback
@@ -104,6 +105,8 @@ def name_of(own: ClientSettings, part: Partition, access: Access) -> str:
         raise UserError(
             f"--name {name}: the certificate or token is for {access.name}; leave --name out"
         )
+    if not is_name(name):
+        raise UserError(f"{name!r}: {RULE}; choose another with --name")
     return name
 
 

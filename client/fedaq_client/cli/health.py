@@ -15,23 +15,30 @@ def health(
 ) -> None:
     """Ask a server whether it takes clients; exit with 0 if it does, with 1 if not.
 
+    The server is reached directly, without a proxy.
+
     Example: fedaq health 192.168.1.10:50051 --tls client-1
     """
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from fedaq.errors import FedaqError
+    from fedaq.errors import FedaqError, UserError
+    from fedaq.net.addresses import server_address
     from fedaq.net.credentials import client_certificates
-    from fedaq.net.grpc_options import SERVICE
+    from fedaq.net.grpc_options import DIRECT, SERVICE
     from fedaq_client.transport.connection import credentials_of
 
+    try:
+        server = server_address(server)
+    except ValueError as error:
+        raise UserError(f"{server}: {error}") from None
     certificates = None if tls is None else client_certificates(tls)
     request = health_pb2.HealthCheckRequest(service=SERVICE)
     try:
         with (
-            grpc.insecure_channel(server)
+            grpc.insecure_channel(server, [DIRECT])
             if certificates is None
-            else grpc.secure_channel(server, credentials_of(certificates))
+            else grpc.secure_channel(server, credentials_of(certificates), [DIRECT])
         ) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
     except grpc.RpcError as error:

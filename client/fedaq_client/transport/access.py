@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from fedaq.errors import UserError
-from fedaq.net.credentials import Certificates, client_certificates, is_loopback
+from fedaq.net.addresses import host_and_port, is_loopback
+from fedaq.net.credentials import Certificates, client_certificates
 from fedaq.settings import TOKEN_VARIABLE, NetworkSettings
 
 
@@ -21,10 +22,13 @@ class Access:
         None without TLS.
     token : str
         Empty without one.
+    proxy : str
+        HTTP proxy on the way to the server; empty where it is reached directly.
     """
 
     certificates: Certificates | None = None
     token: str = field(default="", repr=False)
+    proxy: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -49,21 +53,22 @@ def access_of(
         would be spoken to without TLS.
     """
     token = _token(network.token_file, environment)
-    if network.tls is not None:
-        return Access(client_certificates(network.tls), token)
     host = host_and_port(address)[0]
+    proxy = proxy_of(network, address)
+    if network.tls is not None:
+        return Access(client_certificates(network.tls), token, proxy)
     if not network.insecure and not is_loopback(host):
         raise UserError(
             f"--server {address} is another machine: give this client certificates with "
             "--tls FOLDER (fedaq certs makes them), or do without encryption with --insecure"
         )
-    return Access(None, token)
+    return Access(None, token, proxy)
 
 
-def host_and_port(address: str) -> tuple[str, str]:
-    """Take ``host:port`` apart; an IPv6 address stands in brackets."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), port
+def proxy_of(network: NetworkSettings, address: str) -> str:
+    """Return the HTTP proxy on the way to a server; empty where there is none."""
+    to_this_machine = is_loopback(host_and_port(address)[0])
+    return "" if network.proxy is None or to_this_machine else network.proxy
 
 
 def _token(file: Path | None, environment: Mapping[str, str]) -> str:

@@ -11,10 +11,11 @@ import grpc
 from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError, UserError, printable
 from fedaq.net.credentials import Certificates
-from fedaq.net.grpc_options import CLIENT_OPTIONS, PATH
+from fedaq.net.grpc_options import CLIENT_OPTIONS, DIRECT, PATH, PROXY
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.transport.access import PLAIN, Access
 from fedaq_client.transport.diagnosis import tls_problem
+from fedaq_client.transport.proxies import way_hint
 
 _MISTAKES = (
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -103,7 +104,7 @@ async def connect(
         except TimeoutError:
             raise FedaqError(
                 f"no server at {address}; is it running, and is the address right? "
-                "(--server host:port)"
+                f"(--server host:port){way_hint(address, access.proxy)}"
             ) from None
         method: Any = channel.stream_stream(
             PATH,
@@ -119,10 +120,12 @@ async def connect(
 
 def channel_to(address: str, access: Access) -> grpc.aio.Channel:
     """Return a channel on which nothing is sent yet."""
+    way = (PROXY, access.proxy) if access.proxy else DIRECT
+    options: list[tuple[str, Any]] = [*CLIENT_OPTIONS, way]
     own = access.certificates
     if own is None:
-        return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
-    return grpc.aio.secure_channel(address, credentials_of(own), options=CLIENT_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials_of(own), options=options)
 
 
 def metadata_of(access: Access) -> list[tuple[str, str]] | None:
@@ -140,7 +143,7 @@ async def _be_ready(channel: grpc.aio.Channel, address: str, access: Access) -> 
     state = channel.get_state(try_to_connect=True)
     while state is not grpc.ChannelConnectivity.READY:
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            problem = await tls_problem(address, access.certificates)
+            problem = await tls_problem(address, access)
             if problem is not None:
                 raise UserError(problem)
         await channel.wait_for_state_change(state)

@@ -7,6 +7,7 @@ import asyncio
 import ssl
 from pathlib import Path
 
+from fedaq.net.addresses import host_and_port
 from fedaq.net.credentials import (
     EXPIRED,
     NOT_YET_VALID,
@@ -14,7 +15,8 @@ from fedaq.net.credentials import (
     client_context,
     doubted_clock,
 )
-from fedaq_client.transport.access import host_and_port
+from fedaq_client.transport.access import Access
+from fedaq_client.transport.proxies import opened
 
 PATIENCE_S = 5.0
 AGAIN_S = 0.5
@@ -23,8 +25,8 @@ _OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MI
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
 
 
-async def tls_problem(address: str, certificates: Certificates | None) -> str | None:
-    """Return why a server and a client with these certificates do not meet.
+async def tls_problem(address: str, access: Access) -> str | None:
+    """Return why a server and a client do not meet, whatever is between them.
 
     Returns
     -------
@@ -33,33 +35,33 @@ async def tls_problem(address: str, certificates: Certificates | None) -> str | 
     """
     try:
         async with asyncio.timeout(PATIENCE_S):
-            if certificates is None:
-                return await _without(address)
-            return await _with(address, certificates)
+            if access.certificates is None:
+                return await _without(address, access.proxy)
+            return await _with(address, access.certificates, access.proxy)
     except (TimeoutError, OSError, ValueError):
         return None
 
 
-async def _without(address: str) -> str | None:
+async def _without(address: str, proxy: str) -> str | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        await _is_heard(address, context)
+        await _is_heard(address, context, proxy)
     except ssl.SSLError as error:
         if "ALERT" not in (error.reason or ""):
             return None
     return f"the server at {address} speaks TLS: give this client certificates with --tls FOLDER"
 
 
-async def _with(address: str, certificates: Certificates) -> str | None:
+async def _with(address: str, certificates: Certificates, proxy: str) -> str | None:
     context = client_context(certificates.folder, with_certificate=bool(certificates.certificate))
     try:
         # A server that is just stopping hangs up as well, but not twice.
-        if await _is_heard(address, context):
+        if await _is_heard(address, context, proxy):
             return None
         await asyncio.sleep(AGAIN_S)
-        if await _is_heard(address, context):
+        if await _is_heard(address, context, proxy):
             return None
     except ssl.SSLCertVerificationError as error:
         return _distrusted(error, address, certificates.folder)
@@ -98,17 +100,16 @@ def _turned_away(address: str, certificates: Certificates) -> str:
     )
 
 
-async def _is_heard(address: str, context: ssl.SSLContext) -> bool:
+async def _is_heard(address: str, context: ssl.SSLContext, proxy: str) -> bool:
     """Shake hands; tell whether the server then speaks, and does not hang up.
 
     Under TLS 1.3 it sees the client's certificate when the client is done already.
     """
     host, port = host_and_port(address)
     context.set_alpn_protocols(["h2"])
-    reader, writer = await asyncio.open_connection(
-        host, int(port), ssl=context, server_hostname=host
-    )
+    reader, writer = await opened(host, int(port), proxy)
     try:
+        await writer.start_tls(context, server_hostname=host)
         return bool(await reader.read(1))
     finally:
         writer.close()

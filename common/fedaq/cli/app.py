@@ -107,6 +107,7 @@ def _unexpected(error: Exception) -> str:
 
 def _fail(sentence: str, code: int) -> NoReturn:
     line = printable(" ".join(sentence.split()))
+    outputs.go_on_without()  # what stdout has left matters less than this
     if logs.are_json():
         log.error(line, extra=logs.event("failed", exit_code=code))
     else:

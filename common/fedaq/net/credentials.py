@@ -1,6 +1,5 @@
 """Folders of certificates, as ``fedaq certs`` makes them, checked before anybody uses them."""
 
-import ipaddress
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -84,16 +83,6 @@ def client_context(folder: Path, *, with_certificate: bool) -> ssl.SSLContext:
     if with_certificate:
         _present(context, folder, "client")
     return context
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether nobody but this machine can be reached at this address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _read(folder: Path, role: str) -> Certificates:

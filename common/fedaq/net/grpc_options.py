@@ -26,6 +26,10 @@ _COMMON: list[tuple[str, int]] = [
     # gRPC's 16 KiB would cut each chunk into many, each with its own work.
     ("grpc.http2.max_frame_size", LOOKAHEAD_BYTES),
 ]
+# Else the variables http_proxy, https_proxy and grpc_proxy would choose the way.
+DIRECT = ("grpc.enable_http_proxy", 0)
+PROXY = "grpc.http_proxy"
+
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_COMMON,
     ("grpc.initial_reconnect_backoff_ms", 200),

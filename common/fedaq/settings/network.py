@@ -5,12 +5,14 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from fedaq.energy.radios import known_radio
+from fedaq.net.addresses import listening_host, proxy_address, server_address
+from fedaq.net.client_names import RULE, is_name
 from fedaq.settings.section import Section
 
 # Settings in the section `network` that do not change what a run computes.
 HOW_REACHED = {
     "host", "port", "tls", "tokens", "token_file", "insecure", "log_tls_failures", "metrics_host",
-    "metrics_port", "dashboard_host", "dashboard_port", "dashboard_token_file",
+    "metrics_port", "dashboard_host", "dashboard_port", "dashboard_token_file", "proxy",
 }  # fmt: skip
 
 
@@ -53,6 +55,21 @@ class NetworkSettings(Section):
     return_wait_s: float = Field(
         10.0, ge=0, description="a round waits so long for a client that lost its connection"
     )
+    proxy: str | None = Field(
+        None,
+        description="client: HTTP proxy on the way to a server that is not this machine, "
+        "http://host:port [none]",
+    )
+
+    @field_validator("host", "metrics_host", "dashboard_host")
+    @classmethod
+    def _is_listened_on(cls, host: str) -> str:
+        return listening_host(host)
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, proxy: str | None) -> str | None:
+        return None if proxy is None else proxy_address(proxy)
 
 
 class ClientSettings(Section):
@@ -75,11 +92,15 @@ class ClientSettings(Section):
 
     @field_validator("server")
     @classmethod
-    def _has_a_port(cls, address: str) -> str:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-            raise ValueError("it is host:port, for example 192.168.1.10:50051")
-        return address
+    def _is_reached(cls, address: str) -> str:
+        return server_address(address)
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_called(cls, name: str | None) -> str | None:
+        if name is not None and not is_name(name):
+            raise ValueError(RULE)
+        return name
 
 
 class LimitsSettings(Section):

@@ -8,8 +8,9 @@ from pathlib import Path
 from fedaq.cli.checkup import Finding, certificates, disk, look, machine, memory, ok, wrong
 from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
-from fedaq.net.credentials import is_loopback, server_certificates
-from fedaq.net.ports import bound
+from fedaq.net.addresses import is_loopback, joined
+from fedaq.net.credentials import server_certificates
+from fedaq.net.ports import why_not
 from fedaq.settings import Settings
 from fedaq.tasks import initial_model, load_task
 from fedaq_server.identity.access import access_of
@@ -33,23 +34,21 @@ def server_findings(settings: Settings, out: Path | None) -> Iterator[Finding]:
 
 def port(host: str, number: int) -> Finding:
     """Find out whether the server could listen there."""
-    try:
-        with bound(host, number):
-            pass
-    except OSError as error:
+    address, reason = joined(host, number), why_not(host, number)
+    if reason is not None:
         return wrong(
             "port",
-            f"{host}:{number}: {error.strerror}",
+            f"{address}: {reason}",
             "another --port; or is a server running already? An address must be this "
             "machine's: --host 0.0.0.0 is all of them",
         )
     if is_loopback(host):
         return look(
             "port",
-            f"{host}:{number} is free, and reached from this machine only",
+            f"{address} is free, and reached from this machine only",
             "for clients on other machines: --host 0.0.0.0",
         )
-    return ok("port", f"{host}:{number} is free")
+    return ok("port", f"{address} is free")
 
 
 def file_limit() -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedaq.net.addresses import joined
 from fedaq.process.terminal import RoundDisplay, console, foreign, si
 from fedaq.settings import Settings
 from fedaq_server.records.record import RoundRecord, summarize
@@ -26,7 +27,7 @@ class Display(RoundDisplay):
         settings = self._settings
         console.print(
             f"[bold]fedaq[/bold] {settings.task}, scheme {settings.scheme}, "
-            f"{settings.rounds} rounds; listening on {settings.network.host}:{port}"
+            f"{settings.rounds} rounds; listening on {joined(settings.network.host, port)}"
         )
         if settings.start_from is not None and not self._done:
             console.print(f"beginning with {foreign(settings.start_from)}")

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from fedaq.errors import UserError
-from fedaq.net.credentials import is_loopback
+from fedaq.net.addresses import is_loopback, joined
 from fedaq_server.dashboard.app import MOST_VIEWERS, Site
 from fedaq_server.dashboard.guard import REQUEST_S, Guard
 from fedaq_server.dashboard.hub import Hub
@@ -134,20 +134,19 @@ def served(access: PageAccess, port: int, folder: Path, hub: Hub | None) -> Iter
 
 
 def _address(access: PageAccess, port: int) -> str:
-    host = f"[{access.host}]" if ":" in access.host else access.host
-    return f"http://{host}:{port}/"
+    return f"http://{joined(access.host, port)}/"
 
 
 @contextmanager
 def _listener(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family, *_, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.create_server(address[:2], family=family)
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"the page cannot be at {host}:{port}: {error}; choose another port, or another "
+            f"the page cannot be at {joined(host, port)}: {error}; choose another port, or another "
             "address (network.dashboard_host)"
         ) from None
     with listener:

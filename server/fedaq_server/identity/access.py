@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 
 from fedaq.errors import UserError
-from fedaq.net.credentials import is_loopback, server_certificates
+from fedaq.net.addresses import is_loopback
+from fedaq.net.credentials import server_certificates
 from fedaq.settings import NetworkSettings
 from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.identity.fingerprints import fingerprint, read_fingerprints

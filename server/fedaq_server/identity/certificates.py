@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedaq.errors import UserError
-from fedaq_server.identity.client_names import checked_name
+from fedaq.net.client_names import checked_name
 from fedaq_server.identity.fingerprints import fingerprint, read_fingerprints
 from fedaq_server.identity.private_files import write_secret
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from fedaq.errors import UserError
-from fedaq_server.identity.client_names import checked_name
+from fedaq.net.client_names import checked_name
 from fedaq_server.identity.line_files import is_digest, read_lines
 from fedaq_server.identity.private_files import write_secret
 

@@ -18,13 +18,15 @@ from fedaq.codec.chunks import Chunk, kind_of, parse
 from fedaq.codec.model import ModelSpec
 from fedaq.energy.cost import RadioCost, checked_cost
 from fedaq.errors import UserError
+from fedaq.net import client_names
+from fedaq.net.addresses import joined
 from fedaq.net.grpc_options import DESCRIBE_PATH, PATH, SERVER_OPTIONS, SERVICE
+from fedaq.net.ports import why_not
 from fedaq.process.logs import event
 from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.conduct import Conduct
-from fedaq_server.identity import client_names
 from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.metrics import Metrics
 from fedaq_server.transport.faults import blame, is_fault
@@ -413,16 +415,17 @@ async def bind(
     UserError
         If the port is taken or the address is not this machine's.
     """
+    address = joined(host, port)
     try:
         if credentials is None:
-            bound = server.add_insecure_port(f"{host}:{port}")
+            bound = server.add_insecure_port(address)
         else:
-            bound = server.add_secure_port(f"{host}:{port}", credentials)
+            bound = server.add_secure_port(address, credentials)
     except RuntimeError:
         bound = 0
     if bound == 0:
         raise UserError(
-            f"cannot listen on {host}:{port}: the port is busy or the address is not this "
-            "machine's; choose another with --port or --host"
+            f"cannot listen on {address}: {why_not(host, port) or 'gRPC could not'}; choose "
+            "another with --port or --host"
         )
     return bound
