@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -73,8 +74,8 @@ def test_a_client_in_order(folder: Path) -> None:
     found = client(folder)
     assert not [finding for finding in found.values() if finding.verdict == "wrong"]
     assert [*found] == [
-        "versions", "clock", "cores", "threads", "codec", "identity", "certificates", "reach",
-        "server", "both clocks", "task", "data", "memory",
+        "system", "versions", "clock", "cores", "threads", "codec", "identity", "certificates",
+        "reach", "server", "both clocks", "task", "data", "memory",
     ]  # fmt: skip
     assert found["identity"].says == "kitchen, proved by a token"
     assert "kitchen, valid for 364 days" in found["certificates"].says
@@ -195,6 +196,42 @@ def test_a_server_whose_port_is_taken_and_whose_folder_is_a_file(folder: Path) -
     assert checkup.disk(file / "runs", 1, "a run").verdict == "wrong"
     assert checkup.disk(folder / "new" / "runs", 2**60, "a run").verdict == "wrong"
     assert checkup.disk(folder / "new" / "runs", 1, "a run").verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "processor", "verdict", "says"),
+    [
+        ("Linux", "x86_64", "ok", "Linux on x86_64: FedAQ is made for it and tested on it"),
+        ("Linux", "aarch64", "ok", "Linux on aarch64: FedAQ is made for it; a client was tested"),
+        ("Darwin", "arm64", "look", "macOS on arm64: FedAQ is built for it, and was never run"),
+        ("Windows", "AMD64", "look", "Windows on AMD64: FedAQ is built for it, and was never run"),
+        ("FreeBSD", "amd64", "look", "FreeBSD on amd64: FedAQ is neither built nor tested for it"),
+        ("Windows", "ARM64", "look", "Windows on ARM64: FedAQ is neither built nor tested for it"),
+    ],
+)
+def test_which_systems_are_meant(name: str, processor: str, verdict: str, says: str) -> None:
+    found = checkup.system(name, processor)
+    assert (found.verdict, found.says[: len(says)]) == (verdict, says)
+
+
+def test_every_wheel_is_for_a_system_that_the_doctor_knows() -> None:
+    """As `native/compile.py` names them, as Python does, and as the page does."""
+    names = {
+        "x86_64-linux": ("Linux", "x86_64", "Linux on x86-64"),
+        "aarch64-linux": ("Linux", "aarch64", "Linux on aarch64"),
+        "aarch64-macos": ("Darwin", "arm64", "macOS on arm64"),
+        "x86_64-macos": ("Darwin", "x86_64", "macOS on x86-64"),
+        "x86_64-windows": ("Windows", "AMD64", "Windows on x86-64"),
+    }
+    root = Path(__file__).parents[2]
+    source = (root / "native" / "compile.py").read_text()
+    targets = re.findall(r'^    "(\w+-\w+)": Target\(', source, re.MULTILINE)
+    assert set(targets) == set(names)
+    known = {(name, processor) for name, processor, _ in names.values()}
+    assert {*checkup.TESTED, *checkup.ONLY_BUILT} == known
+    page = (root / "docs" / "reference" / "other-systems.md").read_text()
+    for _, _, there in names.values():
+        assert f"\n| {there} | " in page
 
 
 def test_limits_of_the_machine() -> None:

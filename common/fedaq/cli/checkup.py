@@ -35,6 +35,16 @@ EXPIRES_SOON_S = 30 * 86400
 # Where a Pi without a clock begins, or a disk image was made.
 EARLIEST_S = time.mktime((2025, 1, 1, 0, 0, 0, 0, 0, 0))
 CGROUP = Path("/sys/fs/cgroup")
+# docs/reference/other-systems.md says the same, and what each lacks.
+TESTED = {
+    ("Linux", "x86_64"): "FedAQ is made for it and tested on it",
+    ("Linux", "aarch64"): "FedAQ is made for it; a client was tested on an emulated one",
+}
+ONLY_BUILT = {
+    ("Darwin", "arm64"): "macOS",
+    ("Darwin", "x86_64"): "macOS",
+    ("Windows", "AMD64"): "Windows",
+}
 
 
 @dataclass(frozen=True)
@@ -96,11 +106,22 @@ def show(findings: Iterable[Finding]) -> None:
 
 def machine() -> Iterator[Finding]:
     """Check what depends on nothing but this machine."""
+    yield system(platform.system(), platform.machine())
     yield versions()
     yield clock(time.time())
     yield cores(usable_cores(), psutil.getloadavg()[0])
     yield threads()
     yield codec()
+
+
+def system(name: str, processor: str) -> Finding:
+    """Say whether FedAQ is meant for a system and tested there, or only built for it."""
+    known = ONLY_BUILT.get((name, processor))
+    says = f"{known or name} on {processor}"
+    if (name, processor) in TESTED:
+        return ok("system", f"{says}: {TESTED[name, processor]}")
+    state = "built for it, and was never run there" if known else "neither built nor tested for it"
+    return look("system", f"{says}: FedAQ is {state}", "docs/reference/other-systems.md says more")
 
 
 def versions() -> Finding:
