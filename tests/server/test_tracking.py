@@ -13,9 +13,10 @@ import pytest
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings
 from fedaq_server.records import tracking
-from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.saved import read_run
 from fedaq_server.records.tracking import TAG, metrics, track_runs
+from server.run_files import write_run
 from server.test_saved import FACTS, record
 
 
