@@ -14,7 +14,7 @@ from fedaq_server.records.record import FORMAT_VERSION, RoundRecord, Totals, in_
 # The file is written whole. So it is written when it has grown by this share: then each round is
 # written about a hundred times, however many there are. Where rounds are slow it is written when it
 # is so old.
-GROWTH, OLDEST_S = 0.01, 600.0
+GROWTH, OLDEST_S = 0.01, 3600.0
 COPIED_BYTES = 2**20
 
 

@@ -13,7 +13,7 @@ const MOST = 1000, LATEST = 250;
 const bestOf = (points) => points.reduce((found, each) => (each[AT.accuracy] > found[AT.accuracy] ? each : found));
 
 // Of too many points, keep the old ones in even steps only, as the server does (live.py), and the best.
-function bounded(points) {
+export function bounded(points) {
   if (points.length <= MOST) return points;
   const step = 2 ** (32 - Math.clz32(Math.floor(points.at(-1)[AT.round] / (2 * LATEST))));
   const best = bestOf(points);
