@@ -4,6 +4,9 @@
 
 A model of 10,000 parameters that goes for a random walk, two clients, all in one process. At each
 mark the folder is copied as it then is; when all is over, processes of their own resume the copies.
+Times of a round are those from commit to commit since the mark before; so is how late the event
+loop was at the most. Written is what the process handed to the system, the model of each round and
+SQLite's log included.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -28,9 +32,9 @@ from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
 
-MARKS = (100, 1_000, 3_000)
-# Rounds before a mark whose mean is the time of a round there.
-RECENT = 50
+MARKS = (100, 1_000, 3_000, 10_000, 20_000)
+# How often the event loop is looked at.
+TICK_S = 0.01
 
 
 def _data(_: object) -> Examples:
@@ -67,31 +71,72 @@ def _rss_bytes() -> int:
     return 4096 * pages
 
 
+def _written_bytes() -> int:
+    facts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(facts["wchar"])
+
+
 def _folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+class Since:
+    """What happened since the mark before."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew."""
+        self.rounds_s: list[float] = []
+        self.latest_s = 0.0
+        self.written_bytes = _written_bytes()
+        self._commit_s = time.perf_counter()
+        self._due_s = self._commit_s + TICK_S
+
+    def committed(self) -> None:
+        """Take note of a round."""
+        now_s = time.perf_counter()
+        self.rounds_s.append(now_s - self._commit_s)
+        self._commit_s = now_s
+
+    async def watch_loop(self) -> None:
+        """Take note of how late the event loop is."""
+        while True:
+            self._due_s = time.perf_counter() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self.latest_s = max(self.latest_s, time.perf_counter() - self._due_s)
 
 
 def _run(folder: Path, rounds: int, page: bool) -> dict[int, dict[str, float]]:
     """Carry out a run; return what was seen at each mark, and leave copies of the folder."""
     seen: dict[int, dict[str, float]] = {}
-    ended: list[float] = []
+    since = Since()
 
     def on_round(record: RoundRecord) -> None:
-        ended.append(time.perf_counter())
+        since.committed()
         if record.round not in MARKS:
             return
+        count = len(since.rounds_s)
         seen[record.round] = {
             "rss_bytes": _rss_bytes(),
             "folder_bytes": _folder_bytes(folder / "run"),
-            "round_s": (ended[-1] - ended[-RECENT]) / (RECENT - 1),
+            "round_s": median(since.rounds_s),
+            "slowest_s": max(since.rounds_s),
+            "late_s": since.latest_s,
+            "written_bytes": (_written_bytes() - since.written_bytes) / count,
         }
         shutil.copytree(folder / "run", folder / f"at-{record.round}")
+        # In place, for the loop is watched by a method of it.
+        since.begin()
 
     async def carried_out() -> None:
         from fedaq_server.serve import page_shown
 
+        watching = asyncio.create_task(since.watch_loop())
         async with page_shown(run):
             await federate(run)
+        watching.cancel()
 
     (folder / "run").mkdir()
     ledger = Ledger(folder / "run")
@@ -133,12 +178,17 @@ def main() -> None:
         return
     with TemporaryDirectory() as name:
         seen = _run(Path(name), arguments.rounds, arguments.page)
-        print(f"{'rounds':>7} {'RSS MB':>8} {'folder MB':>10} {'s a round':>10} {'resume s':>9}")
+        print(
+            f"{'rounds':>7} {'RSS MB':>7} {'folder MB':>10} {'ms a round':>11} {'slowest ms':>11} "
+            f"{'loop late ms':>13} {'written kB':>11} {'resume s':>9}"
+        )
         for mark, facts in seen.items():
             resumed = _resumed(Path(name) / f"at-{mark}", arguments.rounds)
             print(
-                f"{mark:7,} {facts['rss_bytes'] / 1e6:8.1f} {facts['folder_bytes'] / 1e6:10.2f} "
-                f"{facts['round_s']:10.4f} {resumed['resume_s']:9.3f}"
+                f"{mark:7,} {facts['rss_bytes'] / 1e6:7.1f} {facts['folder_bytes'] / 1e6:10.2f} "
+                f"{1e3 * facts['round_s']:11.1f} {1e3 * facts['slowest_s']:11.1f} "
+                f"{1e3 * facts['late_s']:13.1f} {facts['written_bytes'] / 1e3:11.1f} "
+                f"{resumed['resume_s']:9.3f}"
             )
 
 

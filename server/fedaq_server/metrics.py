@@ -1,7 +1,11 @@
 """What Prometheus may ask about a run."""
 
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import (
     CollectorRegistry,
@@ -9,8 +13,9 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    start_http_server,
+    make_wsgi_app,
 )
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from fedaq.errors import ProtocolError, UserError, reason_name
 from fedaq.net.addresses import joined
@@ -19,6 +24,8 @@ from fedaq_server.records.record import RoundRecord
 
 # Seconds: from a round of a small model on one machine to the deadline of a large one.
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+# Who asks for metrics: connections at a time, and seconds until one has said what it wants.
+MOST_ASKING, ASK_S = 20, 10.0
 
 
 class Metrics:
@@ -121,15 +128,51 @@ def exposed(metrics: Metrics, host: str, port: int) -> Iterator[int]:
         If the port is taken or the address is not this machine's.
     """
     try:
-        server, thread = start_http_server(port, host, metrics.registry)
+        app = make_wsgi_app(metrics.registry)
+        server = make_server(host, port, app, _Server, handler_class=_Asked)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"metrics: cannot listen on {joined(host, port)}: {error}; choose another with "
             "--metrics-port or --set network.metrics_host=..."
         ) from None
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield server.server_port
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingWSGIServer):
+    """Answers on threads, of which there are not too many."""
+
+    def __init__(self, address: tuple[str, int], handler: Any) -> None:
+        self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        self._free = threading.Semaphore(MOST_ASKING)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a connection that breaks."""
+
+
+class _Asked(WSGIRequestHandler):
+    """Hangs up on who says nothing, and logs nothing."""
+
+    timeout = ASK_S
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Log nothing."""

@@ -172,6 +172,8 @@ class Run:
                 "%s", finish.reason,
                 extra=event("run over", rounds=self.ledger.rounds_done, reason=finish.reason),
             )  # fmt: skip
+            with self._turn:
+                self._run_file.close()
             await self._say_goodbye(finish)
 
     def _evaluated(self, module: nn.Module, test_data: Any) -> Evaluation:
@@ -195,7 +197,7 @@ class Run:
     def _commit(self, committed: Committed) -> None:
         with self._turn:
             self.ledger.commit(committed)
-            self._run_file.keep_up()
+            self._run_file.keep_up(committed.record.round)
 
     def _write(self) -> None:
         """Bring ``run.json`` up to date, if there is a round to tell of."""

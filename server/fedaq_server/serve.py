@@ -1,5 +1,6 @@
 """A run served over gRPC, with its metrics and its page."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -9,7 +10,7 @@ from fedaq.process.logs import event
 from fedaq_server.identity.access import access_of
 from fedaq_server.metrics import exposed
 from fedaq_server.run import Run
-from fedaq_server.transport import service
+from fedaq_server.transport import open_files, service
 from fedaq_server.transport.health import Health
 from fedaq_server.transport.tcp_counter import socket_counter
 
@@ -37,13 +38,15 @@ async def serve(
     Raises
     ------
     UserError
-        If the server cannot listen where it should, or may not without TLS.
+        If the server cannot listen where it should, or may not without TLS, or so many clients
+        need more open files than it may have.
     FedaqError
         If too few clients connect in time.
     """
     network = run.settings.network
     access = access_of(network)
-    server = service.grpc_server(run.admission, access.identify)
+    room = open_files.room(run.settings)
+    server = service.grpc_server(run.admission, access.identify, room)
     health = Health(server)
     port = await service.bind(server, network.host, network.port, access.credentials)
     async with page_shown(run) as page:
@@ -57,9 +60,11 @@ async def serve(
             on_listening(port)
             if page is not None:
                 on_page(page)
+            looking = asyncio.create_task(open_files.say_when_full(port, room))
             try:
                 await run.rounds(socket_counter(port))
             finally:
+                looking.cancel()
                 await health.stop()
                 await server.stop(LAST_WORDS_S)
 

@@ -30,6 +30,7 @@ from client.test_task_check_model import MODELS
 from fedaq.tasks import (
     BUILT_IN,
     Evaluation,
+    Task,
     Training,
     evaluate_classifier,
     train_classifier,
@@ -96,6 +97,55 @@ TRAINS: list[tuple[Callable[..., Any], str]] = [
 @pytest.mark.parametrize(("train", "sentence"), TRAINS)
 def test_wrong_training(train: Callable[..., Any], sentence: str) -> None:
     assert sentences(checked(replace(GOOD, train=train)), Kind.WRONG)[0].startswith(sentence)
+
+
+def with_batch_norm(count: int) -> Task:
+    return replace(
+        GOOD,
+        model=lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)),
+        train_data=lambda data: examples(count),
+        training=Training(batch_size=16),
+    )
+
+
+def by_the_book(model: nn.Module, data: Any, training: Training, seed: int) -> float:
+    """Train as many do, a batch of one included."""
+    model.train()
+    for indices in torch.arange(len(data)).split(training.batch_size):
+        loss = nn.functional.cross_entropy(model(data.inputs[indices]), data.targets[indices])
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for weight, gradient in zip(model.parameters(), gradients, strict=True):
+                weight.sub_(gradient, alpha=0.01)
+    return 1.0
+
+
+@pytest.mark.parametrize("count", [2, 16, 33, 34])
+def test_the_last_batch_is_tried_and_the_built_in_training_takes_it(count: int) -> None:
+    assert checked(with_batch_norm(count)).is_ready
+
+
+def test_a_last_batch_of_one_that_a_training_does_not_take() -> None:
+    own = replace(with_batch_norm(33), train=by_the_book)
+    (sentence,) = sentences(checked(own), Kind.WRONG)
+    assert sentence.startswith(
+        "train failed where the last batch has 1 of 16 examples: ValueError: Expected more than 1"
+    )
+    assert sentence.endswith("let an example that is left over join the batch before it, as "
+                             "train_classifier does")  # fmt: skip
+    assert checked(replace(with_batch_norm(34), train=by_the_book)).is_ready
+
+
+@pytest.mark.parametrize("flags", [{}, {"training__batch_size": 1}])
+def test_a_batch_of_one_that_is_the_only_one_is_blamed_on_the_model(flags: Any) -> None:
+    count = 33 if flags else 1
+    (sentence,) = sentences(checked(with_batch_norm(count), **flags), Kind.WRONG)
+    assert sentence.startswith("train failed on one batch: ValueError: Expected more than 1 value")
+    assert sentence.endswith("BatchNorm cannot train on one example, GroupNorm and LayerNorm can")
+
+
+def test_test_data_of_one_example() -> None:
+    assert checked(replace(with_batch_norm(32), test_data=lambda data: examples(1))).is_ready
 
 
 def test_doubtful_training() -> None:

@@ -34,7 +34,10 @@ def train_with_torch(model: nn.Module, data: Examples, training: Training, seed:
     )
     losses = []
     for _ in range(training.local_epochs):
-        for batch in torch.randperm(len(data), generator=order).split(training.batch_size):
+        batches = list(torch.randperm(len(data), generator=order).split(training.batch_size))
+        if len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for batch in batches:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(
                 model(data.inputs[batch]), data.targets[batch], reduction="none"
@@ -46,7 +49,7 @@ def train_with_torch(model: nn.Module, data: Examples, training: Training, seed:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
-@pytest.mark.parametrize("batch_size", [7, 50, 64])
+@pytest.mark.parametrize("batch_size", [7, 8, 50, 64])
 def test_training_is_sgd_with_momentum(momentum: float, batch_size: int) -> None:
     training = Training(3, batch_size, 0.1, momentum)
     mine, reference = small_model(), small_model()
@@ -54,6 +57,46 @@ def test_training_is_sgd_with_momentum(momentum: float, batch_size: int) -> None
     expected = train_with_torch(reference, small_data(), training, seed=4)
     assert loss == pytest.approx(expected, rel=1e-6)
     torch.testing.assert_close(weights_of(mine), weights_of(reference), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "seen"),
+    [
+        (33, 16, [16, 17]), (17, 16, [17]), (3, 2, [3]),
+        (32, 16, [16, 16]), (34, 16, [16, 16, 2]), (15, 16, [15]), (1, 16, [1]), (3, 1, [1, 1, 1]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_an_example_that_is_left_over_joins_the_batch_before_it(
+    examples: int, batch_size: int, seen: list[int], as_dataset: bool
+) -> None:
+    sizes: list[int] = []
+    model, data = small_model(), small_data(examples)
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    train_classifier(
+        model,
+        TensorDataset(data.inputs, data.targets) if as_dataset else data,
+        Training(2, batch_size),
+        1,
+    )
+    assert sizes == seen * 2
+
+
+def test_each_example_is_seen_once_an_epoch_also_the_one_that_is_left_over() -> None:
+    model, data = small_model(), small_data(33)
+    rows: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0]))
+    train_classifier(model, data, Training(1, 16), 7)
+    order = torch.randperm(33, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(torch.cat(rows), data.inputs[order])
+
+
+def test_batch_norm_trains_where_an_example_is_left_over() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    train_classifier(model, small_data(33), Training(1, 16), 1)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        train_classifier(model, small_data(1), Training(1, 16), 1)
 
 
 def test_training_is_a_function_of_the_seed() -> None:

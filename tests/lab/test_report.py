@@ -16,7 +16,8 @@ from fedaq.errors import UserError
 from fedaq.settings import Settings
 from fedaq_lab import comparison_table
 from fedaq_lab.report_page import gather, write_report
-from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.record import RoundRecord
+from server.run_files import write_run
 from server.test_saved import FACTS, record
 
 EVIL = "<script>alert(1)</script>&\"'$x_1$\x1b[31m"

@@ -25,6 +25,7 @@ from fedaq_server.dashboard.assets import Assets
 from fedaq_server.dashboard.hub import Hub, squeezed
 from fedaq_server.dashboard.live import ClientView, Forecast, Status, View, changes, flat
 from fedaq_server.dashboard.serving import Page, PageAccess, access_of, served
+from fedaq_server.transport import open_files
 from server.pages import ask, page_of
 
 TOKEN = "0123456789abcdef"
@@ -176,7 +177,7 @@ def test_a_port_that_is_taken_is_a_mistake_of_the_user(tmp_path: Path) -> None:
 def test_connections_that_ask_for_nothing_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(open_files, "PAGE_CONNECTIONS", 4)
     monkeypatch.setattr(serving, "REQUEST_S", 0.3)
     with page_of(tmp_path) as page:
         idle = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(4)]

@@ -18,10 +18,10 @@ from fedaq.tasks import Examples, Task, load_task
 from fedaq_lab.local import federate
 from fedaq_server.records.exporting import export_model, trained_model
 from fedaq_server.records.ledger import Ledger
-from fedaq_server.records.record import write_run
 from fedaq_server.records.saved import read_run
 from fedaq_server.records.weights import write_weights
 from fedaq_server.run import Run
+from server.run_files import write_run
 from system.live import settings_of
 
 DIGITS = load_task("digits", None)

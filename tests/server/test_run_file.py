@@ -3,10 +3,9 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,38 +20,66 @@ from server.test_saved import FACTS, record
 from system.live import settings_of
 
 
-@pytest.mark.parametrize("round_s", [0.01, 1.0, 60.0])
-def test_writing_takes_a_small_share_of_the_time_however_many_rounds_there_are(
+class Clock:
+    """A clock of our own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now_s)
+
+
+@pytest.mark.parametrize("round_s", [0.01, 1.0, 600.0])
+def test_what_a_round_costs_does_not_grow_with_their_number(
     round_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a clock of our own, on which every round takes 20 us to write."""
-    now, writing, behind = 0.0, 0.0, 0
-    rounds: list[RoundRecord] = []
+    """Whatever a round takes, it is put into JSON once, and then copied some hundred times."""
+    clock, rounds = Clock(monkeypatch), [record(1)]
+    asked: list[int] = []
 
-    def write(folder: Path, facts: Mapping[str, Any], records: Iterator[RoundRecord]) -> None:
-        nonlocal now, writing, behind
-        spent = 20e-6 * len(list(records))
-        now, writing, behind = now + spent, writing + spent, 0
+    def records(after: int) -> list[RoundRecord]:
+        asked.extend(range(after, len(rounds)))
+        return rounds[after:]
 
-    monkeypatch.setattr(run_file, "write_run", write)
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    file = RunFile(tmp_path, lambda: FACTS, lambda: rounds)
-    lags = []
-    for number in range(1, 3001):
-        now += round_s
+    file = RunFile(tmp_path, lambda: FACTS, records)
+    copied, lags, inode = 0, [], 0
+    for number in range(2, 3001):
+        clock.now_s += round_s
         rounds.append(record(number))
-        behind += 1
-        file.keep_up()
-        lags.append(behind)
-    assert 0 < writing <= 0.0125 * now
-    # At the most as many seconds as a hundred times the writing, and what a round takes.
-    assert max(lags) * round_s <= 3000 * 20e-6 / run_file.LARGEST_SHARE + round_s
+        file.keep_up(number)
+        if (now := (tmp_path / "run.json").stat().st_ino) != inode:
+            copied, inode = copied + number, now
+        lags.append((number - file._has, number))
+    assert asked == list(range(file._has))
+    slow = sum(range(0, 3001, int(run_file.OLDEST_S / round_s)))
+    assert copied <= (1 / run_file.GROWTH + 2) * 3000 + slow
+    assert all(lag <= 0.01 * number for lag, number in lags)
+    assert max(lag for lag, _ in lags) * round_s <= run_file.OLDEST_S
+    file.write(finished=True)
+    assert [each.round for each in read_run(tmp_path).rounds] == list(range(1, 3001))
+
+
+def test_a_disk_that_was_full_in_the_middle_of_a_line_spoils_no_later_file(
+    tmp_path: Path,
+) -> None:
+    rounds, broken = [record(1), record(2)], [True]
+
+    def records(after: int) -> Iterator[RoundRecord]:
+        for each in rounds[after:]:
+            yield each
+            if broken.pop() if broken else False:
+                raise OSError(28, "No space left on device")
+
+    file = RunFile(tmp_path, lambda: FACTS, records)
+    with pytest.raises(OSError, match="No space left"):
+        file.keep_up(2)
+    file.keep_up(2)
+    assert rounds_in(tmp_path) == ([1, 2], True)
 
 
 @pytest.fixture
 def rare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have it written once and then, of its own accord, not again."""
-    monkeypatch.setattr(run_file, "LARGEST_SHARE", 1e-12)
+    monkeypatch.setattr(run_file, "GROWTH", 1e12)
 
 
 def rounds_in(folder: Path) -> tuple[list[int], bool]:
@@ -122,7 +149,7 @@ def test_a_disk_that_is_full_when_a_run_stops_does_not_hide_why(
         raise OSError(28, "No space left on device")
 
     def on_round(record: RoundRecord) -> None:
-        monkeypatch.setattr(run_file, "write_run", full)
+        monkeypatch.setattr(run_file, "replacing", full)
         raise StoppedError
 
     run = Run(settings_of(1, rounds=2), Ledger(tmp_path), on_round)

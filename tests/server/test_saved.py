@@ -12,9 +12,10 @@ import pytest
 from fedaq.errors import UserError
 from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
-from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.saved import read_run
 from fedaq_server.run import Run
+from server.run_files import write_run
 from system.live import settings_of
 
 FACTS = {

@@ -16,7 +16,7 @@ from fedaq.errors import FedaqError
 from fedaq_client.session import Session
 from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.records.ledger import Ledger
-from fedaq_server.records.record import RoundRecord, write_run
+from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
 from fedaq_server.transport.service import serve_client
 from fedaq_server.transport.tcp_counter import NoWire
@@ -30,6 +30,7 @@ from server.attacks import (
     result_of,
     settings_of,
 )
+from server.run_files import write_run
 from system.live import live_server
 from system.raw_client import RawClient
 

@@ -13,9 +13,10 @@ import pytest
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings
 from fedaq_server.records import tracking
-from fedaq_server.records.record import RoundRecord, write_run
-from fedaq_server.records.saved import read_run
+from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.saved import SavedRun, read_run
 from fedaq_server.records.tracking import TAG, metrics, track_runs
+from server.run_files import write_run
 from server.test_saved import FACTS, record
 
 
@@ -115,6 +116,30 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not follower.is_alive()
     for name in ("going", "over"):
         assert [step for step, _ in scalars(tmp_path / "tb" / name, "energy_j")] == [1, 2, 3]
+
+
+def test_a_file_that_has_not_changed_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses, read = 0, 0
+    save(tmp_path, 1, finished=False)
+
+    def sleep(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        if pauses == 50:
+            save(tmp_path, 2)
+
+    def counting(folder: Path) -> SavedRun:
+        nonlocal read
+        read += 1
+        return read_run(folder)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr(tracking, "read_run", counting)
+    grown = tracking._grown({tmp_path: read_run(tmp_path)}, {})
+    assert (pauses, read) == (50, 2)
+    assert [len(run.rounds) for run in grown.values()] == [2]
 
 
 def test_a_run_that_stalls_does_not_hold_up_another(

@@ -1,5 +1,6 @@
 """The byte counter against plain sockets, whose every byte the test sends itself."""
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -179,3 +180,25 @@ def test_where_the_kernel_does_not_count_nothing_is_claimed(
     counter = socket_counter(1)
     assert isinstance(counter, NoWire)
     assert counter.sample() is None
+
+
+@pytest.mark.parametrize("call", ["dup", "listdir"])
+def test_bytes_that_cannot_be_asked_for_count_the_next_time(
+    call: str, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is left to look with."""
+
+    def none_left(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    counter = SocketCounter(port_of(listener))
+    with ExitStack() as stack:
+        pair = Pair(stack, listener)
+        pair.up(100)
+        assert counter.sample() == WireBytes(100, 0)
+        pair.up(10)
+        with monkeypatch.context() as full:
+            full.setattr(f"os.{call}", none_left)
+            assert counter.sample() == WireBytes(0, 0)
+        pair.down(1)
+        assert counter.sample() == WireBytes(10, 1)

@@ -22,7 +22,7 @@ from fedaq.settings import Settings, load_settings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.cli.checkup import Described, client_findings, clocks, describe
 from fedaq_client.transport.access import PLAIN, access_of
-from fedaq_server.cli.checkup import open_files, server_findings
+from fedaq_server.cli.checkup import room, server_findings
 from fedaq_server.identity.certificates import issue
 from fedaq_server.identity.tokens import make_tokens
 from fedaq_server.transport.rate_limit import CALLS
@@ -235,8 +235,10 @@ def test_every_wheel_is_for_a_system_that_the_doctor_knows() -> None:
 
 
 def test_limits_of_the_machine() -> None:
-    assert open_files(1000, 1024).verdict == "wrong"
-    assert open_files(900, 1024).verdict == "ok"
+    assert room(settings_of(clients=500), 1024).verdict == "wrong"
+    assert room(settings_of(clients=450), 1024).verdict == "ok"
+    assert room(settings_of(clients=450, network__dashboard_port=0), 1024).verdict == "wrong"
+    assert room(settings_of(clients=800, clients_per_round=50), 1024).verdict == "ok"
     assert checkup.clock(0.0).verdict == "wrong"
     assert checkup.clock(time.time()).verdict == "ok"
     assert checkup.cores(2, 9.0).verdict == "look"

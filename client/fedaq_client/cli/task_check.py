@@ -1,7 +1,10 @@
-"""What is wrong with a task: every step of a round is taken once, on one batch."""
+"""What is wrong with a task: every step of a round is taken once, on one batch.
+
+The training is also tried with the batch that an epoch ends with, which may be a small one.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import replace
 from math import ceil, isfinite
 from numbers import Real
@@ -46,6 +49,9 @@ from fedaq_client.cli.task_findings import (
 from fedaq_client.training import Learner
 
 TEST_EXAMPLES = 250
+# What to say where a batch of one example fails, and where it is the last one.
+ALONE = "; BatchNorm cannot train on one example, GroupNorm and LayerNorm can"
+JOIN = "; let an example that is left over join the batch before it, as train_classifier does"
 # BatchNorm and InstanceNorm have no public base.
 _NORMS = nn.modules.batchnorm._NormBase
 
@@ -63,6 +69,7 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
             check_batch(task, settings.seed, mine, few, "training")
         learner = Learner(task, few, settings.seed)
         batch_s = _check_training(learner, replace(training, local_epochs=1), checked)
+        _check_last_batch(task, settings.seed, mine, replace(training, local_epochs=1))
         _check_test(task, settings, learner, checked)
         checked.facts = Facts(
             spec=spec,
@@ -194,7 +201,8 @@ def _trained(learner: Learner, training: Training, checked: Checked) -> Floats:
     try:
         loss = in_a_round(learner.train, training, 1, "client-1", 1)
     except Exception as error:
-        raise BrokenError(f"train failed on one batch: {said(error)}") from None
+        hint = ALONE if learner.examples == 1 else ""
+        raise BrokenError(f"train failed on one batch: {said(error)}{hint}") from None
     if not isinstance(loss, Real):
         raise BrokenError(
             f"train returned {a_type(loss)}; it must return the mean loss, a float (loss.item())"
@@ -206,6 +214,21 @@ def _trained(learner: Learner, training: Training, checked: Checked) -> Floats:
             "learning rate",
         )
     return learner.weights.copy()
+
+
+def _check_last_batch(task: Task, seed: int, data: Sized, training: Training) -> None:
+    """Train on a whole batch and on what an epoch over all the data would leave for its end."""
+    left = len(data) % training.batch_size
+    few = first_of(data, training.batch_size + left)
+    if not left or len(few) == left or few is data:
+        return
+    try:
+        Learner(task, few, seed).train(training, 1, "client-1", 1)
+    except Exception as error:
+        raise BrokenError(
+            f"train failed where the last batch has {left} of {training.batch_size} examples: "
+            f"{said(error)}{JOIN if left == 1 else ''}"
+        ) from None
 
 
 def _check_size(update: Floats, start: Floats, spec: ModelSpec, checked: Checked) -> None:

@@ -155,7 +155,8 @@ def first_of(data: Sized, count: int) -> Sized:
 def check_batch(task: Task, seed: int, data: Sized, few: Sized, part: str) -> None:
     """Check what `train_classifier` and `evaluate_classifier` take for granted."""
     inputs, targets = _batch(few, part)
-    module = initial_model(task, seed)
+    # As it is tested: whether it trains on so few examples is tried later.
+    module = initial_model(task, seed).eval()
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
         raise BrokenError(f"the {part} data has inputs with NaN or infinity; leave them out")
     try:

@@ -11,6 +11,10 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # the client sends, or it ends the connection with "too many pings".
 KEEPALIVE_MS = 30_000
 
+# How long a server keeps a connection that has not spoken TLS and HTTP/2, and one without a call. A
+# client calls as soon as it is connected.
+HANDSHAKE_MS, IDLE_MS = 20_000, 60_000
+
 LOOKAHEAD_BYTES = 256 * 1024
 
 _COMMON: list[tuple[str, int]] = [
@@ -40,4 +44,6 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 3),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+    ("grpc.max_connection_idle_ms", IDLE_MS),
 ]

@@ -47,6 +47,9 @@ class Normalise(nn.Module):
 def train_classifier(model: nn.Module, data: Any, training: Training, seed: int) -> float:
     """Train with SGD, momentum and cross-entropy, and return the mean loss.
 
+    An example that would be a last batch alone joins the batch before it: BatchNorm takes no batch
+    of one.
+
     Parameters
     ----------
     model : nn.Module
@@ -69,7 +72,7 @@ def train_classifier(model: nn.Module, data: Any, training: Training, seed: int)
     total, seen = 0.0, 0
     for _ in range(training.local_epochs):
         shuffled = torch.randperm(len(data), generator=order)
-        for inputs, targets in _batches(data, shuffled, training.batch_size):
+        for inputs, targets in _batches(data, _shared_out(shuffled, training.batch_size)):
             loss = nn.functional.cross_entropy(model(inputs), targets)
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
             _descend(weights, velocities, gradients, training)
@@ -97,15 +100,23 @@ def evaluate_classifier(model: nn.Module, data: Any) -> Evaluation:
     model.eval()
     right, loss = 0, 0.0
     with torch.no_grad():
-        for inputs, targets in _batches(data, torch.arange(len(data)), _TEST_BATCH):
+        for inputs, targets in _batches(data, torch.arange(len(data)).split(_TEST_BATCH)):
             scores = model(inputs)
             right += int((scores.argmax(dim=1) == targets).sum())
             loss += float(nn.functional.cross_entropy(scores, targets, reduction="sum"))
     return Evaluation(right / len(data), loss / len(data))
 
 
-def _batches(data: Any, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for indices in torch.split(order, size):
+def _shared_out(order: Tensor, size: int) -> list[Tensor]:
+    """Return the batches of an epoch, none of them of one example if that can be."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        batches[-2:] = [order[-size - 1 :]]
+    return batches
+
+
+def _batches(data: Any, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    for indices in batches:
         if isinstance(data, Examples):
             yield data.inputs.index_select(0, indices), data.targets.index_select(0, indices)
         else:

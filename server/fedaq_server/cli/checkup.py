@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 from fedaq.cli.checkup import Finding, certificates, disk, look, machine, memory, ok, wrong
@@ -14,9 +13,8 @@ from fedaq.net.ports import why_not
 from fedaq.settings import Settings
 from fedaq.tasks import initial_model, load_task
 from fedaq_server.identity.access import access_of
+from fedaq_server.transport import open_files
 
-# What a server has open besides one connection for each client.
-OWN_FILES = 60
 # Of the model, float32: that of the last round, the next one, and the final one.
 MODELS_ON_DISK = 3
 
@@ -26,9 +24,10 @@ def server_findings(settings: Settings, out: Path | None) -> Iterator[Finding]:
     yield from machine()
     yield from _access(settings)
     yield port(settings.network.host, settings.network.port)
-    limit = file_limit()
-    if limit is not None:
-        yield open_files(settings.clients, limit)
+    # As a server does.
+    open_files.raise_limit()
+    if (files := open_files.limit()) is not None:
+        yield room(settings, files)
     yield from _task(settings, out)
 
 
@@ -51,22 +50,15 @@ def port(host: str, number: int) -> Finding:
     return ok("port", f"{address} is free")
 
 
-def file_limit() -> int | None:
-    """Return how many files this process may have open; None where sockets are no files."""
-    try:
-        resource = import_module("resource")
-    except ImportError:  # Windows
-        return None
-    limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return limit
-
-
-def open_files(clients: int, limit: int) -> Finding:
-    """Compare the limit of open files with the connections of so many clients."""
-    needed = OWN_FILES + clients
-    says = f"{limit} allowed, {clients} clients need about {needed}"
-    if needed > limit:
-        return wrong("open files", says, "raise it: ulimit -n, or LimitNOFILE= of the unit")
+def room(settings: Settings, files: int) -> Finding:
+    """Find out whether a limit of open files leaves room for the clients."""
+    most = open_files.most_clients(settings, files)
+    says = f"{files} allowed, room for {most} clients"
+    if most < settings.clients:
+        return wrong(
+            "open files", f"{says}, {settings.clients} are wanted",
+            "raise it: ulimit -n, or LimitNOFILE= of the unit",
+        )  # fmt: skip
     return ok("open files", says)
 
 

@@ -1,6 +1,6 @@
 """What a person sees while a federation trains, and the table at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -8,7 +8,7 @@ from rich.table import Table
 from fedaq.net.addresses import joined
 from fedaq.process.terminal import RoundDisplay, console, foreign, si
 from fedaq.settings import Settings
-from fedaq_server.records.record import RoundRecord, summarize
+from fedaq_server.records.record import RoundRecord, Totals
 
 _TABLE_ROWS = 12
 
@@ -52,19 +52,21 @@ class Display(RoundDisplay):
         )
         self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
 
-    def summary(self, records: Sequence[RoundRecord]) -> None:
-        """Print the table of the run."""
+    def summary(self, rounds: int, records: Iterable[RoundRecord]) -> None:
+        """Print the table of a run of so many rounds."""
         table = Table(
             title=f"{self._settings.task}, scheme {self._settings.scheme}", box=SIMPLE_HEAD
         )
         for column in ("round", "accuracy", "train\nloss", "bits\ndown", "bits\nup", "payload",
                        "wire", "energy"):  # fmt: skip
             table.add_column(column, justify="right", vertical="bottom")
-        every = max(1, -(-len(records) // _TABLE_ROWS))
+        every = max(1, -(-rounds // _TABLE_ROWS))
+        all_rounds = Totals()
         for record in records:
+            all_rounds.add(record)
             if record.round == 1 or record.round % every == 0:
                 table.add_row(*_row(record))
-        totals = summarize(records)
+        totals = all_rounds.summary()
         table.add_section()
         wire = None
         if totals["uplink_wire_bytes"] is not None:

@@ -17,6 +17,7 @@ from fedaq.settings import Settings, load_settings
 from fedaq_server.cli.display import Display
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.run_folder import new_run, resumed_run
+from fedaq_server.transport.open_files import raise_limit
 from fedaq_server.transport.tls_failures import reported
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run_server(
     FedaqError
         If too few clients connect in time.
     """
+    raise_limit()
     if resume is None:
         settings = load_settings(config=config, flags=flags, assignments=assignments)
         run = new_run(out, settings)
@@ -110,4 +112,4 @@ def _carry_out(
         run = Run(settings, ledger, display.on_round)
         run.roster.on_change = display.on_clients
         stopping.run(federate(run, display))
-    display.summary(run.records)
+    display.summary(ledger.rounds_done, ledger.records())

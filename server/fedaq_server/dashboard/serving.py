@@ -13,13 +13,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from fedaq.errors import UserError
 from fedaq.net.addresses import is_loopback, joined
-from fedaq_server.dashboard.app import MOST_VIEWERS, Site
+from fedaq_server.dashboard.app import Site
 from fedaq_server.dashboard.guard import REQUEST_S, Guard
 from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.runs import PastRuns
+from fedaq_server.transport import open_files
 
-# Connections of all browsers together: what is left of the process's files is for clients.
-MOST_CONNECTIONS = 2 * MOST_VIEWERS
 END_S = 2
 POLL_S = 0.1
 SHORTEST_TOKEN = 16
@@ -162,7 +161,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
+        if len(self.connections) > open_files.page_connections(open_files.limit()):
             transport.abort()
             return
         self._idle = self.loop.call_later(REQUEST_S, self._end_idle, None)

@@ -1,13 +1,10 @@
 """What a run leaves behind: ``run.json``, the stable format that later tools read."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
-from typing import Any, TextIO
-
-from fedaq_server.records.files import replacing
+from typing import Any
 
 FORMAT_VERSION = 1
 
@@ -71,38 +68,42 @@ class RoundRecord:
     seconds: float
 
 
+class Totals:
+    """What rounds come to, told of one after the other."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self._final: float | None = None
+        self._best: float | None = None
+        self._sums: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
+
+    def add(self, record: RoundRecord) -> None:
+        """Take note of a round."""
+        self.rounds, self._final = self.rounds + 1, record.test_accuracy
+        self._best = self._final if self._best is None else max(self._best, self._final)
+        for name, total in self._sums.items():
+            value = getattr(record, name)
+            self._sums[name] = None if value is None or total is None else total + value
+
+    def summary(self) -> dict[str, Any]:
+        """Return the ``summary`` of a run."""
+        sums = dict(self._sums)
+        means = {f"mean_{name}": sums.pop(name) / max(self.rounds, 1) for name in _AVERAGED}
+        return {
+            "rounds": self.rounds, "final_accuracy": self._final, "best_accuracy": self._best,
+            **sums, **means,
+        }  # fmt: skip
+
+
 def summarize(rounds: Iterable[RoundRecord]) -> dict[str, Any]:
     """Return the ``summary`` of a run."""
-    count, final, best = 0, None, None
-    totals: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
+    totals = Totals()
     for record in rounds:
-        count, final = count + 1, record.test_accuracy
-        best = final if best is None else max(best, final)
-        for name, total in totals.items():
-            value = getattr(record, name)
-            totals[name] = None if value is None or total is None else total + value
-    means = {f"mean_{name}": totals.pop(name) / max(count, 1) for name in _AVERAGED}
-    return {"rounds": count, "final_accuracy": final, "best_accuracy": best, **totals, **means}
+        totals.add(record)
+    return totals.summary()
 
 
-def write_run(folder: Path, facts: Mapping[str, Any], rounds: Iterable[RoundRecord]) -> None:
-    """Write ``run.json``, round by round; a reader sees the old file or the new one, whole."""
-    with replacing(folder / "run.json") as partial, partial.open("w") as file:
-        head = json.dumps({"version": FORMAT_VERSION, **facts}, indent=1, allow_nan=False)
-        file.write(head.removesuffix("\n}") + ',\n "rounds": [')
-        summary = summarize(_written(file, rounds))
-        file.write(f'\n ],\n "summary": {_in_json(summary)}\n}}\n')
-
-
-def _written(file: TextIO, rounds: Iterable[RoundRecord]) -> Iterator[RoundRecord]:
-    separator = "\n  "
-    for record in rounds:
-        file.write(separator + _in_json(vars(record)))
-        separator = ",\n  "
-        yield record
-
-
-def _in_json(values: Mapping[str, float | None]) -> str:
+def in_json(values: Mapping[str, float | None]) -> str:
     """Put null for NaN, and for what a diverged model makes infinite; JSON has neither."""
     finite = {
         name: value if value is None or isfinite(value) else None for name, value in values.items()

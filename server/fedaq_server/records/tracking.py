@@ -27,6 +27,8 @@ EVENTS, SUFFIX = "events.out.tfevents.*", ".fedaq"
 ROUNDS_AT_A_TIME, PARAMETERS_AT_A_TIME, LONGEST_PARAMETER = 50, 100, 6000
 TAG = "fedaq.run"
 
+Mark = tuple[int, int, int] | None
+
 
 class Tracker(Protocol):
     """Where the rounds of one run are brought to."""
@@ -59,6 +61,7 @@ def track_runs(
     _refuse_copies(grown)
     trackers = {folder: [new(folder, run) for new in make] for folder, run in grown.items()}
     going: dict[Path, SavedRun] = {}
+    marks: dict[Path, Mark] = {}
     while True:
         for folder, run in grown.items():
             for tracker in trackers[folder]:
@@ -67,7 +70,7 @@ def track_runs(
         going = {folder: run for folder, run in {**going, **grown}.items() if not run.finished}
         if not (going and follow):
             return
-        grown = _grown(going)
+        grown = _grown(going, marks)
 
 
 def _refuse_copies(runs: Mapping[Path, SavedRun]) -> None:
@@ -78,17 +81,33 @@ def _refuse_copies(runs: Mapping[Path, SavedRun]) -> None:
             raise UserError(f"{folder}: the same run as {first}; name one of them")
 
 
-def _grown(going: Mapping[Path, SavedRun]) -> dict[Path, SavedRun]:
-    """Return the runs that have a new round or are over, as soon as there is one."""
+def _grown(going: Mapping[Path, SavedRun], marks: dict[Path, Mark]) -> dict[Path, SavedRun]:
+    """Return the runs that have a new round or are over, as soon as there is one.
+
+    A file that is as it was when it was read is not read again.
+    """
     while True:
         time.sleep(POLL_S)
-        now = {folder: read_run(folder) for folder in going}
-        grown = {
-            folder: run for folder, run in now.items()
-            if run.finished or len(run.rounds) != len(going[folder].rounds)
-        }  # fmt: skip
+        grown = {}
+        for folder, known in going.items():
+            mark = _mark(folder)
+            if mark is not None and mark == marks.get(folder):
+                continue
+            run = read_run(folder)
+            marks[folder] = mark
+            if run.finished or len(run.rounds) != len(known.rounds):
+                grown[folder] = run
         if grown:
             return grown
+
+
+def _mark(folder: Path) -> Mark:
+    """Return what tells that the file of a run has changed; None if there is none."""
+    try:
+        facts = (folder / FILE).stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:

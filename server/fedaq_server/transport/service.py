@@ -341,12 +341,17 @@ class _GrpcStream:
 Handler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
 
 
-def grpc_server(admission: Admission, identify: Identify = nobody_in_particular) -> grpc.aio.Server:
+def grpc_server(
+    admission: Admission,
+    identify: Identify = nobody_in_particular,
+    connections: int | None = None,
+) -> grpc.aio.Server:
     """Return a gRPC server that serves this admission; it has no port yet.
 
-    `identify` returns the name that a call's context proves, None where nothing is to be
-    proved, or raises `JoinRefusedError`. Messages are serialized by their senders, so that a
-    broadcast is serialized once.
+    It takes so many `connections` at each address, None for any number. `identify` returns the
+    name that a call's context proves, None where nothing is to be proved, or raises
+    `JoinRefusedError`. Messages are serialized by their senders, so that a broadcast is serialized
+    once.
     """
 
     refused, asked = AddressCounts(), AddressCounts()
@@ -392,7 +397,10 @@ def grpc_server(admission: Admission, identify: Identify = nobody_in_particular)
 
         return await guarded(context, answer)
 
-    server: grpc.aio.Server = robust_server(SERVER_OPTIONS)
+    options = list(SERVER_OPTIONS)
+    if connections is not None:
+        options.append(("grpc.max_allowed_incoming_connections", connections))
+    server: grpc.aio.Server = robust_server(options)
     methods = {
         PATH.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(participate),
         DESCRIBE_PATH.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(describe),

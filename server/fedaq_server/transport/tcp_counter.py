@@ -5,6 +5,7 @@ port are asked for their TCP_INFO (Linux 4.19 or newer). Other systems do not te
 sample is None, and of every peer 0 bytes are known.
 """
 
+import errno
 import os
 import socket
 import struct
@@ -71,7 +72,11 @@ class SocketCounter:
         """Return the bytes since the last call."""
         uplink = downlink = 0
         present: dict[Address, tuple[int, int]] = {}
-        for connection in _connections():
+        try:
+            connections = list(_connections())
+        except OSError:  # no descriptor is left to look with: they count next time
+            return WireBytes(0, 0)
+        for connection in connections:
             if connection.port != self._port:
                 continue
             before = self._seen.get(connection.peer, (0, 0))
@@ -116,7 +121,9 @@ def _connections() -> Iterator[_Connection]:
             if not os.readlink(_FDS / entry).startswith("socket:"):  # noqa: PTH115
                 continue
             duplicate = os.dup(int(entry))
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise
             continue
         try:
             connection = socket.socket(fileno=duplicate)

@@ -7,10 +7,23 @@ const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}
 // A browser gives up where the server answers with an error; then this page tries again itself.
 const RETRY_MS = 3000;
 const PAGE = 100;
+// Points that are kept of a long run.
+const MOST = 1000, LATEST = 250;
+
+const bestOf = (points) => points.reduce((found, each) => (each[AT.accuracy] > found[AT.accuracy] ? each : found));
+
+// Of too many points, keep the old ones in even steps only, as the server does (live.py), and the best.
+export function bounded(points) {
+  if (points.length <= MOST) return points;
+  const step = 2 ** (32 - Math.clz32(Math.floor(points.at(-1)[AT.round] / (2 * LATEST))));
+  const best = bestOf(points);
+  const old = points.slice(0, -LATEST).filter((point) => point[AT.round] % step === 0 || point === best);
+  return [...old, ...points.slice(-LATEST)];
+}
 
 function merged(state, message) {
   const next = message.run ? { ...EMPTY, run: message.run, skew: Date.now() / 1000 - message.at } : { ...state };
-  if (message.points) next.points = [...next.points, ...message.points];
+  if (message.points) next.points = bounded([...next.points, ...message.points]);
   for (const name of ["status", "forecast", "counts", "turned_away"]) if (message[name]) next[name] = message[name];
   if (message.clients) {
     next.clients = { __proto__: null, ...next.clients };  // a client may be named __proto__
@@ -92,7 +105,7 @@ function Tile({ name, value, unit, children }) {
 function Tiles({ state }) {
   const { points, run, forecast } = state;
   const point = points.at(-1);
-  const best = points.reduce((found, each) => (each[AT.accuracy] > found[AT.accuracy] ? each : found));
+  const best = bestOf(points);
   const spent = point[AT.energy_j];
   return html`<div class="tiles">
     <${Tile} name="Test accuracy" value=${percent(point[AT.accuracy])}>best ${percent(best[AT.accuracy])} in round ${best[AT.round]}<//>
