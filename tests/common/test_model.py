@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedaq.codec import model
-from fedaq.codec.model import ModelSpec, TensorSpec, bind, spec_of
+from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.errors import UserError
+from fedaq.modules.bound import Bound
+from fedaq.modules.signature import spec_of
 from fedaq.v1 import federation_pb2 as pb
 from odd_models import FINE, REFUSED
 from wire.cases import SPECS
@@ -59,7 +61,7 @@ def test_a_tied_weight_travels_once_and_stays_tied() -> None:
     module = Tied()
     spec = spec_of(module)
     assert [tensor.name for tensor in spec.tensors] == ["embedding.weight"]
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     flat[:] = np.arange(20)
     assert module.head.weight.tolist() == np.arange(20.0).reshape(5, 4).tolist()
 
@@ -78,7 +80,7 @@ def test_a_model_that_looks_odd_travels(case: str) -> None:
     module = FINE[case]()
     spec = spec_of(module)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     assert spec_of(module) == spec
     state = module.state_dict()
     assert state.keys() == before.keys()
@@ -98,7 +100,7 @@ def test_what_is_tied_through_data_travels_once_and_stays_tied(case: str) -> Non
     assert [tensor.name.removesuffix("second") for tensor in spec.tensors] == (
         ["", "linear.bias"] if case == "tied" else ["linear.weight", "linear.bias"]
     )
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     flat[:640] = np.arange(640)
     assert module.second.ravel().tolist() == np.arange(640.0).tolist()
     assert module.linear.weight.ravel().tolist() == np.arange(640.0).tolist()
@@ -147,7 +149,7 @@ def test_whatever_views_of_one_memory_tensors_are_none_are_parted_or_joined(
             assert any(len(dims) == 2 and _crosses(dims) for _, dims, _ in views)
         return
     assert not overlaps
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     after = [*module.buffers()]
     assert all(map(torch.equal, before, after))
     flat[:] = np.arange(flat.size)
@@ -166,7 +168,7 @@ def _crosses(dimensions: list[tuple[int, int]]) -> bool:
 def test_binding_keeps_the_values() -> None:
     module = Mixed()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    flat = bind(module, spec_of(module))
+    flat = Bound(module, spec_of(module)).flat
     assert flat.dtype == np.float32
     assert flat.shape == (spec_of(module).parameters,)
     for name, value in module.state_dict().items():
@@ -176,7 +178,7 @@ def test_binding_keeps_the_values() -> None:
 def test_what_is_written_to_the_array_is_what_the_module_computes_with() -> None:
     module = Mixed()
     spec = spec_of(module)
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     flat[:] = np.arange(flat.size)
     names = {tensor.name: view for tensor, view in zip(spec.tensors, spec.split(flat), strict=True)}
     for name, view in names.items():
@@ -191,7 +193,7 @@ def test_what_is_written_to_the_array_is_what_the_module_computes_with() -> None
 def test_training_moves_the_array_parameters_and_buffers_alike() -> None:
     module = Mixed()
     spec = spec_of(module)
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     before = flat.copy()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.5)
     (module(torch.randn(8, 3)) - 1).square().sum().backward()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedaq.cli import checkup
-from fedaq.codec.model import ModelSpec, spec_of
+from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats
 from fedaq.settings import Settings
 from fedaq.tasks import (
@@ -20,6 +20,7 @@ from fedaq.tasks import (
     Training,
     evaluate_classifier,
     initial_model,
+    signature_of,
     train_classifier,
 )
 from fedaq.tasks.partition import Partition
@@ -80,7 +81,7 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
 
 def _check_model(task: Task, seed: int, checked: Checked) -> ModelSpec:
     module = call("model()", initial_model, task, seed)
-    spec = call("model()", spec_of, module, task.classes)
+    spec = call("model()", signature_of, task, module)
     _check_repeatable(module, spec, call("model()", initial_model, task, seed), task)
     for sentence in _peculiarities(module, spec):
         checked.findings.append(sentence)
@@ -89,7 +90,7 @@ def _check_model(task: Task, seed: int, checked: Checked) -> ModelSpec:
 
 
 def _check_repeatable(module: nn.Module, spec: ModelSpec, again: nn.Module, task: Task) -> None:
-    difference = spec.difference(call("model()", spec_of, again, task.classes))
+    difference = spec.difference(call("model()", signature_of, task, again))
     if difference is not None:
         raise BrokenError(
             f"model() returns another model when it is called again: {difference}; all clients "
