@@ -76,6 +76,18 @@ class Learner:
             self.weights[self.spec.slices[tensor]] += values
         return loss
 
+    def receive(self) -> None:
+        """Write the held model to the module."""
+        self._bound.load(self.held)
+
+    def differs(self) -> bool:
+        """Tell whether the module has changed since it received the held model.
+
+        What changed is in `weights` then.
+        """
+        self._form_update(self._bound.gather())
+        return bool(self.weights.any())
+
     def _form_update(self, rounded: Sequence[tuple[slice, torch.dtype]]) -> None:
         """Turn the trained values in `weights` into what changed."""
         # Training began from what was left of the values in the module's own type.

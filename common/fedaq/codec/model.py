@@ -108,7 +108,8 @@ class ModelSpec:
         """Where the statistics lie in the flat array: at its end; empty if there are none."""
         last = self.tensors[-1:]
         finely = last and last[0].kind == Kind.STATISTICS
-        return slice(self.parameters - last[0].elements if finely else self.parameters, None)
+        first = self.parameters - (last[0].elements if finely else 0)
+        return slice(first, self.parameters)
 
     @cached_property
     def coded_elements(self) -> tuple[int, ...]:

@@ -78,7 +78,7 @@ def spec_of(
     spec = ModelSpec(
         tuple(_in_order(tensors, policies, module)), checked_classes(classes), _digest_of(frozen)
     )
-    if not any(t.elements for t in spec.tensors if t.kind == Kind.CODED):
+    if not spec.parameters:
         raise UserError(
             "model: it has no floating-point value to train; let model() return a module with "
             "parameters that have requires_grad"
