@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 import odd_models
 from fedaq import tasks
-from fedaq_server.identity.caller import JoinRefusedError
 from fedaq.tasks import Task, train_classifier
 from fedaq.tasks.digits import task as digits
+from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_lab.local import federate
+from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
 from system.live import settings_of
@@ -39,10 +40,9 @@ def run_of(
     monkeypatch.setattr(odd_models, "odd", task, raising=False)
     monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
     modules: list[nn.Module] = []
-    made = local.Learner
 
     def learner(*arguments: Any) -> Any:
-        one = made(*arguments)
+        one = Learner(*arguments)
         modules.append(one.model)
         return one
 
@@ -201,11 +201,11 @@ class Narrow(nn.Sequential):
     """Weights in bfloat16."""
 
     def __init__(self) -> None:
-        super().__init__(*normalized())
+        super().__init__(normalized())
         self.to(torch.bfloat16)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = super().forward(inputs.to(torch.bfloat16))
+        outputs: Tensor = self[0](inputs.to(torch.bfloat16))
         return outputs.float()
 
 
@@ -218,6 +218,6 @@ def test_weights_of_sixteen_bits_are_learned_in_float32(
         tmp_path / "run", monkeypatch, task, rounds=8, scheme="fp32", training__local_epochs=2
     )
     assert run.records[-1].test_accuracy > 0.9
-    weight = state["0.weight"]
+    weight = state["0.0.weight"]
     assert not torch.equal(weight.to(torch.bfloat16).float(), weight)
-    assert all(module.get_parameter("0.weight").dtype == torch.bfloat16 for module in modules)
+    assert all(module.get_parameter("0.0.weight").dtype == torch.bfloat16 for module in modules)

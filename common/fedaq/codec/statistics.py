@@ -15,7 +15,7 @@ from fedaq.codec.model import Kind, ModelSpec, TensorSpec
 from fedaq.codec.quantizer import Floats
 
 # What one unit of weights is, as a share of a deviation or variance: with the usual steps, 0.1 up
-# and 0.03 down, statistics err by a hundredth (docs/research/statistics.md).
+# and 0.03 down, statistics err by a hundredth (docs/reference/tensors.md).
 FINENESS = 2.0**-3
 # The usual `eps` of normalization layers: below it, a variance makes no difference.
 EPSILON = 1e-5
