@@ -16,6 +16,7 @@ import torch
 
 from fedaq import PROTOCOL_VERSION
 from fedaq.codec import model
+from fedaq.modules import signature
 from fedaq.net.grpc_options import CLIENT_OPTIONS, DIRECT, PATH
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
@@ -43,7 +44,7 @@ async def keep_alive(server: str, join: pb.Join, interval_s: float) -> float:
 
 async def main(server: str, task_name: str, count: str, interval_s: str) -> None:
     with torch.device("meta"):  # shapes are enough
-        spec = model.spec_of(load_task(task_name, None).model())
+        spec = signature.spec_of(load_task(task_name, None).model())
     joins = [
         pb.Join(
             protocol_version=PROTOCOL_VERSION,

@@ -20,8 +20,9 @@ from quantizer_coders import Rounding, coded, dithered, nearest, stochastic
 from quantizer_measures import CLIENTS
 from quantizers import table_of
 
-from fedaq.codec.model import bind, spec_of
 from fedaq.codec.quantizer import Floats, derive_seed
+from fedaq.modules.bound import Bound
+from fedaq.modules.signature import spec_of
 from fedaq.process.terminal import console
 from fedaq.settings import PartitionSettings
 from fedaq.tasks import Task, load_task
@@ -103,7 +104,7 @@ def train(
     torch.manual_seed(derive_seed(SEED, "model"))
     module = task.model()
     spec = spec_of(module)
-    exact = bind(module, spec)
+    exact = Bound(module, spec).flat
     held = exact.copy()
     test = task.test_data(data)
     learners = learners_of(task, data)

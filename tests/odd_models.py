@@ -25,8 +25,8 @@ class Layer(nn.Module):
                 self.register_buffer(name, value)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        scores: Tensor = self.linear(inputs)
-        return scores
+        scores: Tensor = self.linear(inputs.to(self.linear.weight.dtype))
+        return scores.float()
 
 
 class WithState(Layer):
@@ -117,32 +117,21 @@ SHARED = "share memory but are not the same view of it, and would part from one 
 VIEW = "x is a view whose values share memory"
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no module": (lambda: 3, "must return a torch.nn.Module, and returned int"),
-    "nothing": (nn.ReLU, "no float32 value to train"),
+    "nothing": (nn.ReLU, "no floating-point value to train"),
     "only integers": (
         lambda: nn.ParameterList([nn.Parameter(torch.ones(3).long(), requires_grad=False)]),
-        "no float32 value to train",
+        "no floating-point value to train",
     ),
-    "only empty tensors": (lambda: nn.Linear(0, 0), "no float32 value to train"),
-    "complex": (
-        lambda: Layer(x=parameter(torch.zeros(3, dtype=torch.complex64))),
-        "tensor x is torch.complex64 and trained; every such tensor must be float32",
-    ),
-    "double": (lambda: in_mode(dtype=torch.float64), "tensor linear.weight is torch.float64; "),
-    "half": (lambda: in_mode(dtype=torch.float16), "tensor linear.weight is torch.float16; "),
-    "bfloat16": (lambda: in_mode(dtype=torch.bfloat16), "tensor linear.weight is torch.bfloat16; "),
-    "a double buffer": (
-        lambda: Layer(x=torch.ones(2, dtype=torch.float64)),
-        "tensor x is torch.float64; every tensor must be float32; .float() makes it so",
-    ),
+    "only empty tensors": (lambda: nn.Linear(0, 0), "no floating-point value to train"),
     "float8": (lambda: Layer(x=torch.ones(2).to(torch.float8_e4m3fn)), "x is torch.float8_e4m3fn"),
     "sparse": (lambda: Layer(x=parameter(torch.eye(3).to_sparse())), "tensor x is sparse_coo; "),
     "sparse rows": (lambda: Layer(x=torch.eye(3).to_sparse_csr()), "tensor x is sparse_csr; "),
     "mkldnn": (lambda: Layer(x=torch.eye(3).to_mkldnn()), "tensor x is mkldnn; "),
     "nested": (lambda: Layer(x=nested()), "tensor x is nested; every tensor must be dense"),
-    "meta": (lambda: in_mode(device="meta"), "linear.weight is on device meta, not in the"),
+    "meta": (lambda: in_mode(device="meta"), "linear.weight is on device meta and has no"),
     "a meta buffer of integers": (
         lambda: Layer(x=torch.ones(2, dtype=torch.int64, device="meta")),
-        "tensor x is on device meta, not in the processor's memory",
+        "tensor x is on device meta and has no values",
     ),
     "lazy": (lambda: nn.LazyLinear(10), "tensor weight has no shape yet; give the lazy layer its"),
     "a lazy buffer": (
@@ -177,6 +166,21 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 FINE: dict[str, Callable[[], nn.Module]] = {
+    "complex": lambda: Layer(x=parameter(torch.arange(3.0) + 2j)),
+    "complex double": lambda: Layer(x=parameter(torch.arange(3.0).double() + 2j)),
+    "double": lambda: in_mode(dtype=torch.float64),
+    "half": lambda: in_mode(dtype=torch.float16),
+    "bfloat16": lambda: in_mode(dtype=torch.bfloat16),
+    "a double buffer": lambda: Layer(x=torch.ones(2, dtype=torch.float64)),
+    "frozen, in 8 bits": lambda: Layer(
+        x=nn.Parameter(torch.ones(3).to(torch.float8_e4m3fn), requires_grad=False)
+    ),
+    "frozen integers": lambda: Layer(x=parameter(torch.arange(3))),
+    "batch normalization": lambda: Layer(x=nn.BatchNorm1d(4)),
+    "spectral normalization": lambda: Layer(
+        x=nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+    ),
+    "many small tensors": lambda: Layer(x=nn.ModuleList(nn.Linear(2, 3) for _ in range(20))),
     "tied": lambda: Tied(lambda weight: weight),
     "tied to a buffer": lambda: Tied(lambda weight: weight, buffer=True),
     "side by side": lambda: Cut(in_columns=False),

@@ -9,7 +9,7 @@ from math import inf, nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__
-from fedaq.codec import chunks, coding, headers, model, payload
+from fedaq.codec import chunks, coding, headers, model, payload, statistics
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread, is_width
@@ -230,8 +230,11 @@ class Session:
     def _add(self, base: bytes, header: Payload, coded: list[Chunk]) -> None:
         """Add a difference, unless it was added already or belongs to another model."""
         if base == self._holds():
+            held = self.learner.held
+            before = statistics.taken_out(header.spec, held)
             for chunk in coded:
-                coding.decode_into(header, chunk, self.learner.held, add=True)
+                coding.decode_into(header, chunk, held, add=True)
+            statistics.put_back(header.spec, held, before)
             self._digest = b""
 
     def _holds(self) -> bytes:

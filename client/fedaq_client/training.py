@@ -1,15 +1,17 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 
 import numpy as np
 import torch
 
-from fedaq.codec.model import bind, spec_of
+from fedaq.codec import statistics
+from fedaq.codec.model import Kind
 from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.errors import UserError
+from fedaq.modules.bound import Bound
 from fedaq.settings import PartitionSettings
-from fedaq.tasks import Task, Training, initial_model, subset
+from fedaq.tasks import Task, Training, initial_model, signature_of, subset
 from fedaq.tasks.partition import WHOLE, Partition, owners_of
 
 
@@ -33,15 +35,16 @@ class Learner:
         what was received.
     weights : float32, shape (parameters,)
         Shares its memory with the model that is trained. After `train`, until the next, it
-        holds the update, and what was left unsent before.
+        holds the update, and what was left unsent before; of statistics, in their units.
     """
 
     def __init__(self, task: Task, data: Sized, seed: int = 0) -> None:
         self.task = task
         self._data = data
         self.model = initial_model(task, seed)
-        self.spec = spec_of(self.model, task.classes)
-        self.weights = bind(self.model, self.spec)
+        self.spec = signature_of(task, self.model)
+        self._bound = Bound(self.model, self.spec)
+        self.weights = self._bound.flat
         self.held = self.weights.copy()
         self._run_id = ""
         self._unsent: dict[int, Floats] = {}
@@ -65,23 +68,53 @@ class Learner:
         if self._unsent_then[0] < round_number:
             self._unsent = self._unsent_then[1]
         training_seed = derive_seed(seed, "train", name, round_number)
-        np.copyto(self.weights, self.held)
+        self._bound.load(self.held)
         torch.manual_seed(training_seed)
         loss = self.task.train(self.model, self._data, training, training_seed)
-        np.subtract(self.weights, self.held, out=self.weights)
+        self._form_update(self._bound.gather())
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values
         return loss
 
+    def receive(self) -> None:
+        """Write the held model to the module."""
+        self._bound.load(self.held)
+
+    def differs(self) -> bool:
+        """Tell whether the module has changed since it received the held model.
+
+        What changed is in `weights` then.
+        """
+        self._form_update(self._bound.gather())
+        return bool(self.weights.any())
+
+    def _form_update(self, rounded: Sequence[tuple[slice, torch.dtype]]) -> None:
+        """Turn the trained values in `weights` into what changed."""
+        # Training began from what was left of the values in the module's own type.
+        starts = [
+            torch.from_numpy(self.held[part]).to(dtype).to(torch.float32).numpy()
+            for part, dtype in rounded
+        ]
+        changes = [self.weights[p] - start for (p, _), start in zip(rounded, starts, strict=True)]
+        np.subtract(self.weights, self.held, out=self.weights)
+        for (part, _), change in zip(rounded, changes, strict=True):
+            self.weights[part] = change
+        for tensor, part in zip(self.spec.tensors, self.spec.slices, strict=True):
+            if tensor.kind == Kind.SERVER:
+                self.weights[part] = 0
+        own = self.spec.statistics
+        statistics.in_units(self.weights[own], statistics.units(self.spec, self.held[own]))
+
     def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
         """Keep the tensors of a round's update that are not sent, for the rounds after it.
 
-        They are added to the next update (error feedback).
+        They are added to the next update (error feedback). Of statistics nothing is kept: the
+        next update has them anew.
         """
         unsent = {
             tensor: self.weights[part].copy()
             for tensor, (part, is_sent) in enumerate(zip(self.spec.slices, sent, strict=True))
-            if not is_sent
+            if not is_sent and self.spec.tensors[tensor].kind == Kind.CODED
         }
         self._unsent_then = (round_number, unsent)
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from fedaq import __version__
-from fedaq.codec.model import bind, spec_of
+from fedaq.codec import statistics
 from fedaq.codec.payload import tensor_spreads
+from fedaq.modules.bound import Bound
 from fedaq.process.logs import event
 from fedaq.settings import HOW_REACHED, Settings
-from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task
+from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task, signature_of
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.files import replacing
@@ -83,12 +83,13 @@ class Run:
             )  # fmt: skip
         torch.set_num_threads(1)
         module = initial_model(self.task, settings.seed)
-        self.spec = spec_of(module, self.task.classes)
+        self.spec = signature_of(self.task, module)
         total = np.zeros(self.spec.parameters, np.int64)
         exact = settings.differences or settings.added_to == "exact"
-        model = bind(
+        bound = Bound(
             module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
         )
+        model = bound.flat
         test_data = self.task.test_data(settings.data)
         self._run_file = RunFile(self.folder, self.facts, ledger.records)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
@@ -107,7 +108,7 @@ class Run:
         # other difference.
         if settings.start_from is not None:
             ledger.read_start(settings.start_from, self.spec, model, self.task.renamed)
-        first_ranges = tensor_spreads(self.spec, model.__getitem__)
+        first_ranges = tensor_spreads(self.spec, statistics.Scaled(self.spec, model).__getitem__)
         if ledger.rounds_done:
             ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)
         self.metrics = Metrics(settings.energy.budget_j, ledger.energy_j)
@@ -115,7 +116,6 @@ class Run:
         self.federation = Federation(
             settings=settings,
             spec=self.spec,
-            module=module,
             model=model,
             total=total,
             history=history,
@@ -123,7 +123,7 @@ class Run:
             scheme=scheme,
             roster=self.roster,
             conduct=self.conduct,
-            evaluate=lambda: self._evaluated(module, test_data),
+            evaluate=lambda: self._evaluated(bound, test_data),
             ledger=ledger,
             commit=self._commit,
             on_round=self._record,
@@ -176,9 +176,10 @@ class Run:
                 self._run_file.close()
             await self._say_goodbye(finish)
 
-    def _evaluated(self, module: nn.Module, test_data: Any) -> Evaluation:
+    def _evaluated(self, bound: Bound, test_data: Any) -> Evaluation:
+        bound.load(bound.flat)
         with blamed(self.task, "testing the model"):
-            return self.task.evaluate(module, test_data)
+            return self.task.evaluate(bound.module, test_data)
 
     def _has_fine_steps(self) -> bool:
         own = self.settings.fedaq

@@ -12,8 +12,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from common.small_tasks import in_memory
-from fedaq.codec.model import ModelSpec, TensorSpec, spec_of
+from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.errors import UserError
+from fedaq.modules.signature import spec_of
 from fedaq.tasks import (
     Task,
     Training,

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedaq.codec import model
-from fedaq.codec.model import ModelSpec, TensorSpec, bind, spec_of
+from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.errors import UserError
+from fedaq.modules.bound import Bound
+from fedaq.modules.signature import spec_of
 from fedaq.v1 import federation_pb2 as pb
 from odd_models import FINE, REFUSED
 from wire.cases import SPECS
@@ -50,6 +52,9 @@ def test_a_signature_lists_the_floating_point_state_in_order() -> None:
         "linear.bias 2",
         "norm.weight 2",
         "norm.bias 2",
+        "statistics (2 tensors, 4 values)",
+    ]
+    assert [str(tensor) for tensor, _ in spec_of(Mixed()).named][-2:] == [
         "norm.running_mean 2",
         "norm.running_var 2",
     ]
@@ -59,7 +64,7 @@ def test_a_tied_weight_travels_once_and_stays_tied() -> None:
     module = Tied()
     spec = spec_of(module)
     assert [tensor.name for tensor in spec.tensors] == ["embedding.weight"]
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     flat[:] = np.arange(20)
     assert module.head.weight.tolist() == np.arange(20.0).reshape(5, 4).tolist()
 
@@ -78,7 +83,7 @@ def test_a_model_that_looks_odd_travels(case: str) -> None:
     module = FINE[case]()
     spec = spec_of(module)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    flat = bind(module, spec)
+    bound = Bound(module, spec)
     assert spec_of(module) == spec
     state = module.state_dict()
     assert state.keys() == before.keys()
@@ -86,9 +91,21 @@ def test_a_model_that_looks_odd_travels(case: str) -> None:
         # torch compares no sparse tensors, and no quantized ones with strides.
         same = (value, before[name]) if value.is_floating_point() else (1, 1)
         assert same[0] is same[1] or torch.equal(*same), name
-    flat[:] = np.arange(flat.size)
-    for tensor, view in zip(spec.tensors, spec.split(flat), strict=True):
-        assert state[tensor.name].ravel().tolist() == view.tolist()
+    # Numbers that a bfloat16 can hold.
+    values = np.arange(bound.flat.size, dtype=np.float32) % 128
+    bound.load(values)
+    for tensor, part in spec.named:
+        value = module.state_dict()[tensor.name]
+        real = torch.view_as_real(value) if value.is_complex() else value
+        assert real.ravel().tolist() == bound.flat[part].tolist()
+    with torch.no_grad():
+        for _, value in module.named_parameters():
+            value.copy_(value + 1 if value.requires_grad else value)
+    bound.gather()
+    trained = {name for name, value in module.named_parameters() if value.requires_grad}
+    for tensor, part in spec.named:
+        moved = bound.flat[part] - values[part]
+        assert moved.any() == (tensor.name in trained and tensor.elements > 0)
 
 
 @pytest.mark.parametrize("case", ["tied", "tied to a buffer"])
@@ -98,7 +115,7 @@ def test_what_is_tied_through_data_travels_once_and_stays_tied(case: str) -> Non
     assert [tensor.name.removesuffix("second") for tensor in spec.tensors] == (
         ["", "linear.bias"] if case == "tied" else ["linear.weight", "linear.bias"]
     )
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     flat[:640] = np.arange(640)
     assert module.second.ravel().tolist() == np.arange(640.0).tolist()
     assert module.linear.weight.ravel().tolist() == np.arange(640.0).tolist()
@@ -147,7 +164,7 @@ def test_whatever_views_of_one_memory_tensors_are_none_are_parted_or_joined(
             assert any(len(dims) == 2 and _crosses(dims) for _, dims, _ in views)
         return
     assert not overlaps
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     after = [*module.buffers()]
     assert all(map(torch.equal, before, after))
     flat[:] = np.arange(flat.size)
@@ -166,7 +183,7 @@ def _crosses(dimensions: list[tuple[int, int]]) -> bool:
 def test_binding_keeps_the_values() -> None:
     module = Mixed()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    flat = bind(module, spec_of(module))
+    flat = Bound(module, spec_of(module)).flat
     assert flat.dtype == np.float32
     assert flat.shape == (spec_of(module).parameters,)
     for name, value in module.state_dict().items():
@@ -176,9 +193,9 @@ def test_binding_keeps_the_values() -> None:
 def test_what_is_written_to_the_array_is_what_the_module_computes_with() -> None:
     module = Mixed()
     spec = spec_of(module)
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     flat[:] = np.arange(flat.size)
-    names = {tensor.name: view for tensor, view in zip(spec.tensors, spec.split(flat), strict=True)}
+    names = {tensor.name: flat[part] for tensor, part in spec.named}
     for name, view in names.items():
         assert module.state_dict()[name].ravel().tolist() == view.tolist()
     module.eval()
@@ -191,12 +208,13 @@ def test_what_is_written_to_the_array_is_what_the_module_computes_with() -> None
 def test_training_moves_the_array_parameters_and_buffers_alike() -> None:
     module = Mixed()
     spec = spec_of(module)
-    flat = bind(module, spec)
+    flat = Bound(module, spec).flat
     before = flat.copy()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.5)
     (module(torch.randn(8, 3)) - 1).square().sum().backward()
     optimizer.step()
-    for tensor, old, new in zip(spec.tensors, spec.split(before), spec.split(flat), strict=True):
+    for tensor, part in spec.named:
+        old, new = before[part], flat[part]
         moved = module.state_dict()[tensor.name].ravel().tolist()
         assert new.tolist() == moved
         # A bias before a batch norm has no gradient to speak of.

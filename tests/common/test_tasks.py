@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from common.small_tasks import in_memory, small_data, small_model, weights_of
-from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
+from fedaq.modules.signature import spec_of
 from fedaq.tasks import (
     Examples,
     Normalise,

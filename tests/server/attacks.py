@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from fedaq.codec import chunks, model
+from fedaq.codec import chunks
 from fedaq.codec.model import ModelSpec
+from fedaq.modules import signature
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
 from fedaq.tasks.partition import WHOLE, Partition
@@ -112,7 +113,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def load_spec() -> ModelSpec:
-    return model.spec_of(load_task("digits", None).model())
+    return signature.spec_of(load_task("digits", None).model())
 
 
 @dataclass

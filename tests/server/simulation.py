@@ -11,7 +11,15 @@ from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.quantizer import Floats, Spread, tensor_spread
 from fedaq.energy.cost import RadioCost, downlink_j_per_bit
 from fedaq_server.schemes.coded import CodedBudget
-from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, checked
+from fedaq_server.schemes.scheme import (
+    ClientState,
+    Grant,
+    Outcome,
+    Plan,
+    RoundState,
+    granted_down,
+    granted_up,
+)
 
 SPEC = ModelSpec((TensorSpec("w1", (64, 50)), TensorSpec("b1", (50,)), TensorSpec("w2", (50, 10))))
 HEADER_BYTES = 4 * len(SPEC.tensors)
@@ -157,9 +165,7 @@ def run(simulation: Simulation, budget_j: float) -> list[Done]:
         plan = scheme.plan(state)
         if plan is None:
             break
-        now = Done(
-            state, replace(plan, downlink=checked(plan.downlink, state.downlink_ranges, SPEC))
-        )
+        now = Done(state, replace(plan, downlink=granted_down(plan.downlink, state)))
         now.downlink_bytes = taken(
             simulation.going_down(number), now.plan.downlink, state.downlink_ranges,
             nearest=simulation.differences,
@@ -171,7 +177,7 @@ def run(simulation: Simulation, budget_j: float) -> list[Done]:
                 continue
             flat = simulation.update(number, i)
             ranges = spreads(flat)
-            grant = checked(scheme.grant(state, plan, client, ranges), ranges, SPEC)
+            grant = granted_up(scheme.grant(state, plan, client, ranges), ranges, SPEC)
             now.grants[name] = grant
             took = taken(flat, grant, ranges, nearest=False)
             if random.random() < simulation.lost_after_grant:

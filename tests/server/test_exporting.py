@@ -98,14 +98,15 @@ def test_plain_pytorch_loads_the_weights(run: Path, expected: tuple[Tensor, Tens
 
 
 def finished(folder: Path, task: str, model: nn.Module, **facts: Any) -> Path:
-    from fedaq.codec.model import bind, spec_of
+    from fedaq.modules.bound import Bound
+    from fedaq.modules.signature import spec_of
     from server.test_saved import FACTS, record
 
     folder.mkdir()
     settings = {"data": None}
     write_run(folder, {**FACTS, "task": task, "settings": settings, **facts}, [record(1)])
     spec = spec_of(model)
-    write_weights(folder / "model.safetensors", spec, bind(model, spec))
+    write_weights(folder / "model.safetensors", spec, Bound(model, spec).flat)
     return folder
 
 

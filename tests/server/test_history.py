@@ -217,7 +217,7 @@ def test_what_is_ahead_of_the_held_model_is_given_by_slices(server: Server) -> N
     ahead = server.history.held + np.float32(0.5)
     for part in (slice(0, 10), slice(50, 100, 7), slice(0, 0)):
         expected = ahead[part] - server.history.held[part]
-        np.testing.assert_array_equal(server.history.gain(ahead, part), expected)
+        np.testing.assert_array_equal(server.history.gain(ahead)[part], expected)
 
 
 # ---- After a restart ---------------------------------------------------------

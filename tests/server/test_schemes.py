@@ -26,7 +26,7 @@ from fedaq_server.schemes.loading import BUILT_IN, load_scheme
 from fedaq_server.schemes.scheme import (
     Grant,
     Scheme,
-    checked,
+    granted_up,
 )
 from server.scheme_rounds import SPEC, nobody_reported, outcome, planned, ranges, settings, state
 
@@ -319,7 +319,7 @@ def test_every_width_is_possible(
         last = ranges(*widths)
         grants += [scheme.grant(now, plan, client, last) for client in now.clients.values()]
         for grant in grants:
-            checked(grant, ranges(1.0, 1.0), SPEC)
+            granted_up(grant, ranges(1.0, 1.0), SPEC)
             # Only with an entropy coder is a tensor ever left out.
             assert name == "fedaq" or all(map(is_width, grant.bits))
         scheme.learn(outcome(loss, number, widths))

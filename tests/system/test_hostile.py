@@ -7,7 +7,8 @@ test_protocol.py, test_streams.py, test_joins.py.
 import asyncio
 import json
 
-from fedaq.codec.model import ModelSpec, spec_of
+from fedaq.codec.model import ModelSpec
+from fedaq.modules.signature import spec_of
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
 from system.commands import Commands, free_port

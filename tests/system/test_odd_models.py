@@ -14,8 +14,8 @@ import torch
 
 import odd_models
 from fedaq import cli, tasks
-from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
+from fedaq.modules.signature import spec_of
 from fedaq.tasks import load_task
 from fedaq_lab.local import federate
 from fedaq_server.records.exporting import export_model, trained_model

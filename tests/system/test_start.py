@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedaq.codec.model import ModelSpec, TensorSpec, bind
+from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.errors import UserError
+from fedaq.modules.bound import Bound
 from fedaq.settings import load_settings
 from fedaq.tasks import initial_model, load_task
 from fedaq_lab import local
@@ -42,7 +43,7 @@ def ignore(record: RoundRecord) -> None:
 def accuracy(flat: Any) -> float:
     task = load_task("digits", None)
     module = initial_model(task, 1)
-    bind(module, learner(0, CLIENTS).spec)[:] = flat
+    Bound(module, learner(0, CLIENTS).spec).flat[:] = flat
     return task.evaluate(module, task.test_data(None)).accuracy
 
 

@@ -20,8 +20,8 @@ import pytest
 from fedaq import PROTOCOL_VERSION
 from fedaq.codec import model
 from fedaq.codec.chunks import Chunk
-from fedaq.codec.model import spec_of
 from fedaq.errors import FedaqError, UserError
+from fedaq.modules.signature import spec_of
 from fedaq.net.credentials import Certificates, client_certificates, client_context
 from fedaq.net.grpc_options import PATH
 from fedaq.tasks import load_task

@@ -16,7 +16,7 @@ from fedaq.errors import FedaqError, UserError, printable
 from fedaq.net.addresses import host_and_port
 from fedaq.net.grpc_options import DESCRIBE_PATH
 from fedaq.settings import Settings
-from fedaq.tasks import initial_model, load_task
+from fedaq.tasks import initial_model, load_task, signature_of
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.cli.client_process import name_of, part_of
 from fedaq_client.training import local_data
@@ -221,7 +221,7 @@ def _task(settings: Settings, its: pb.Description | None) -> Iterator[Finding]:
     try:
         task = load_task(settings.task, settings.data)
         module = initial_model(task, settings.seed)
-        spec = model.spec_of(module, task.classes)
+        spec = signature_of(task, module)
     except Exception as error:
         yield wrong("task", str(error), f"fedaq check-task {settings.task} says more")
         return

@@ -257,7 +257,8 @@ def _quantized(
     """Return the codes of a piece: packed to `place`, or aligned if there is none."""
     code, values = header.codes[piece.tensor], values_at(header.place(piece))
     if code.grid is None:
-        raw = values.astype("<f4", copy=False).view(np.uint8)
+        # A copy, since codes may outlast the values.
+        raw = values.astype("<f4", copy=place is None).view(np.uint8)
         if place is not None:
             place[:] = raw
         return Codes(code, raw if place is None else place, RAW_BITS, piece.values)

@@ -10,7 +10,7 @@ model is in `fedaq.codec`.
 from fedaq.tasks.classifier import Normalise, evaluate_classifier, train_classifier
 from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task
 from fedaq.tasks.parts import Evaluation, Examples, Training
-from fedaq.tasks.task import Task, blamed, initial_model, subset
+from fedaq.tasks.task import Task, blamed, initial_model, signature_of, subset
 
 __all__ = [
     "BUILT_IN",
@@ -24,6 +24,7 @@ __all__ = [
     "initial_model",
     "load_attribute",
     "load_task",
+    "signature_of",
     "subset",
     "train_classifier",
 ]

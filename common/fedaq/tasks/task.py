@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError, UserError
+from fedaq.modules.signature import spec_of
 from fedaq.tasks.classifier import evaluate_classifier, train_classifier
 from fedaq.tasks.parts import Evaluation, Examples, Training
 
@@ -49,6 +51,10 @@ class Task:
     renamed : mapping of str to str
         Names that tensors had in earlier versions of the task, to those they have today: files
         of those versions are still read.
+    tensors : mapping of str to str
+        What becomes of tensors of the model, by patterns of their names: ``coded``, ``fine``,
+        ``local``, ``server`` or ``frozen`` (docs/reference/tensors.md). Those that fit none are
+        judged by the modules they are in; of patterns that fit, the last counts.
     """
 
     name: str
@@ -60,6 +66,7 @@ class Task:
     evaluate: Callable[[nn.Module, Any], Evaluation] = evaluate_classifier
     classes: Sequence[str] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -86,6 +93,17 @@ def initial_model(task: Task, seed: int) -> nn.Module:
     """Return the model with which a run begins: both sides build it from the run's seed."""
     torch.manual_seed(derive_seed(seed, "model"))
     return task.model()
+
+
+def signature_of(task: Task, module: nn.Module) -> ModelSpec:
+    """Return the signature of a task's model.
+
+    Raises
+    ------
+    UserError
+        If there is something in it that cannot travel, or nothing that can.
+    """
+    return spec_of(module, task.classes, task.tensors)
 
 
 def subset(data: Sized, indices: NDArray[np.int64]) -> Sized:

@@ -7,6 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class TensorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TENSOR_KIND_CODED: _ClassVar[TensorKind]
+    TENSOR_KIND_SERVER: _ClassVar[TensorKind]
+    TENSOR_KIND_STATISTICS: _ClassVar[TensorKind]
+    TENSOR_KIND_MEAN: _ClassVar[TensorKind]
+    TENSOR_KIND_VARIANCE: _ClassVar[TensorKind]
+
 class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
@@ -34,6 +42,11 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_BROKEN_CODE: _ClassVar[RefusalReason]
     REFUSAL_REASON_OTHER_MODEL: _ClassVar[RefusalReason]
     REFUSAL_REASON_NORM: _ClassVar[RefusalReason]
+TENSOR_KIND_CODED: TensorKind
+TENSOR_KIND_SERVER: TensorKind
+TENSOR_KIND_STATISTICS: TensorKind
+TENSOR_KIND_MEAN: TensorKind
+TENSOR_KIND_VARIANCE: TensorKind
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 CODEC_UNSPECIFIED: Codec
@@ -135,22 +148,28 @@ class Join(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
-    __slots__ = ("tensors", "classes")
+    __slots__ = ("tensors", "classes", "frozen")
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     classes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+    frozen: bytes
+    def __init__(self, tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., frozen: _Optional[bytes] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "shape", "dtype")
+    __slots__ = ("name", "shape", "dtype", "kind", "members")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: DataType
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ...) -> None: ...
+    kind: TensorKind
+    members: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., kind: _Optional[_Union[TensorKind, str]] = ..., members: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class Radio(_message.Message):
     __slots__ = ("uplink_j_per_bit", "downlink_j_per_bit", "receive_j_per_bit")

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedaq.cli.checkup import Finding, certificates, disk, look, machine, memory, ok, wrong
-from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
 from fedaq.net.addresses import is_loopback, joined
 from fedaq.net.credentials import server_certificates
 from fedaq.net.ports import why_not
 from fedaq.settings import Settings
-from fedaq.tasks import initial_model, load_task
+from fedaq.tasks import initial_model, load_task, signature_of
 from fedaq_server.identity.access import access_of
 from fedaq_server.transport import open_files
 
@@ -86,7 +85,7 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
     try:
         task = load_task(settings.task, settings.data)
         module = initial_model(task, settings.seed)
-        parameters = spec_of(module, task.classes).parameters
+        parameters = signature_of(task, module).parameters
         test_data = task.test_data(settings.data)
         began = time.monotonic()
         task.evaluate(module, test_data)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedaq.codec.model import bind, spec_of
 from fedaq.errors import FedaqError, UserError
-from fedaq.tasks import Examples, Task, initial_model, load_task
+from fedaq.modules.bound import Bound
+from fedaq.tasks import Examples, Task, initial_model, load_task, signature_of
 from fedaq_server.records.files import replacing
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 from fedaq_server.records.weights import read_weights
@@ -78,10 +78,10 @@ def trained_model(task: Task, run: SavedRun, folder: Path) -> nn.Module:
     if not run.finished:
         raise UserError(f"{folder}: the run is not over, and has no final model yet")
     model = initial_model(task, run.seed)
-    spec = spec_of(model, task.classes)
+    spec = signature_of(task, model)
     weights = np.empty(spec.parameters, np.float32)
     read_weights(folder / "model.safetensors", spec, weights, task.renamed)
-    bind(model, spec)[:] = weights
+    Bound(model, spec).load(weights)
     return model.eval()
 
 

@@ -27,7 +27,7 @@ def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
             "shape": tensor.shape,
             "data_offsets": (4 * part.start, 4 * part.stop),
         }
-        for tensor, part in zip(spec.tensors, spec.slices, strict=True)
+        for tensor, part in spec.named
     }
     if spec.classes:
         # The format has room for text only.
@@ -64,13 +64,13 @@ def read_weights(
         with safe_open(path, framework="numpy") as file:
             _check_classes(path, spec, file.metadata() or {})
             names = {renamed.get(name, name): name for name in file.keys()}  # noqa: SIM118
-            missing = [tensor.name for tensor in spec.tensors if tensor.name not in names]
-            if missing or len(names) != len(spec.tensors):
+            missing = [tensor.name for tensor, _ in spec.named if tensor.name not in names]
+            if missing or len(names) != len(spec.named):
                 raise UserError(
                     f"{path}: holds {len(names)} tensors, the task's model has "
-                    f"{len(spec.tensors)}" + (f"; {missing[0]} is missing" if missing else "")
+                    f"{len(spec.named)}" + (f"; {missing[0]} is missing" if missing else "")
                 )
-            for tensor, view in zip(spec.tensors, spec.split(out), strict=True):
+            for tensor, part in spec.named:
                 values = file.get_tensor(names[tensor.name])
                 if values.shape != tensor.shape or values.dtype != out.dtype:
                     shape = "x".join(map(str, values.shape)) or "scalar"
@@ -78,7 +78,7 @@ def read_weights(
                         f"{path}: {tensor.name} is {values.dtype} {shape}; "
                         f"the task's model has float32 {tensor}"
                     )
-                view[:] = values.ravel()
+                out[part] = values.ravel()
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a model that can be read: {error}") from None
 

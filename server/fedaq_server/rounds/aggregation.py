@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedaq.codec import coding, kernels
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Codes, Content
-from fedaq.codec.model import ModelSpec
+from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats, Grid, Range
 from fedaq.errors import ProtocolError
@@ -29,6 +29,8 @@ from fedaq_server.rounds.spool import Spool
 
 # Updates beyond this magnitude are refused; it fixes the scale of the sum.
 LARGEST_VALUE = 2.0**16
+# What one unit of a statistic weighs in the norm of an update beside one of weights.
+STATISTICS_SHARE = 2.0**-6
 _SUM_BITS = 60
 _MAX_SHIFT = 30
 
@@ -94,6 +96,13 @@ class Aggregate:
         """
         scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
         kernels.add_scaled(base, self.total[part], scale, out[part])
+
+    def mean(self, part: slice) -> Floats:
+        """Return ``sum_i p_i D_i`` at a slice of the flat array, float32."""
+        out = np.empty(len(range(*part.indices(self.spec.parameters))), np.float32)
+        scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
+        kernels.add_scaled(np.zeros_like(out), self.total[part], scale, out)
+        return out
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -180,16 +189,20 @@ class Contribution:
         self._aggregate.fold(self._payload, self._examples, self._spool.content(), sign=-1)
         self._spool.close()
 
+    def _share(self, piece: Piece) -> float:
+        finely = self._payload.spec.tensors[piece.tensor].kind == Kind.STATISTICS
+        return STATISTICS_SHARE**2 if finely else 1.0
+
     def _measured(self, content: Content) -> float:
         """Check raw values; return the sum of the squares of all values."""
         squares = 0.0
         for piece, codes in content:
             if codes.code.grid is not None:
-                squares += _squares(codes.code.grid, codes)
+                squares += self._share(piece) * _squares(codes.code.grid, codes)
                 continue
             spread = codes.spread()
             check_magnitude(self._payload.spec.tensors[piece.tensor].name, spread)
-            squares += piece.values * (spread.mean**2 + spread.deviation**2)
+            squares += self._share(piece) * piece.values * (spread.mean**2 + spread.deviation**2)
         return squares
 
 

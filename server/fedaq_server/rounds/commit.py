@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+from fedaq.codec import statistics
 from fedaq.tasks import Evaluation
 from fedaq_server.records.ledger import ClientMemory, Committed, Transfer
 from fedaq_server.records.record import RoundRecord
@@ -19,6 +20,8 @@ async def aggregate(current: Round, reports: list[Report]) -> Evaluation:
     """Make the model of the next round, write it to the disk, and test it."""
     federation = current.federation
     frames = await current.broadcast.coded()
+    if current.differences is not None:
+        await current.differences.advanced
     if not reports:
         await current.on_worker(current.aggregate.clear)
     with federation.metrics.phase("aggregation"):
@@ -58,13 +61,24 @@ def _advance(current: Round, frames: list[Frame]) -> None:
     if current.capture is not None:
         sent = [current.broadcast.header, *(frame.message for frame in frames)]
         current.capture.keep_sent(federation.spec, sent, "server")
-    if federation.settings.added_to == "exact":
+    own = federation.spec.statistics
+    # Clients trained from these, and their changes are in units of these.
+    held = current.statistics if history is None else history.held[own]
+    exact = federation.settings.added_to == "exact"
+    base = current.statistics if exact else held
+    # Before the sum is overwritten.
+    changes = current.aggregate.mean(own)
+    advanced = statistics.changed(
+        federation.spec, base, changes, statistics.units(federation.spec, held)
+    )
+    if exact:
         current.aggregate.apply(model, model)
     elif history is not None:
         current.aggregate.apply(history.held, model)
     else:
         for part, values in broadcast_values(header, frames):
             current.aggregate.apply(values, model, part)
+    model[own] = advanced
 
 
 def _write_model(federation: Federation, number: int) -> None:

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fedaq.codec import chunks, coding, headers, model, payload
+from fedaq.codec import chunks, coding, headers, model, payload, statistics
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Content
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
+from fedaq.codec.statistics import Scaled
 from fedaq.errors import UserError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.files import replacing
@@ -88,6 +89,7 @@ class History:
     folder: Path
     sent: Sent = field(default_factory=Sent)
     digest: bytes = b""
+    _before: Floats | None = None
 
     def __post_init__(self) -> None:
         for difference in self.sent.differences:
@@ -137,14 +139,26 @@ class History:
         """Return the way for a client of which nothing is known."""
         return CatchUp(whole=True, payload_bytes=self.whole_bytes)
 
-    def gain(self, ahead: Floats, part: slice) -> Floats:
-        """Return what the model `ahead` has gained on `held` at a slice of both."""
-        gained: Floats = ahead[part] - self.held[part]
-        return gained
+    def gain(self, ahead: Floats) -> Scaled:
+        """Return what the model `ahead` has gained on `held`, as it is coded.
+
+        It holds until the next difference is added whole.
+        """
+        return Scaled(self.spec, ahead, self.held)
 
     def add(self, header: Payload, content: Content) -> None:
-        """Add to `held` what one chunk of a new difference stands for."""
+        """Add to `held` what one chunk of a new difference stands for.
+
+        Until it was added whole, `held` has no statistics.
+        """
+        if self._before is None:
+            self._before = statistics.taken_out(self.spec, self.held)
         coding.write(header, content, self.held, add=True)
+
+    def _added(self) -> None:
+        if self._before is not None:
+            statistics.put_back(self.spec, self.held, self._before)
+        self._before = None
 
     def advance(self, frames: Iterable[bytes], payload_bytes: int) -> None:
         """Remember the messages of a difference that was added whole.
@@ -156,6 +170,7 @@ class History:
         payload_bytes : int
         """
         sent = self.sent
+        self._added()
         self._file.seek(sent.end)
         lengths = tuple(map(self._file.write, frames))
         # They are read through other handles.
@@ -256,6 +271,7 @@ class History:
             chunk = chunks.parse(message, pb.ServerMessage)
             assert isinstance(chunk, Chunk)
             self.add(header, coding.decode(header, chunk))
+        self._added()
 
     def _whole(self) -> Payload:
         return Payload(self.spec, (RAW,) * len(self.spec.tensors))

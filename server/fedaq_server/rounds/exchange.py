@@ -14,7 +14,7 @@ from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.aggregation import Contribution, check_magnitude
 from fedaq_server.rounds.round import Differences, Round
-from fedaq_server.schemes.scheme import checked
+from fedaq_server.schemes.scheme import granted_up
 from fedaq_server.transport.faults import TrainingFailedError
 from fedaq_server.transport.roster import Client, Phase
 
@@ -162,7 +162,7 @@ async def _grant(
     """Tell the client its bits; return the payload that has them, and its limit in bytes."""
     state, scheme = current.state, current.federation.scheme
     chosen = scheme.grant(state, current.plan, state.clients[client.name], ranges)
-    grant = checked(chosen, ranges, state.spec)
+    grant = granted_up(chosen, ranges, state.spec)
     granted = payload.plan_payload(state.spec, grant.bits, ranges, grant.steps)
     at_most = granted.payload_bytes
     if grant.limit_bytes is not None:

@@ -76,6 +76,16 @@ class Robust:
                 added = added + self._middle_of(self._values(tensor, block))
             out[block] = added
 
+    def mean(self, part: slice) -> Floats:
+        """Return ``middle_i D_i`` at a slice of the flat array, float32."""
+        begin, end, _ = part.indices(self.spec.parameters)
+        out = np.zeros(end - begin, np.float32)
+        if self._updates:
+            for tensor, block in self._blocks(begin, end):
+                values = self._middle_of(self._values(tensor, block))
+                out[block.start - begin : block.stop - begin] = values
+        return out
+
     def close(self) -> None:
         """Give the files back."""
         for spool in self._updates:

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from fedaq.codec import payload
 from fedaq.codec.coding import Content
@@ -27,7 +26,7 @@ from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import UP_TO_DATE, CatchUp, History
 from fedaq_server.rounds.robust import Robust
-from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, checked
+from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
 from fedaq_server.transport.roster import Client, Roster
 
 T = TypeVar("T")
@@ -47,8 +46,6 @@ class Federation:
 
     Attributes
     ----------
-    module : nn.Module
-        Shares its memory with `model`.
     model : float32, shape (parameters,)
         ``w_k``, the global model.
     total : int64, shape (parameters,)
@@ -70,7 +67,6 @@ class Federation:
 
     settings: Settings
     spec: ModelSpec
-    module: nn.Module
     model: Floats
     total: NDArray[np.int64]
     history: History | None
@@ -130,6 +126,8 @@ class Round:
     worker : Executor
         One thread: what works on the sum and on what clients hold needs no lock.
     capture : Capture, optional
+    statistics : float32, shape (statistics,)
+        Those of the model when the round began.
     chunk_bytes : int
         The largest chunk of an update.
     norm_limit : float
@@ -153,6 +151,7 @@ class Round:
     aggregate: Aggregate | Robust
     worker: Executor
     capture: Capture | None
+    statistics: Floats
     chunk_bytes: int
     norm_limit: float
     started_s: float
@@ -193,16 +192,19 @@ async def begin(
     """
     started_s = time.monotonic()
     catch_ups = _catch_ups(federation, clients, resumed=resumed)
-    spreads = await asyncio.to_thread(_downlink_ranges, federation)
+    going_down = _going_down(federation)
+    spreads = await asyncio.to_thread(payload.tensor_spreads, federation.spec, going_down)
     weights = _weights(federation, clients)
-    state = _state(federation, number, clients, weights, spreads, catch_ups)
+    samples = _downlink_samples(federation.spec, going_down)
+    state = _state(federation, number, clients, weights, spreads, samples, catch_ups)
     # In a thread: with many clients and tensors it takes its time.
     plan = await asyncio.to_thread(federation.scheme.plan, state)
     if plan is None:
         return None
     settings, history = federation.settings, federation.history
     coding_began_s = time.monotonic()
-    broadcast = await _broadcast(federation, state, plan, worker)
+    statistics = federation.model[federation.spec.statistics].copy()
+    broadcast = await _broadcast(federation, state, plan, going_down, worker)
     differences = None
     if history is not None:
         before = history.sent.count
@@ -225,6 +227,7 @@ async def begin(
         aggregate=aggregate,
         worker=worker,
         capture=Capture(federation.ledger.folder / "payloads") if settings.capture else None,
+        statistics=statistics,
         chunk_bytes=_chunk_bytes(settings, UPLINK_MEMORY_BYTES, len(clients)),
         norm_limit=federation.conduct.norm_limit(),
         started_s=started_s,
@@ -248,15 +251,11 @@ def _catch_ups(
 def _going_down(federation: Federation) -> Callable[[slice], Floats]:
     """Return what gives the values, at a slice, of what is to go down."""
     model, history = federation.model, federation.history
-    return model.__getitem__ if history is None else lambda part: history.gain(model, part)
+    return model.__getitem__ if history is None else history.gain(model).__getitem__
 
 
-def _downlink_ranges(federation: Federation) -> tuple[Spread, ...]:
-    return payload.tensor_spreads(federation.spec, _going_down(federation))
-
-
-def _downlink_samples(federation: Federation) -> tuple[Floats, ...]:
-    values_at, parts = _going_down(federation), federation.spec.slices
+def _downlink_samples(spec: ModelSpec, values_at: Callable[[slice], Floats]) -> tuple[Floats, ...]:
+    parts = spec.slices
     sample = max(SAMPLE // len(parts), LEAST_SAMPLE)
     return tuple(
         # An odd stride, so as not to hit the same few columns of a matrix again and again.
@@ -277,6 +276,7 @@ def _state(
     clients: list[Client],
     weights: Mapping[str, int],
     spreads: tuple[Spread, ...],
+    samples: tuple[Floats, ...],
     catch_ups: Mapping[str, CatchUp],
 ) -> RoundState:
     settings = federation.settings
@@ -297,7 +297,7 @@ def _state(
         downlink_ranges=spreads,
         differences=federation.history is not None,
         first_ranges=federation.first_ranges,
-        downlink_samples=_downlink_samples(federation),
+        downlink_samples=samples,
         clients=states,
         downlink_j_per_bit=downlink_j_per_bit(
             [
@@ -322,13 +322,17 @@ def catch_up_j(clients: Mapping[str, ClientState], payload_bytes: Mapping[str, i
 
 
 async def _broadcast(
-    federation: Federation, state: RoundState, plan: Plan, worker: ThreadPoolExecutor
+    federation: Federation,
+    state: RoundState,
+    plan: Plan,
+    going_down: Callable[[slice], Floats],
+    worker: ThreadPoolExecutor,
 ) -> Broadcast:
     settings, history, spreads = federation.settings, federation.history, state.downlink_ranges
-    grant = checked(plan.downlink, spreads, federation.spec)
+    grant = granted_down(plan.downlink, state)
     ranges = payload.clipped_ranges(spreads, grant.bits) if plan.clip else spreads
     source = Source(
-        _going_down(federation),
+        going_down,
         settings.seed,
         state.round,
         b"" if history is None else history.digest,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.payload import ZERO, Bits, step_bits
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq_server.schemes.code_lengths import HEADER_BITS, Tensors, sample_bits, tensors
 from fedaq_server.schemes.optimizer import resolution, resolutions
@@ -276,7 +276,8 @@ def _expected(state: RoundState, spreads: Spreads, up: Mapping[str, float]) -> _
         j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
         squares=np.array([client.weight**2 for client in clients]),
         updates=updates,
-        power=updates.elements * updates.rms**2,
+        # Statistics are sent finely whatever the price: they say nothing of the noise of weights.
+        power=np.array(state.spec.coded_elements) * updates.rms**2,
         usual=np.array([up.get(name) or mean for name in state.clients]) if up else None,
         first=tensors(arrays(state.first_ranges), elements, nearest=False),
         samples=tuple(values.astype(np.float64) for values in state.downlink_samples),
@@ -297,7 +298,7 @@ def _limits(
     Every sender can pay for its headers, and nobody for more than what is left then: `spare_j`
     joules. `share_j` is what the round is to take, `down_j` and `up_j` what is expected.
     """
-    header_j = 8 * _header_bytes(state) * state.downlink_j_per_bit
+    header_j = 8 * _least_down_bytes(state) * state.downlink_j_per_bit
     limit_j = header_j + max(0.0, min(max(SLACK * down_j, share_j), spare_j - up_j))
     spare_j -= limit_j - header_j
     return limit_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
@@ -374,12 +375,19 @@ def _bisect(falling: Callable[[float], float], target: float) -> float:
 def _least_j(state: RoundState) -> float:
     """Return the joules of a round in which nothing but headers is sent."""
     senders = [client.radio.uplink_j_per_bit for client in state.clients.values()]
-    return len(state.spec.tensors) * _ZERO_BITS * (state.downlink_j_per_bit + sum(senders))
+    up_j = 8 * _header_bytes(state) * sum(senders)
+    return 8 * _least_down_bytes(state) * state.downlink_j_per_bit + up_j
 
 
 def _header_bytes(state: RoundState) -> int:
     """Return the bytes of a transfer in which nothing but headers is sent."""
     return len(state.spec.tensors) * ZERO.header_bytes
+
+
+def _least_down_bytes(state: RoundState) -> int:
+    """Return the bytes that go down at the least: headers, and statistics where they are raw."""
+    own = 0 if state.differences else state.spec.parameters - state.spec.statistics.start
+    return _header_bytes(state) + RAW_BITS // 8 * own
 
 
 def _total(joules: Array) -> float:

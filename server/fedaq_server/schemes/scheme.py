@@ -1,16 +1,19 @@
 """What a scheme is told, what it decides, and what it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from typing import Protocol
 
-from fedaq.codec.model import ModelSpec
+from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import Bits, Steps
 from fedaq.codec.quantizer import RAW_BITS, Floats, Spread, is_width
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
+
+# Statistics that are coded over their range get so many bits.
+LEAST_STATISTICS_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -201,14 +204,42 @@ class Scheme(Protocol):
         """Take note of a finished round, before the next one is planned."""
 
 
-def checked(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
-    """Return what a scheme chose, if it is possible; a tensor of zeros is not sent.
+def granted_down(grant: Grant, state: RoundState) -> Grant:
+    """Return what a scheme chose for what goes down, if it is possible.
+
+    Statistics are sent raw where the whole model goes down: only a change has a unit.
 
     Raises
     ------
     UserError
         If a scheme, perhaps the user's own, chose a width the wire does not know.
     """
+    finely = _finely if state.differences else lambda bits: RAW_BITS
+    return _checked(grant, state.downlink_ranges, state.spec, finely)
+
+
+def granted_up(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
+    """Return what a scheme chose for an update, if it is possible.
+
+    Raises
+    ------
+    UserError
+        As `granted_down`.
+    """
+    chosen = _checked(grant, ranges, spec, _finely)
+    ours = (t.kind == Kind.SERVER for t in spec.tensors)
+    bits = tuple(0 if o else b for o, b in zip(ours, chosen.bits, strict=True))
+    return replace(chosen, bits=bits)
+
+
+def _finely(bits: int) -> int:
+    return max(bits, LEAST_STATISTICS_BITS) if bits else 0
+
+
+def _checked(
+    grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec, finely: Callable[[int], int]
+) -> Grant:
+    """Return what a scheme chose, if it is possible; a tensor of zeros is not sent."""
     bits, tensors = grant.bits, len(spec.tensors)
     if len(bits) != tensors or not all(b == 0 or is_width(b) for b in bits):
         raise UserError(
@@ -221,4 +252,11 @@ def checked(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
             "finite and not negative, or none at all"
         )
     sent = tuple(0 if r.is_zero else int(b) for b, r in zip(bits, ranges, strict=True))
-    return replace(grant, bits=sent)
+    steps = grant.steps
+    if sent and spec.tensors[-1].kind == Kind.STATISTICS:
+        whole = finely(1) == RAW_BITS
+        if steps and whole:
+            steps = (*steps[:-1], 0.0)
+        if sent[-1] and not (steps and steps[-1]):
+            sent = (*sent[:-1], finely(sent[-1]))
+    return replace(grant, bits=sent, steps=steps)

@@ -1,0 +1,136 @@
+"""The unit in which statistics of a model travel: one that follows their values.
+
+A running variance of 0.01 bears no error of 0.1, one of 100 does. So changes of statistics are
+divided, value by value, by a unit that both sides know, since both hold the model that the change
+is added to. In that unit they are coded, granted and averaged like weights. Units are powers of
+two: to divide by one and multiply again changes no bit.
+
+In front of batch normalization's ``(x - mean) / sqrt(variance + eps)``, an error of a mean counts
+in deviations, one of a variance in variances (Ioffe and Szegedy, arXiv 1502.03167).
+"""
+
+import numpy as np
+
+from fedaq.codec.model import Kind, ModelSpec, TensorSpec
+from fedaq.codec.quantizer import Floats
+
+# What one unit of weights is, as a share of a deviation or variance: with the usual steps, 0.1 up
+# and 0.03 down, statistics err by a hundredth (docs/reference/tensors.md).
+FINENESS = 2.0**-3
+# The usual `eps` of normalization layers: below it, a variance makes no difference.
+EPSILON = 1e-5
+# How far a variance may fall in one round, so that no error can make it vanish.
+LEAST_SHARE = 2.0**-8
+# Changes beyond this many units are cut; the unit of the next round is larger.
+LARGEST_CHANGE = 2.0**15
+
+
+def units(spec: ModelSpec, held: Floats) -> Floats:
+    """Return the unit of every statistic, float32, shape (statistics,).
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    held : float32, shape (statistics,)
+        Their values in the model that both sides hold.
+    """
+    out = np.empty_like(held)
+    at, deviation_of = 0, None
+    for member in reversed(_members(spec)):
+        part = slice(len(held) - at - member.elements, len(held) - at)
+        at += member.elements
+        if member.kind == Kind.VARIANCE:
+            out[part] = _power_of_two(held[part] + np.float32(EPSILON))
+            deviation_of = out[part]
+        elif member.kind == Kind.MEAN and deviation_of is not None:
+            # The exponent of a root is half of that of its square.
+            out[part] = np.ldexp(np.float32(1), (np.frexp(deviation_of)[1] - 1) // 2)
+        else:
+            out[part] = _power_of_two(np.abs(held[part]).max(initial=0, keepdims=True))
+    return np.multiply(out, np.float32(FINENESS), out=out)
+
+
+def _power_of_two(values: Floats) -> Floats:
+    """Return the powers of two at or below positive values, and 1 for all that have none."""
+    usable = np.where(np.isfinite(values) & (values > 0), values, np.float32(1))
+    # Not so small that its inverse is infinite.
+    exponent = np.maximum(np.frexp(usable)[1] - 1, -60)
+    return np.asarray(np.ldexp(np.float32(1), exponent), np.float32)
+
+
+def in_units(change: Floats, unit: Floats) -> None:
+    """Turn changes of statistics, in place, into multiples of their units."""
+    np.divide(change, unit, out=change)
+    np.clip(change, -LARGEST_CHANGE, LARGEST_CHANGE, out=change)
+
+
+def changed(spec: ModelSpec, before: Floats, change: Floats, unit: Floats) -> Floats:
+    """Return statistics after a change that is in their units, shape (statistics,).
+
+    No variance becomes negative, nor 0 if it was not.
+    """
+    after = before + change * unit
+    at = 0
+    for member in _members(spec):
+        part = slice(at, at + member.elements)
+        at += member.elements
+        if member.kind == Kind.VARIANCE:
+            least = np.maximum(before[part], 0) * np.float32(LEAST_SHARE)
+            np.maximum(after[part], least, out=after[part])
+    return after
+
+
+class Scaled:
+    """Values of a model as they are coded, at any slice of one tensor: statistics in their units.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    flat : float32, shape (parameters,)
+    base : float32, shape (parameters,), optional
+        What is taken off, so that the values are changes.
+    """
+
+    def __init__(self, spec: ModelSpec, flat: Floats, base: Floats | None = None) -> None:
+        own = spec.statistics
+        self._flat = flat
+        self._first = own.start
+        held = (flat if base is None else base)[own]
+        self._before = held.copy()
+        self._unit = units(spec, held)
+        self._base = base
+
+    def __getitem__(self, part: slice) -> Floats:
+        """Return float32 values; of statistics, a part of those alone."""
+        values = self._flat[part]
+        if part.start < self._first or values.size == 0:
+            return values if self._base is None else values - self._base[part]
+        own = slice(part.start - self._first, part.stop - self._first, part.step)
+        change = values - self._before[own] if self._base is not None else values.copy()
+        in_units(change, self._unit[own])
+        return change
+
+
+def taken_out(spec: ModelSpec, held: Floats) -> Floats:
+    """Take the statistics out of a model to which a difference is added, and return them.
+
+    In their place, codes of the difference add up to a change in units.
+
+    Parameters
+    ----------
+    held : float32, shape (parameters,)
+    """
+    before = held[spec.statistics].copy()
+    held[spec.statistics] = 0
+    return before
+
+
+def put_back(spec: ModelSpec, held: Floats, before: Floats) -> None:
+    """Write the statistics after a difference: what was `taken_out`, and what was added since."""
+    part = spec.statistics
+    held[part] = changed(spec, before, held[part], units(spec, before))
+
+
+def _members(spec: ModelSpec) -> tuple[TensorSpec, ...]:
+    last = spec.tensors[-1:]
+    return last[0].members if last and last[0].kind == Kind.STATISTICS else ()

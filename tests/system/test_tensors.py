@@ -1,0 +1,223 @@
+"""Whole runs with what models keep beside their weights: statistics, frozen and local tensors."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import odd_models
+from fedaq import tasks
+from fedaq.tasks import Task, train_classifier
+from fedaq.tasks.digits import task as digits
+from fedaq_client.training import Learner
+from fedaq_lab import local
+from fedaq_lab.local import federate
+from fedaq_server.identity.caller import JoinRefusedError
+from fedaq_server.records.ledger import Ledger
+from fedaq_server.run import Run
+from system.live import settings_of
+
+CLIENTS = 2
+
+
+def normalized() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(),
+        nn.Linear(24, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 10),
+    )  # fmt: skip
+
+
+def run_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, task: Task, **flags: Any
+) -> tuple[Run, dict[str, Tensor], list[nn.Module]]:
+    """Run a federation; return it, the server's state at its end, and the clients' modules."""
+    monkeypatch.setattr(odd_models, "odd", task, raising=False)
+    monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
+    modules: list[nn.Module] = []
+
+    def learner(*arguments: Any) -> Any:
+        one = Learner(*arguments)
+        modules.append(one.model)
+        return one
+
+    monkeypatch.setattr(local, "Learner", learner)
+    folder.mkdir(exist_ok=True)
+    run = Run(settings_of(CLIENTS, task="own", **flags), Ledger(folder), lambda record: None)
+    asyncio.run(federate(run))
+    assert all(record.clients == CLIENTS for record in run.records)
+    bound: Any = run.federation
+    state = {
+        tensor.name: torch.from_numpy(bound.model[part].copy()).view(tensor.shape)
+        for tensor, part in run.spec.named
+    }
+    return run, state, modules
+
+
+SCHEMES: list[Mapping[str, Any]] = [
+    {},
+    {"energy__budget_j": 0.02},
+    {"energy__budget_j": 0.2, "coding__downlink": "model"},
+    {"energy__budget_j": 0.6, "coding__entropy": False},
+    {"energy__budget_j": 0.6, "coding__entropy": False, "coding__downlink": "model"},
+    {"coding__entropy": False, "coding__downlink": "model"},
+    {"scheme": "fixed", "fixed__uplink_bits": 1, "fixed__downlink_bits": 1},
+    {"scheme": "fixed", "fixed__uplink_bits": 2, "coding__downlink": "difference"},
+    {"scheme": "fixed", "fixed__clip": True, "base": "exact"},
+    {"scheme": "feddq"},
+    {"scheme": "adaquantfl"},
+    {"scheme": "dadaquant"},
+    {"aggregation": "median"},
+]
+
+
+@pytest.mark.parametrize("flags", SCHEMES, ids=str)
+def test_statistics_stay_sound_whatever_the_scheme(
+    flags: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=normalized)
+    run, state, _ = run_of(tmp_path / "run", monkeypatch, task, rounds=4, **flags)
+    assert all(np.isfinite(record.test_loss) for record in run.records)
+    for layer in (1, 4):
+        assert (state[f"{layer}.running_var"] > 0).all()
+        assert (state[f"{layer}.running_mean"] != 0).any()
+    budget_j = run.settings.energy.budget_j
+    assert budget_j is None or sum(r.energy_j for r in run.records) <= budget_j
+
+
+@pytest.mark.parametrize("downlink", ["difference", "model"])
+def test_unquantized_statistics_are_the_weighted_mean_of_the_clients(
+    downlink: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=normalized)
+    flags = {"scheme": "fp32", "coding__downlink": downlink, "rounds": 1}
+    trained: list[dict[str, Tensor]] = []
+    sizes: list[int] = []
+
+    def train(model: nn.Module, data: Any, training: Any, seed: int) -> float:
+        loss = train_classifier(model, data, training, seed)
+        trained.append({name: value.clone() for name, value in model.state_dict().items()})
+        sizes.append(len(data))
+        return loss
+
+    _, state, _ = run_of(tmp_path / "run", monkeypatch, replace(task, train=train), **flags)
+    for name, value in state.items():
+        pairs = zip(sizes, trained, strict=True)
+        mean = sum((n * t[name].double() for n, t in pairs), torch.tensor(0.0)) / sum(sizes)
+        assert torch.allclose(value.double(), mean, rtol=1e-5, atol=1e-6), name
+
+
+def test_local_tensors_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normalization of one's own (FedBN), and a head of one's own."""
+    task = replace(digits, model=normalized, tensors={"*.running_*": "local", "6.*": "local"})
+    run, state, (one, other) = run_of(tmp_path / "run", monkeypatch, task, rounds=3)
+    assert not any("running" in name or name.startswith("6.") for name in state)
+    for name in ("1.running_mean", "4.running_var", "6.weight"):
+        values = [module.state_dict()[name] for module in (one, other)]
+        assert not torch.equal(*values)
+    assert run.spec.statistics.start == run.spec.parameters
+
+
+def test_what_is_the_servers_goes_down_and_does_not_come_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=normalized, tensors={"6.*": "server"})
+    _, state, _ = run_of(tmp_path / "run", monkeypatch, task, rounds=2)
+    torch.manual_seed(0)
+    first = tasks.initial_model(task, settings_of(CLIENTS).seed).state_dict()
+    assert torch.equal(state["6.weight"], first["6.weight"])
+    assert not torch.equal(state["3.weight"], first["3.weight"])
+
+
+def frozen_base() -> nn.Module:
+    module = normalized()
+    for name, value in module.named_parameters():
+        value.requires_grad_(name.startswith("6"))
+    return module
+
+
+@pytest.mark.parametrize("flags", [{}, {"scheme": "fixed"}, {"coding__downlink": "model"}], ids=str)
+def test_not_one_bit_of_what_is_frozen_changes(
+    flags: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=frozen_base)
+    run, state, modules = run_of(tmp_path / "run", monkeypatch, task, rounds=2, **flags)
+    first = tasks.initial_model(task, run.settings.seed).state_dict()
+    assert [name for name in state if "running" not in name] == ["6.weight", "6.bias"]
+    for module in modules:
+        for name, value in module.state_dict().items():
+            if name.endswith("weight") and not name.startswith("6"):
+                assert torch.equal(value, first[name])
+    assert run.spec.parameters < 500
+
+
+def test_a_client_whose_frozen_weights_are_others_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = iter(range(10))
+
+    def other() -> nn.Module:
+        module = frozen_base()
+        with torch.no_grad():
+            module.get_parameter("0.weight")[0, 0] += next(made)
+        return module
+
+    with pytest.raises(JoinRefusedError, match="weights that never travel"):
+        run_of(tmp_path / "run", monkeypatch, replace(digits, model=other), rounds=1)
+
+
+def moving(model: nn.Module, data: Any, training: Any, seed: int) -> float:
+    """Train in another place, and put the result where the model was."""
+    loss = train_classifier(model, data, training, seed)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    return loss
+
+
+def in_double(model: nn.Module, data: Any, training: Any, seed: int) -> float:
+    loss = train_classifier(model, data, training, seed)
+    model.double()
+    model.float()
+    return loss
+
+
+@pytest.mark.parametrize("train", [moving, in_double])
+def test_weights_that_training_puts_elsewhere_are_learned(
+    train: Callable[..., float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=normalized)
+    _, expected, _ = run_of(tmp_path / "plain", monkeypatch, task, rounds=2)
+    _, state, _ = run_of(tmp_path / "moved", monkeypatch, replace(task, train=train), rounds=2)
+    for name, value in expected.items():
+        assert torch.equal(state[name], value), name
+
+
+class Narrow(nn.Sequential):
+    """Weights in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__(normalized())
+        self.to(torch.bfloat16)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self[0](inputs.to(torch.bfloat16))
+        return outputs.float()
+
+
+def test_weights_of_sixteen_bits_are_learned_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server adds up is finer than what a client can hold."""
+    task = replace(digits, model=Narrow)
+    run, state, modules = run_of(
+        tmp_path / "run", monkeypatch, task, rounds=8, scheme="fp32", training__local_epochs=2
+    )
+    assert run.records[-1].test_accuracy > 0.9
+    weight = state["0.0.weight"]
+    assert not torch.equal(weight.to(torch.bfloat16).float(), weight)
+    assert all(module.get_parameter("0.0.weight").dtype == torch.bfloat16 for module in modules)
