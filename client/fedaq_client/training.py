@@ -1,6 +1,7 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,8 +10,11 @@ from fedaq.codec.model import bind, spec_of
 from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.errors import UserError
 from fedaq.settings import PartitionSettings
-from fedaq.tasks import Task, Training, initial_model, subset
+from fedaq.tasks import Task, Training, TrainingContext, initial_model, subset
+from fedaq.tasks.context import CPU, Received
+from fedaq.tasks.hardware import put_on, take_from
 from fedaq.tasks.partition import WHOLE, Partition, owners_of
+from fedaq.tasks.state import Kept
 
 
 class Learner:
@@ -23,6 +27,10 @@ class Learner:
         The client's training examples.
     seed : int
         Of the run, if it is known: the model that the run begins with follows from it.
+    device : torch.device
+        Where it trains; the arrays stay in the processor's memory.
+    state : Path, optional
+        Folder that keeps the state of the training for a client that is started again.
 
     Attributes
     ----------
@@ -36,13 +44,22 @@ class Learner:
         holds the update, and what was left unsent before.
     """
 
-    def __init__(self, task: Task, data: Sized, seed: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        data: Sized,
+        seed: int = 0,
+        device: torch.device = CPU,
+        state: Path | None = None,
+    ) -> None:
         self.task = task
+        self.device = device
         self._data = data
         self.model = initial_model(task, seed)
         self.spec = spec_of(self.model, task.classes)
         self.weights = bind(self.model, self.spec)
         self.held = self.weights.copy()
+        self._state = Kept(state)
         self._run_id = ""
         self._unsent: dict[int, Floats] = {}
         self._unsent_then: tuple[int, dict[int, Floats]] = (0, {})
@@ -51,23 +68,65 @@ class Learner:
         """Take part in a run; what another one left unsent is forgotten."""
         if run_id != self._run_id:
             self._run_id, self._unsent, self._unsent_then = run_id, {}, (0, {})
+            self._state.begin(run_id)
+
+    def end(self) -> None:
+        """Forget what only further rounds of the run would need."""
+        self._state.end()
 
     @property
     def examples(self) -> int:
         """Number of training examples."""
         return len(self._data)
 
-    def train(self, training: Training, seed: int, name: str, round_number: int) -> float:
+    def train(
+        self,
+        training: Training,
+        seed: int,
+        name: str,
+        round_number: int,
+        rounds: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> float:
         """Train from the held model, leave the update in `weights`, return the mean loss.
 
         A round may be trained again, if the server was stopped in it: it gives the same update.
+
+        Parameters
+        ----------
+        training : Training
+        seed, name, round_number
+            Of the run, of the client, and from 1: what is drawn follows from them.
+        rounds : int
+            Of the run; 0 where `round_number` is the last.
+        progress : callable
+            Told how far it is, if the task tells it.
         """
         if self._unsent_then[0] < round_number:
             self._unsent = self._unsent_then[1]
+        rounds = rounds or round_number
         training_seed = derive_seed(seed, "train", name, round_number)
         np.copyto(self.weights, self.held)
         torch.manual_seed(training_seed)
-        loss = self.task.train(self.model, self._data, training, training_seed)
+        if self.device != CPU:
+            put_on(self.model, self.device, self.spec, self.weights)
+        arguments = self.model, self._data, training.in_round(round_number, rounds), training_seed
+        if self.task.takes_context:
+            context = TrainingContext(
+                round=round_number,
+                rounds=rounds,
+                received=Received(self.spec, self.held, self.device),
+                generator=torch.Generator().manual_seed(training_seed),
+                state=self._state.before(name, round_number),
+                device=self.device,
+                progress=progress,
+            )
+            loss = self.task.train(*arguments, context=context)
+            self._state.after(round_number, context.state)
+        else:
+            loss = self.task.train(*arguments)
+        if self.device != CPU:
+            take_from(self.model, self.spec, self.weights)
         np.subtract(self.weights, self.held, out=self.weights)
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values

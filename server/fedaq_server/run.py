@@ -16,19 +16,23 @@ from torch import nn
 from fedaq import __version__
 from fedaq.codec.model import bind, spec_of
 from fedaq.codec.payload import tensor_spreads
+from fedaq.codec.quantizer import Floats
 from fedaq.process.logs import event
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task
+from fedaq.tasks.context import CPU
+from fedaq.tasks.hardware import device_named, put_on, use_threads
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.files import replacing
-from fedaq_server.records.ledger import Committed, Ledger
+from fedaq_server.records.ledger import MOMENTS, Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
 from fedaq_server.records.weights import write_weights
 from fedaq_server.rounds.differences import History
 from fedaq_server.rounds.loop import run_rounds
 from fedaq_server.rounds.round import Federation
+from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.loading import load_scheme
 from fedaq_server.schemes.scheme import Plan
 from fedaq_server.transport import service
@@ -81,7 +85,7 @@ class Run:
                 "and protects little; take finer steps: --set fedaq.uplink_resolution=0.01",
                 settings.aggregation, settings.aggregation.replace("_", " "),
             )  # fmt: skip
-        torch.set_num_threads(1)
+        use_threads(settings.threads, default=1)
         module = initial_model(self.task, settings.seed)
         self.spec = spec_of(module, self.task.classes)
         total = np.zeros(self.spec.parameters, np.int64)
@@ -110,6 +114,10 @@ class Run:
         first_ranges = tensor_spreads(self.spec, model.__getitem__)
         if ledger.rounds_done:
             ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)
+        optimizer = ServerOptimizer.begun(settings.server_optimizer, self.spec, module)
+        if ledger.rounds_done and optimizer is not None:
+            ledger.read_model(ledger.rounds_done, optimizer.spec, optimizer.flat, kind=MOMENTS)
+        tested = self._tested_on(device_named(settings.device), module, model)
         self.metrics = Metrics(settings.energy.budget_j, ledger.energy_j)
         self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(
@@ -118,12 +126,13 @@ class Run:
             module=module,
             model=model,
             total=total,
+            optimizer=optimizer,
             history=history,
             first_ranges=first_ranges,
             scheme=scheme,
             roster=self.roster,
             conduct=self.conduct,
-            evaluate=lambda: self._evaluated(module, test_data),
+            evaluate=lambda: self._evaluated(tested(), test_data),
             ledger=ledger,
             commit=self._commit,
             on_round=self._record,
@@ -173,6 +182,20 @@ class Run:
                 extra=event("run over", rounds=self.ledger.rounds_done, reason=finish.reason),
             )  # fmt: skip
             await self._say_goodbye(finish)
+
+    def _tested_on(
+        self, device: torch.device, module: nn.Module, model: Floats
+    ) -> Callable[[], nn.Module]:
+        """Return what gives the module of the present model on the device that tests it."""
+        if device == CPU:
+            return lambda: module
+        there = initial_model(self.task, self.settings.seed)
+
+        def brought() -> nn.Module:
+            put_on(there, device, self.spec, model)
+            return there
+
+        return brought
 
     def _evaluated(self, module: nn.Module, test_data: Any) -> Evaluation:
         with blamed(self.task, "testing the model"):

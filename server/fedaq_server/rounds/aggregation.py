@@ -95,6 +95,13 @@ class Aggregate:
         scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
         kernels.add_scaled(base, self.total[part], scale, out[part])
 
+    def mean(self, part: slice) -> Floats:
+        """Return ``sum_i p_i D_i`` at a part of the flat array of all tensors."""
+        zeros = np.zeros(part.stop - part.start, np.float32)
+        scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
+        kernels.add_scaled(zeros, self.total[part], scale, zeros)
+        return zeros
+
     def close(self) -> None:
         """Nothing is left open."""
 

@@ -76,6 +76,15 @@ class Robust:
                 added = added + self._middle_of(self._values(tensor, block))
             out[block] = added
 
+    def mean(self, part: slice) -> Floats:
+        """Return ``middle_i D_i`` at a part of the flat array of all tensors."""
+        middle = np.zeros(part.stop - part.start, np.float32)
+        if self._updates:
+            for tensor, block in self._blocks(part.start, part.stop):
+                inside = slice(block.start - part.start, block.stop - part.start)
+                middle[inside] = self._middle_of(self._values(tensor, block))
+        return middle
+
     def close(self) -> None:
         """Give the files back."""
         for spool in self._updates:
