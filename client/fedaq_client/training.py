@@ -1,6 +1,7 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
 from collections.abc import Callable, Iterable, Sized
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ class Learner:
         if self.device != CPU:
             put_on(self.model, self.device, self.spec, self.weights)
         arguments = self.model, self._data, training.in_round(round_number, rounds), training_seed
+        context = None
         if self.task.takes_context:
             context = TrainingContext(
                 round=round_number,
@@ -122,12 +124,14 @@ class Learner:
                 progress=progress,
             )
             loss = self.task.train(*arguments, context=context)
-            self._state.after(round_number, context.state)
         else:
             loss = self.task.train(*arguments)
         if self.device != CPU:
             take_from(self.model, self.spec, self.weights)
         np.subtract(self.weights, self.held, out=self.weights)
+        # What training that failed has left in an optimizer would spoil every later round.
+        if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
+            self._state.after(round_number, context.state)
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values
         return loss

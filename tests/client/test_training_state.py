@@ -48,6 +48,21 @@ def test_a_round_that_is_trained_again_gives_the_same_update() -> None:
     assert updates(learner(), [1, 2, 2, 2, 3, 3, 5]) == [1, 2, 2, 2, 3, 3, 4]
 
 
+def test_training_that_fails_leaves_the_state_as_it_was() -> None:
+    def train(
+        model: nn.Module, data: Any, training: Training, seed: int, context: TrainingContext
+    ) -> float:
+        loss = controlled(model, data, training, seed, context)
+        if context.round in (2, 3):
+            context.state["rounds"].fill_(torch.nan)
+            model.get_parameter("single").data.fill_(torch.nan)
+        return loss
+
+    part = Learner(task(train), task().train_data(None))
+    part.begin("run")
+    assert updates(part, [1, 2, 3, 4, 5]) == [1, 2, 2, 2, 3]
+
+
 def test_another_run_begins_without_a_state() -> None:
     part = learner()
     assert updates(part, [1, 2]) == [1, 2]

@@ -33,8 +33,8 @@ class TrainingContext:
         Yours: what is in it after one round is there in the next, for as long as the run goes on.
         It takes tensors, numbers, texts, and lists, tuples and dicts of them, so the
         ``state_dict()`` of an optimizer, too. It begins empty. A round that is trained again
-        finds it as it was before that round. It is held up
-        to three times.
+        finds it as it was before that round, and one whose update is not finite leaves it so.
+        It is held up to three times.
     device : torch.device
         Where the model is.
     progress : callable
