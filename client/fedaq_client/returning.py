@@ -46,6 +46,7 @@ async def take_part(
     on_round: Callable[[Progress], None],
     give_up_after_s: float | None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    on_training: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
     """Take part until the run is over, through every loss of the connection.
 
@@ -53,7 +54,7 @@ async def take_part(
     ----------
     connect : callable
         Opens a stream to the server.
-    name, learner, radio, on_round
+    name, learner, radio, on_round, on_training
         As of a `Session`.
     give_up_after_s : float, optional
         Seconds without a server; None for patience without end.
@@ -77,7 +78,9 @@ async def take_part(
         session: Session | None = None
         try:
             async with connect() as stream:
-                session = Session(stream, name, learner, radio, on_round, process)
+                session = Session(
+                    stream, name, learner, radio, on_round, process, on_training=on_training
+                )
                 return await session.participate()
         except UserError:
             raise

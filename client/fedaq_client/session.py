@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, nan
 from typing import NoReturn, Protocol
 
@@ -17,13 +17,14 @@ from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
+from fedaq.tasks.training import KNOWN, from_message
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
 
 # What a server may ask for; its settings allow no more.
-MOST_EPOCHS, LARGEST_BATCH, LARGEST_CHUNK_BYTES = 10_000, 1_000_000, 2 * 1024 * 1024
+LARGEST_CHUNK_BYTES = 2 * 1024 * 1024
 SHORTEST_INTERVAL_S = 0.001
 LEAVE_S = 1.0
 
@@ -88,6 +89,8 @@ class Session:
         What its radio costs, where it knows better than the server.
     on_round : callable
         Told of every finished round.
+    on_training : callable
+        Told, on another thread, how far the training of a round is: what is done, and of how much.
     process : bytes
         Random number of this process, by which the server knows it again; empty for none.
     welcomed : bool
@@ -101,6 +104,8 @@ class Session:
     on_round: Callable[[Progress], None]
     process: bytes = b""
     welcomed: bool = False
+    on_training: Callable[[int, int], None] = lambda done, total: None
+    _training: Training = field(default_factory=Training)
     _round: int = 0
     _digest: bytes = b""
 
@@ -115,12 +120,13 @@ class Session:
         try:
             await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome
-            _check_welcome(welcome)
+            self._training = _checked_training(welcome)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
             log.info("%s joined", self.name, extra=event("joined", client=self.name))
             await self._all_rounds(welcome)
         except FinishedError as finish:
+            self.learner.end()
             await self._leave("the run is over")
             return str(finish)
         except asyncio.CancelledError:
@@ -153,16 +159,11 @@ class Session:
             )
         try:
             downlink_bits = await self._receive_models(plan)
-            training = Training(
-                welcome.training.local_epochs,
-                welcome.training.batch_size,
-                welcome.training.learning_rate,
-                welcome.training.momentum,
-            )
             with blamed(self.learner.task, "training"):
                 loss = await asyncio.to_thread(
-                    self.learner.train, training, welcome.seed, self.name, plan.round
-                )
+                    self.learner.train, self._training, welcome.seed, self.name,
+                    plan.round, plan.rounds, self.on_training,
+                )  # fmt: skip
             spreads = await asyncio.to_thread(self._spreads)
             grant = await self._report(plan, spreads, loss)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
@@ -367,28 +368,23 @@ class Session:
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
                 process=self.process,
+                training=KNOWN,
             )
         )
 
 
-def _check_welcome(welcome: pb.Welcome) -> None:
-    asked = welcome.training
-    if not (
-        1 <= asked.local_epochs <= MOST_EPOCHS
-        and 1 <= asked.batch_size <= LARGEST_BATCH
-        and 0 < asked.learning_rate < inf
-        and 0 <= asked.momentum < 1
-    ):
-        raise FedaqError(
-            f"the server asks for {asked.local_epochs} epochs in batches of {asked.batch_size} "
-            f"with learning rate {asked.learning_rate:g} and momentum {asked.momentum:g}, "
-            "which cannot be"
-        )
+def _checked_training(welcome: pb.Welcome) -> Training:
+    """Return what the server asks of the training; refuse what cannot be."""
+    try:
+        training = from_message(welcome.training)
+    except ValueError as error:
+        raise FedaqError(f"the server asks for {error}") from None
     if not SHORTEST_INTERVAL_S <= welcome.heartbeat_interval_s < inf:
         raise FedaqError(
             f"the server asks for a heartbeat every {welcome.heartbeat_interval_s:g} s, "
             "which cannot be"
         )
+    return training
 
 
 def _is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:

@@ -1,6 +1,8 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
+from math import isfinite
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,8 +13,10 @@ from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.errors import UserError
 from fedaq.modules.bound import Bound
 from fedaq.settings import PartitionSettings
-from fedaq.tasks import Task, Training, initial_model, signature_of, subset
+from fedaq.tasks import Task, Training, TrainingContext, initial_model, signature_of, subset
+from fedaq.tasks.context import CPU, Received
 from fedaq.tasks.partition import WHOLE, Partition, owners_of
+from fedaq.tasks.state import Kept
 
 
 class Learner:
@@ -25,6 +29,10 @@ class Learner:
         The client's training examples.
     seed : int
         Of the run, if it is known: the model that the run begins with follows from it.
+    device : torch.device
+        Where it trains; the arrays stay in the processor's memory.
+    state : Path, optional
+        Folder that keeps the state of the training for a client that is started again.
 
     Attributes
     ----------
@@ -38,14 +46,23 @@ class Learner:
         holds the update, and what was left unsent before; of statistics, in their units.
     """
 
-    def __init__(self, task: Task, data: Sized, seed: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        data: Sized,
+        seed: int = 0,
+        device: torch.device = CPU,
+        state: Path | None = None,
+    ) -> None:
         self.task = task
+        self.device = device
         self._data = data
-        self.model = initial_model(task, seed)
+        self.model = initial_model(task, seed).to(device)
         self.spec = signature_of(task, self.model)
         self._bound = Bound(self.model, self.spec)
         self.weights = self._bound.flat
         self.held = self.weights.copy()
+        self._state = Kept(state)
         self._run_id = ""
         self._unsent: dict[int, Floats] = {}
         self._unsent_then: tuple[int, dict[int, Floats]] = (0, {})
@@ -54,24 +71,65 @@ class Learner:
         """Take part in a run; what another one left unsent is forgotten."""
         if run_id != self._run_id:
             self._run_id, self._unsent, self._unsent_then = run_id, {}, (0, {})
+            self._state.begin(run_id)
+
+    def end(self) -> None:
+        """Forget what only further rounds of the run would need."""
+        self._state.end()
 
     @property
     def examples(self) -> int:
         """Number of training examples."""
         return len(self._data)
 
-    def train(self, training: Training, seed: int, name: str, round_number: int) -> float:
+    def train(
+        self,
+        training: Training,
+        seed: int,
+        name: str,
+        round_number: int,
+        rounds: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> float:
         """Train from the held model, leave the update in `weights`, return the mean loss.
 
         A round may be trained again, if the server was stopped in it: it gives the same update.
+
+        Parameters
+        ----------
+        training : Training
+        seed, name, round_number
+            Of the run, of the client, and from 1: what is drawn follows from them.
+        rounds : int
+            Of the run; 0 where `round_number` is the last.
+        progress : callable
+            Told how far it is, if the task tells it.
         """
         if self._unsent_then[0] < round_number:
             self._unsent = self._unsent_then[1]
+        rounds = rounds or round_number
         training_seed = derive_seed(seed, "train", name, round_number)
         self._bound.load(self.held)
         torch.manual_seed(training_seed)
-        loss = self.task.train(self.model, self._data, training, training_seed)
+        arguments = self.model, self._data, training.in_round(round_number, rounds), training_seed
+        context = None
+        if self.task.takes_context:
+            context = TrainingContext(
+                round=round_number,
+                rounds=rounds,
+                received=Received(self.spec, self.held, self.device),
+                generator=torch.Generator().manual_seed(training_seed),
+                state=self._state.before(name, round_number),
+                device=self.device,
+                progress=progress,
+            )
+            loss = self.task.train(*arguments, context=context)
+        else:
+            loss = self.task.train(*arguments)
         self._form_update(self._bound.gather())
+        # What training that failed has left in an optimizer would spoil every later round.
+        if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
+            self._state.after(round_number, context.state)
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values
         return loss

@@ -16,6 +16,7 @@ from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
+from fedaq.tasks.hardware import device_named
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import ServerStoppedError, Session
@@ -120,7 +121,7 @@ async def _participate(session: Session) -> None:
 
 
 def _learners(settings: Settings) -> list[tuple[str, Learner]]:
-    task = load_task(settings.task, settings.data)
+    task, device = load_task(settings.task, settings.data), device_named(settings.device)
     everything = task.train_data(settings.data)
     shares = [
         local_data(
@@ -129,6 +130,6 @@ def _learners(settings: Settings) -> list[tuple[str, Learner]]:
         for index in range(settings.clients)
     ]
     return [
-        (f"client-{index}", Learner(task, share, settings.seed))
+        (f"client-{index}", Learner(task, share, settings.seed, device))
         for index, share in enumerate(shares, 1)
     ]

@@ -19,16 +19,18 @@ from fedaq.modules.bound import Bound
 from fedaq.process.logs import event
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task, signature_of
+from fedaq.tasks.hardware import device_named, use_threads
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.files import replacing
-from fedaq_server.records.ledger import Committed, Ledger
+from fedaq_server.records.ledger import MOMENTS, Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
 from fedaq_server.records.weights import write_weights
 from fedaq_server.rounds.differences import History
 from fedaq_server.rounds.loop import run_rounds
 from fedaq_server.rounds.round import Federation
+from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.loading import load_scheme
 from fedaq_server.schemes.scheme import Plan
 from fedaq_server.transport import service
@@ -81,8 +83,8 @@ class Run:
                 "and protects little; take finer steps: --set fedaq.uplink_resolution=0.01",
                 settings.aggregation, settings.aggregation.replace("_", " "),
             )  # fmt: skip
-        torch.set_num_threads(1)
-        module = initial_model(self.task, settings.seed)
+        use_threads(settings.threads, default=1)
+        module = initial_model(self.task, settings.seed).to(device_named(settings.device))
         self.spec = signature_of(self.task, module)
         total = np.zeros(self.spec.parameters, np.int64)
         exact = settings.differences or settings.added_to == "exact"
@@ -111,6 +113,9 @@ class Run:
         first_ranges = tensor_spreads(self.spec, statistics.Scaled(self.spec, model).__getitem__)
         if ledger.rounds_done:
             ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)
+        optimizer = ServerOptimizer.begun(settings.server_optimizer, self.spec, module)
+        if ledger.rounds_done and optimizer is not None:
+            ledger.read_model(ledger.rounds_done, optimizer.spec, optimizer.flat, kind=MOMENTS)
         self.metrics = Metrics(settings.energy.budget_j, ledger.energy_j)
         self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(
@@ -118,6 +123,7 @@ class Run:
             spec=self.spec,
             model=model,
             total=total,
+            optimizer=optimizer,
             history=history,
             first_ranges=first_ranges,
             scheme=scheme,

@@ -39,7 +39,7 @@ def add_one(model: nn.Module, data: Any, training: Training, seed: int) -> float
     return 0.25
 
 
-def task(train: Callable[[nn.Module, Any, Training, int], float] = add_one) -> Task:
+def task(train: Callable[..., float] = add_one) -> Task:
     data = Examples(torch.zeros(7, 1), torch.zeros(7, dtype=torch.int64))
     return Task(
         "script", Weights, lambda _: data, lambda _: data, train=train,
@@ -90,9 +90,11 @@ class Play:
     def __init__(
         self,
         lines: Iterable[Message | int | FedaqError | None],
-        train: Callable[[nn.Module, Any, Training, int], float] = add_one,
+        train: Callable[..., float] = add_one,
         radio: RadioCost | None = None,
+        on_training: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
+        self.on_training = on_training
         self.progress: list[Progress] = []
         self.learner = Learner(task(train), task().train_data(None))
         self.lines = lines
@@ -102,7 +104,10 @@ class Play:
     def act(self) -> str:
         async def play() -> str:
             self.link = ScriptedLink(self.lines)
-            session = Session(self.link, "anna", self.learner, self.radio, self.progress.append)
+            session = Session(
+                self.link, "anna", self.learner, self.radio, self.progress.append,
+                on_training=self.on_training,
+            )  # fmt: skip
             async with asyncio.timeout(PATIENCE_S):
                 return await session.participate()
 
@@ -122,6 +127,13 @@ def welcome(heartbeat_interval_s: float = 1000.0) -> Message:
             heartbeat_interval_s=heartbeat_interval_s,
         )
     )
+
+
+def training_of(**asked: Any) -> Message:
+    message = welcome()
+    for name, value in asked.items():
+        setattr(message.welcome.training, name, value)
+    return message
 
 
 def plan(round_number: int, bits: tuple[int, ...] = RAW) -> Message:

@@ -25,6 +25,7 @@ from client.script import (
     receipt,
     refusal,
     task,
+    training_of,
     welcome,
     whole_round,
 )
@@ -215,13 +216,6 @@ SWOLLEN = Message(chunk=pb.Chunk(round=1, code_bytes=4, coded_bytes=[2**20], dat
 SHORT_MODEL = Message(model=pb.PayloadHeader(round=1, code_bytes=4))
 
 
-def training_of(**asked: Any) -> Message:
-    message = welcome()
-    for name, value in asked.items():
-        setattr(message.welcome.training, name, value)
-    return message
-
-
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
@@ -251,6 +245,13 @@ def training_of(**asked: Any) -> Message:
         ([training_of(batch_size=0)], "in batches of 0 with"),
         ([training_of(learning_rate=nan)], "with learning rate nan and"),
         ([training_of(momentum=1.0)], "and momentum 1, which cannot be"),
+        ([training_of(optimizer=7)], "asks for optimizer 7, which cannot be"),
+        ([training_of(schedule=9)], "asks for schedule 9, which cannot be"),
+        ([training_of(schedule=2, step_factor=0.5)], "asks for step_rounds 0, which cannot be"),
+        ([training_of(weight_decay=nan)], "asks for weight_decay nan, which cannot be"),
+        ([training_of(warmup_rounds=2**31)], "asks for warmup_rounds 2147483648, which"),
+        ([training_of(proximal=-1.0)], "asks for proximal -1.0, which cannot be"),
+        ([training_of(clip_norm=inf)], "asks for clip_norm inf, which cannot be"),
         (
             [welcome(), Message(plan=pb.RoundPlan(round=1, rounds=9, chunk_bytes=2**31))],
             "asks for chunks of 2147483648 bytes, which cannot be",

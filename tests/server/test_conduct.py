@@ -394,7 +394,7 @@ def test_where_most_updates_are_too_long_the_limit_was_wrong(tmp_path: Path) -> 
     class Growing(Learner):
         def train(self, *arguments: Any) -> float:
             loss = super().train(*arguments)
-            np.multiply(self.weights, 1e-3 if arguments[-1] == 1 else 1, self.weights)
+            np.multiply(self.weights, 1e-3 if arguments[3] == 1 else 1, self.weights)
             return loss
 
     settings = settings_of(3, scheme="fp32", rounds=4, limits__strikes=1)

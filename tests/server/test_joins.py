@@ -104,6 +104,18 @@ def test_a_stream_begins_with_a_join(first: pb.ClientMessage | bytes, tmp_path: 
     asyncio.run(federate(tmp_path, act, clients=HONEST))
 
 
+def test_who_knows_plain_sgd_only_may_not_join_where_more_is_asked(tmp_path: Path) -> None:
+    async def act(address: str, spec: ModelSpec) -> None:
+        for software, named in (("fedaq 0.1.0", "fedaq 0.1.0"), ("", "the software")):
+            async with raw_client(address, spec) as client:
+                await client.join(software=software)
+                code, details = await client.status()
+                assert code == grpc.StatusCode.FAILED_PRECONDITION
+                assert f"more than plain SGD (fedaq settings training), which {named}" in details
+
+    asyncio.run(federate(tmp_path, act, clients=HONEST, training__proximal=0.01))
+
+
 def test_a_name_is_given_once(tmp_path: Path) -> None:
     """Two of one name at the same moment: one is welcome, and its stream stays as it is."""
     ends: list[str] = []

@@ -18,6 +18,7 @@ from fedaq.cli import checkup
 from fedaq.cli.checkup import Finding
 from fedaq.errors import FedaqError, UserError
 from fedaq.net.grpc_options import DESCRIBE_PATH, SERVICE
+from fedaq.process import limits
 from fedaq.settings import Settings, load_settings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.cli.checkup import Described, client_findings, clocks, describe
@@ -243,7 +244,7 @@ def test_limits_of_the_machine() -> None:
     assert checkup.clock(time.time()).verdict == "ok"
     assert checkup.cores(2, 9.0).verdict == "look"
     assert checkup.cores(2, 0.5).verdict == "ok"
-    free = checkup.free_memory()
+    free = limits.free_memory()
     assert checkup.memory(free).verdict == "wrong"
     assert checkup.memory(int(0.9 * free / 4 / checkup.MODELS_BESIDE)).verdict == "look"
     assert checkup.memory(1000).verdict == "ok"
@@ -279,20 +280,20 @@ def test_a_library_of_the_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch)
 def test_memory_and_cores_within_a_control_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "_cgroup", {
+    monkeypatch.setattr(limits, "control_group", {
         "memory.max": "1000", "memory.current": "400", "cpu.max": "50000 100000",
         "memory.stat": "anon 300\ninactive_file 50",
     }.__getitem__)  # fmt: skip
-    assert checkup.free_memory() == 650
-    assert checkup.usable_cores() == 0.5
-    monkeypatch.setattr(checkup, "_cgroup", lambda name: "max")
-    assert checkup.free_memory() > 1e8
-    assert checkup.usable_cores() == len(os.sched_getaffinity(0))
+    assert limits.free_memory() == 650
+    assert limits.usable_cores() == 0.5
+    monkeypatch.setattr(limits, "control_group", lambda name: "max")
+    assert limits.free_memory() > 1e8
+    assert limits.usable_cores() == len(os.sched_getaffinity(0))
 
 
 def test_a_system_without_control_groups_of_version_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self: "4:memory:/docker/1\n1:name=systemd:/\n")
-    assert checkup._cgroup("memory.max") == ""
+    assert limits.control_group("memory.max") == ""
 
 
 def test_the_commands_end_with_what_they_found(folder: Path, commands: Commands) -> None:

@@ -40,8 +40,19 @@ def records(folder: Path) -> list[dict[str, Any]]:
         (),
         ("energy.budget_j=0.08", "network.heartbeat_interval_s=1"),
         ("coding.entropy=false", "coding.downlink=model", "base=exact", "scheme=feddq"),
+        (
+            "server_optimizer.kind=fedadam",
+            "training.optimizer=adamw",
+            "training.proximal=0.1",
+            "training.learning_rate=0.003",
+            "training.keep_optimizer=true",
+            "training.schedule=cosine",
+            "training.clip_norm=1",
+        ),
+        ("server_optimizer.kind=fedavgm", "server_optimizer.learning_rate=0.3", "scheme=fixed"),
+        ("server_optimizer.kind=fedyogi", "aggregation=median", "fedaq.uplink_resolution=0.01"),
     ],
-    ids=["differences", "budget", "models"],
+    ids=["differences", "budget", "models", "adam", "momentum", "yogi"],
 )
 def test_a_server_that_is_killed_comes_to_the_same_end(
     settings: tuple[str, ...], commands: Commands

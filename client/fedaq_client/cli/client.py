@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedaq.cli import completion
-from fedaq.cli.options import Data, JsonLogs, Quiet, Set, Task, settings_of
+from fedaq.cli.options import Data, Device, JsonLogs, Quiet, Set, Task, Threads, settings_of
 
 Server = Annotated[
     str | None, typer.Option(help="Address of the server, host:port [127.0.0.1:50051]")
@@ -67,6 +67,8 @@ def client(
     tls: Tls = None,
     token_file: TokenFile = None,
     insecure: Insecure = None,
+    device: Device = None,
+    threads: Threads = None,
     config: Config = None,
     json_logs: JsonLogs = False,
     quiet: Quiet = False,
@@ -98,6 +100,8 @@ def client(
             tls=tls,
             token_file=token_file,
             insecure=insecure,
+            device=device,
+            threads=threads,
         ),
         assignments=assignments or [],
     )

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fedaq.energy.radios import PRESETS
 from fedaq.errors import UserError
 from fedaq.net.client_names import RULE, is_name
@@ -17,6 +15,7 @@ from fedaq.process.logs import event
 from fedaq.process.terminal import console, foreign
 from fedaq.settings import ClientSettings, load_settings
 from fedaq.tasks import load_task
+from fedaq.tasks.hardware import device_named, use_threads
 from fedaq.tasks.partition import WHOLE, Partition, parse_partition
 from fedaq_client.cli.display import Display
 from fedaq_client.returning import take_part
@@ -47,9 +46,10 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     task = load_task(settings.task, settings.data)
     part = part_of(own)
     name = name_of(own, part, access)
-    torch.set_num_threads(1)
+    # One that has the machine to itself takes all of it; parts of one data set share it.
+    use_threads(settings.threads, default=0 if part == WHOLE else 1, sharing=part.parts)
     mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
-    learner = Learner(task, mine, settings.seed)
+    learner = Learner(task, mine, settings.seed, device_named(settings.device), own.state)
     console.print(f"{foreign(name)}: {learner.examples} examples, server {foreign(own.server)}")
     log.info(
         "%s has %d examples", name, learner.examples,
@@ -72,6 +72,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     cost,
                     on_round,
                     own.give_up_after_s,
+                    on_training=display.on_training,
                 )
             )
 

@@ -10,6 +10,10 @@ class Display(RoundDisplay):
     def __init__(self) -> None:
         super().__init__("waiting", "for the first round", None)
 
+    def on_training(self, done: int, total: int) -> None:
+        """Show how far the training of a round is; called on another thread."""
+        self._progress.update(self._bar, description=f"training {done}/{total}")
+
     def on_round(self, done: Progress) -> None:
         """Show a finished round."""
         facts = (

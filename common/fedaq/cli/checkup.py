@@ -7,7 +7,6 @@ import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ import typer
 from fedaq.codec import kernels
 from fedaq.errors import FedaqError
 from fedaq.net.credentials import Certificates
+from fedaq.process.limits import free_memory, usable_cores
 from fedaq.process.terminal import console, foreign
 
 MARKS = {"ok": "[green]✓[/green]", "look": "[yellow]![/yellow]", "wrong": "[red]✗[/red]"}
@@ -34,7 +34,6 @@ LOAD_PER_CORE = 1.5
 EXPIRES_SOON_S = 30 * 86400
 # Where a Pi without a clock begins, or a disk image was made.
 EARLIEST_S = time.mktime((2025, 1, 1, 0, 0, 0, 0, 0, 0))
-CGROUP = Path("/sys/fs/cgroup")
 # docs/reference/other-systems.md says the same, and what each lacks.
 TESTED = {
     ("Linux", "x86_64"): "FedAQ is made for it and tested on it",
@@ -142,16 +141,6 @@ def clock(now_s: float) -> Finding:
     return ok("clock", says)
 
 
-def usable_cores() -> float:
-    """Return how many cores this process may use."""
-    process = psutil.Process()
-    # macOS binds no process to some of them.
-    mine = process.cpu_affinity() if hasattr(process, "cpu_affinity") else None
-    cores = float(len(mine) if mine else os.cpu_count() or 1)
-    quota, _, period = _cgroup("cpu.max").partition(" ")
-    return min(cores, int(quota) / int(period)) if quota.isdecimal() else cores
-
-
 def cores(usable: float, load: float) -> Finding:
     """Say how many cores there are, and whether others keep them busy."""
     says = f"{usable:g} to use, load {load:.1f}"
@@ -246,26 +235,6 @@ def disk(folder: Path, needed: int, what: str) -> Finding:
     return ok("disk", says)
 
 
-def free_memory() -> int:
-    """Return the bytes that this process may still get, without swap."""
-    free = int(psutil.virtual_memory().available)
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit.isdecimal() and used.isdecimal():
-        # Files that were read lately count as used, and make room for whoever needs it.
-        kept = dict(line.split() for line in _cgroup("memory.stat").splitlines())
-        free = min(free, int(limit) - int(used) + int(kept.get("inactive_file", 0)))
-    return free
-
-
 def resident_bytes() -> int:
     """Return the memory that this process takes."""
     return int(psutil.Process().memory_info().rss)
-
-
-def _cgroup(name: str) -> str:
-    """Return a value of this process's control group, version 2; empty without one."""
-    with suppress(OSError, ValueError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        [path] = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
-        return (CGROUP / path.lstrip("/") / name).read_text().strip()
-    return ""

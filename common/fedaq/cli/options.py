@@ -61,6 +61,16 @@ Aggregation = Annotated[
         autocompletion=completion.aggregation,
     ),
 ]
+Device = Annotated[
+    str | None, typer.Option(help="That trains and tests: auto, cpu, cuda or mps [cpu]")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the processor, for torch; 0: all cores, shared by clients that share the machine "
+        "[0 for fedaq client without --partition, else 1]"
+    ),
+]
 DashboardPort = Annotated[
     int | None, typer.Option(help="Port of a page to watch in a browser; 0: any free one [none]")
 ]

@@ -10,7 +10,13 @@ Here is what can be set and how it is read. What a setting does is where it is u
 from fedaq.settings.energy import MAX_DISTANCE_M, CostSettings, EnergySettings, ShannonSettings
 from fedaq.settings.loading import TOKEN_VARIABLE, flag_of, flattened, load_settings
 from fedaq.settings.network import HOW_REACHED, ClientSettings, LimitsSettings, NetworkSettings
-from fedaq.settings.run import CodingSettings, PartitionSettings, Settings, TrainingSettings
+from fedaq.settings.run import (
+    CodingSettings,
+    PartitionSettings,
+    ServerOptimizerSettings,
+    Settings,
+    TrainingSettings,
+)
 from fedaq.settings.schemes import (
     AdaquantflSettings,
     DadaquantSettings,
@@ -35,6 +41,7 @@ __all__ = [
     "LimitsSettings",
     "NetworkSettings",
     "PartitionSettings",
+    "ServerOptimizerSettings",
     "Settings",
     "ShannonSettings",
     "TrainingSettings",

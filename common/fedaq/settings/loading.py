@@ -17,8 +17,8 @@ ENVIRONMENT_PREFIX = "FEDAQ_"
 # A client's token, from where `ps` does not show it.
 TOKEN_VARIABLE = "FEDAQ_TOKEN"
 NOT_SETTINGS = frozenset({"FEDAQ_TRACEBACK", TOKEN_VARIABLE})
-# Sections that may be another's when a run goes on.
-NOT_OF_A_RUN = frozenset({"network", "client"})
+# What may be another's when a run goes on.
+NOT_OF_A_RUN = frozenset({"network", "client", "device", "threads"})
 # Flags that have not the name of their setting.
 FLAGS = {"start_from": "--from"}
 
@@ -52,7 +52,7 @@ def load_settings(
         ``key=value`` as given to ``--set``.
     begun : mapping, optional
         The settings with which a run has begun: they come first, and only those of the sections
-        ``network`` and ``client`` may change.
+        ``network`` and ``client``, `device` and `threads` may change.
 
     Raises
     ------

@@ -84,6 +84,9 @@ class ClientSettings(Section):
     give_up_after_s: float | None = Field(
         None, gt=0, description="without a server [tries without end]"
     )
+    state: Path | None = Field(
+        None, description="folder that keeps what the training keeps over a restart [none]"
+    )
 
     @field_validator("radio")
     @classmethod

@@ -26,7 +26,45 @@ class TrainingSettings(Section):
     )
     batch_size: int | None = Field(None, ge=1, le=1_000_000, description="in examples [the task's]")
     learning_rate: float | None = Field(None, gt=0, description="[the task's]")
-    momentum: float | None = Field(None, ge=0, lt=1, description="[the task's]")
+    momentum: float | None = Field(None, ge=0, lt=1, description="of sgd [the task's]")
+    optimizer: Literal["sgd", "adamw"] | None = Field(None, description="sgd or adamw [the task's]")
+    weight_decay: float | None = Field(None, ge=0, description="[the task's]")
+    schedule: Literal["constant", "cosine", "step"] | None = Field(
+        None, description="of the learning rate over rounds: constant, cosine or step [the task's]"
+    )
+    warmup_rounds: int | None = Field(
+        None, ge=0, le=1_000_000, description="in which the learning rate rises [the task's]"
+    )
+    step_rounds: int | None = Field(
+        None, ge=1, le=1_000_000, description="step: rounds between two steps [the task's]"
+    )
+    step_factor: float | None = Field(
+        None, gt=0, le=1, description="step: what it multiplies the rate by [the task's]"
+    )
+    proximal: float | None = Field(None, ge=0, description="mu of FedProx; 0: none [the task's]")
+    clip_norm: float | None = Field(
+        None, ge=0, description="largest norm of a gradient; 0: any [the task's]"
+    )
+    mixed_precision: bool | None = Field(
+        None, description="compute in bfloat16 where torch's autocast does [the task's]"
+    )
+    keep_optimizer: bool | None = Field(
+        None, description="a round goes on with the moments of the last one [the task's]"
+    )
+
+
+class ServerOptimizerSettings(Section):
+    """What the server makes of the mean update (Reddi et al., arXiv 2003.00295)."""
+
+    kind: Literal["none", "fedavgm", "fedadam", "fedyogi"] = Field(
+        "none", description="none, fedavgm, fedadam or fedyogi"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="[1 for fedavgm, 0.01 for the others]"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="beta 1: weight of earlier rounds")
+    beta2: float = Field(0.99, ge=0, lt=1, description="the same, of squares; not of fedavgm")
+    tau: float = Field(1e-3, gt=0, description="least that a step is divided by; not of fedavgm")
 
 
 class CodingSettings(Section):
@@ -82,8 +120,19 @@ class Settings(Section):
     target_accuracy: float | None = Field(
         None, gt=0, le=1, description="end the run at the first round that reaches it"
     )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "cpu", description="that trains and tests: auto, cpu, cuda or mps"
+    )
+    threads: int | None = Field(
+        None,
+        ge=0,
+        le=1024,
+        description="of torch; 0: all cores, shared by clients that share the machine [0 for a "
+        "client without partition, else 1]",
+    )
     capture: bool = Field(False, description="keep every payload in DIR/payloads")
     training: TrainingSettings = TrainingSettings()
+    server_optimizer: ServerOptimizerSettings = ServerOptimizerSettings()
     fixed: FixedSettings = FixedSettings()
     adaquantfl: AdaquantflSettings = AdaquantflSettings()
     dadaquant: DadaquantSettings = DadaquantSettings()

@@ -7,10 +7,12 @@ Here are the built-in tasks, too, and how the data of one machine is shared out.
 model is in `fedaq.codec`.
 """
 
-from fedaq.tasks.classifier import Normalise, evaluate_classifier, train_classifier
+from fedaq.tasks.classifier import Normalise, evaluate_classifier, train_classifier, trainer
+from fedaq.tasks.context import TrainingContext
 from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task
-from fedaq.tasks.parts import Evaluation, Examples, Training
+from fedaq.tasks.parts import Evaluation, Examples
 from fedaq.tasks.task import Task, blamed, initial_model, signature_of, subset
+from fedaq.tasks.training import Training
 
 __all__ = [
     "BUILT_IN",
@@ -19,6 +21,7 @@ __all__ = [
     "Normalise",
     "Task",
     "Training",
+    "TrainingContext",
     "blamed",
     "evaluate_classifier",
     "initial_model",
@@ -27,4 +30,5 @@ __all__ = [
     "signature_of",
     "subset",
     "train_classifier",
+    "trainer",
 ]

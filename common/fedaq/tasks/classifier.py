@@ -1,16 +1,23 @@
 """Classifiers: the training and the test that a task has where it names no other."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from fedaq.tasks.parts import Evaluation, Examples, Training
+from fedaq.tasks.context import CPU, TrainingContext
+from fedaq.tasks.optimizers import Optimizer, clipped, drawn_back
+from fedaq.tasks.parts import Evaluation, Examples
+from fedaq.tasks.training import Training
 
 # Large enough to keep the processor busy, small enough for a batch to stay in its cache.
 _TEST_BATCH = 250
+# In the state of a client.
+_OPTIMIZER = "fedaq.optimizer"
 
 
 class Normalise(nn.Module):
@@ -44,8 +51,14 @@ class Normalise(nn.Module):
         return torch.addcmul(self.shift, values, self.scale)
 
 
-def train_classifier(model: nn.Module, data: Any, training: Training, seed: int) -> float:
-    """Train with SGD, momentum and cross-entropy, and return the mean loss.
+def train_classifier(
+    model: nn.Module,
+    data: Any,
+    training: Training,
+    seed: int,
+    context: TrainingContext | None = None,
+) -> float:
+    """Train with cross-entropy and all that a `Training` says, and return the mean loss.
 
     An example that would be a last batch alone joins the batch before it: BatchNorm takes no batch
     of one.
@@ -57,54 +70,118 @@ def train_classifier(model: nn.Module, data: Any, training: Training, seed: int)
     data : Examples or Dataset
         A `Dataset` yields (input, label).
     training : Training
+        Of the schedule, only what `Training.in_round` has made of it counts.
     seed : int
         Decides the order of the examples.
+    context : TrainingContext, optional
+        Without one, no optimizer is kept, and the model is taken for the one received.
 
     Returns
     -------
     float
         Mean cross-entropy over all examples of all epochs.
     """
+    return _trained(nn.functional.cross_entropy, model, data, training, seed, context)
+
+
+def trainer(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., float]:
+    """Return a `train` like `train_classifier`, with a loss of your own.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(outputs, targets)`` returns the mean over a batch, for example
+        `torch.nn.functional.mse_loss`.
+    """
+
+    def train(
+        model: nn.Module,
+        data: Any,
+        training: Training,
+        seed: int,
+        context: TrainingContext | None = None,
+    ) -> float:
+        return _trained(loss, model, data, training, seed, context)
+
+    return train
+
+
+def _trained(
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    model: nn.Module,
+    data: Any,
+    training: Training,
+    seed: int,
+    context: TrainingContext | None,
+) -> float:
+    context = context or TrainingContext()
     order = torch.Generator().manual_seed(seed)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    velocities = [torch.zeros_like(weight) for weight in weights]
+    named: dict[str, Tensor] = {
+        name: weight for name, weight in model.named_parameters() if weight.requires_grad
+    }
+    weights = list(named.values())
+    kept = context.state.get(_OPTIMIZER) if training.keep_optimizer else None
+    optimizer = Optimizer.begun(training, weights, kept)
+    anchors = _anchors(named, context.received) if training.proximal else []
     model.train()
-    total, seen = 0.0, 0
+    total, seen, done = 0.0, 0, 0
+    all_indices = torch.arange(len(data))
+    batches = training.local_epochs * len(_shared_out(all_indices, training.batch_size))
+    device = device_of(model)
     for _ in range(training.local_epochs):
         shuffled = torch.randperm(len(data), generator=order)
-        for inputs, targets in _batches(data, _shared_out(shuffled, training.batch_size)):
-            loss = nn.functional.cross_entropy(model(inputs), targets)
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-            _descend(weights, velocities, gradients, training)
+        batched = _shared_out(shuffled, training.batch_size)
+        for inputs, targets in _batches(data, batched, device):
+            with _precision(training, device):
+                loss = criterion(model(inputs), targets)
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(
+                loss, weights, allow_unused=True
+            )
+            if training.proximal:
+                gradients = drawn_back(gradients, weights, anchors, training.proximal)
+            if training.clip_norm:
+                gradients = clipped(gradients, training.clip_norm)
+            optimizer.step(gradients)
             total += loss.item() * len(targets)
             seen += len(targets)
+            done += 1
+            context.progress(done, batches)
+    if training.keep_optimizer:
+        context.state[_OPTIMIZER] = optimizer.state()
     return total / seen
 
 
-def _descend(
-    weights: Iterable[Tensor],
-    velocities: Iterable[Tensor],
-    gradients: Iterable[Tensor | None],
-    training: Training,
-) -> None:
-    """Take the step of `torch.optim.SGD`, whose import costs a second and 70 MB."""
-    with torch.no_grad():
-        for weight, velocity, gradient in zip(weights, velocities, gradients, strict=True):
-            if gradient is not None:
-                torch.add(gradient, velocity, alpha=training.momentum, out=velocity)
-                weight.sub_(velocity, alpha=training.learning_rate)
+def _anchors(named: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the weights as they were received: what has not travelled is as it is now."""
+    return [
+        received[name] if name in received else weight.detach().clone()
+        for name, weight in named.items()
+    ]
+
+
+def _precision(training: Training, device: torch.device) -> AbstractContextManager[object]:
+    if not training.mixed_precision:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def evaluate_classifier(model: nn.Module, data: Any) -> Evaluation:
     """Return accuracy and mean cross-entropy on `Examples` or a `Dataset`."""
     model.eval()
     right, loss = 0, 0.0
+    device = device_of(model)
     with torch.no_grad():
-        for inputs, targets in _batches(data, torch.arange(len(data)).split(_TEST_BATCH)):
+        for inputs, targets in _batches(data, torch.arange(len(data)).split(_TEST_BATCH), device):
             scores = model(inputs)
             right += int((scores.argmax(dim=1) == targets).sum())
             loss += float(nn.functional.cross_entropy(scores, targets, reduction="sum"))
     return Evaluation(right / len(data), loss / len(data))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the values of a model are."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return CPU if first is None else first.device
 
 
 def _shared_out(order: Tensor, size: int) -> list[Tensor]:
@@ -115,10 +192,13 @@ def _shared_out(order: Tensor, size: int) -> list[Tensor]:
     return batches
 
 
-def _batches(data: Any, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    data: Any, batches: Iterable[Tensor], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
     for indices in batches:
         if isinstance(data, Examples):
-            yield data.inputs.index_select(0, indices), data.targets.index_select(0, indices)
+            inputs = data.inputs.index_select(0, indices)
+            targets = data.targets.index_select(0, indices)
         else:
             inputs, targets = default_collate([data[index] for index in indices.tolist()])
-            yield inputs, targets
+        yield inputs.to(device), targets.to(device)

@@ -1,4 +1,4 @@
-"""What a task is made of: examples, how a client trains, how good a model is."""
+"""What a task is made of: examples, and how good a model is."""
 
 from dataclasses import dataclass
 
@@ -22,28 +22,6 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.targets)
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a client trains in one round: plain SGD.
-
-    Attributes
-    ----------
-    local_epochs : int
-        Passes over its data, 1 to 10,000.
-    batch_size : int
-        Examples, 1 to 1,000,000.
-    learning_rate : float
-        Above 0.
-    momentum : float
-        0 or more, below 1.
-    """
-
-    local_epochs: int = 1
-    batch_size: int = 32
-    learning_rate: float = 0.05
-    momentum: float = 0.5
 
 
 @dataclass(frozen=True)

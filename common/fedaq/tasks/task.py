@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError, UserError
 from fedaq.modules.signature import spec_of
 from fedaq.tasks.classifier import evaluate_classifier, train_classifier
-from fedaq.tasks.parts import Evaluation, Examples, Training
+from fedaq.tasks.context import takes_context
+from fedaq.tasks.parts import Evaluation, Examples
+from fedaq.tasks.training import Training
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Task:
         Defaults for the run.
     train : callable
         ``train(model, data, training, seed)`` trains the model in place and returns the mean loss;
-        `train_classifier` unless given.
+        `train_classifier` unless given. With a fifth parameter of the name ``context``, it is
+        given a `TrainingContext`.
     evaluate : callable
         ``evaluate(model, data)`` returns an `Evaluation`; `evaluate_classifier` unless given.
     classes : sequence of str
@@ -62,11 +66,16 @@ class Task:
     train_data: Callable[[Path | None], Sized]
     test_data: Callable[[Path | None], Sized]
     training: Training = field(default_factory=Training)
-    train: Callable[[nn.Module, Any, Training, int], float] = train_classifier
+    train: Callable[..., float] = train_classifier
     evaluate: Callable[[nn.Module, Any], Evaluation] = evaluate_classifier
     classes: Sequence[str] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     tensors: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def takes_context(self) -> bool:
+        """Whether `train` has a parameter of the name ``context``."""
+        return takes_context(self.train)
 
 
 @contextmanager

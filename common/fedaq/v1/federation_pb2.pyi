@@ -20,6 +20,17 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
     DATA_TYPE_FLOAT32: _ClassVar[DataType]
 
+class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPTIMIZER_SGD: _ClassVar[Optimizer]
+    OPTIMIZER_ADAMW: _ClassVar[Optimizer]
+
+class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCHEDULE_CONSTANT: _ClassVar[Schedule]
+    SCHEDULE_COSINE: _ClassVar[Schedule]
+    SCHEDULE_STEP: _ClassVar[Schedule]
+
 class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CODEC_UNSPECIFIED: _ClassVar[Codec]
@@ -49,6 +60,11 @@ TENSOR_KIND_MEAN: TensorKind
 TENSOR_KIND_VARIANCE: TensorKind
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
+OPTIMIZER_SGD: Optimizer
+OPTIMIZER_ADAMW: Optimizer
+SCHEDULE_CONSTANT: Schedule
+SCHEDULE_COSINE: Schedule
+SCHEDULE_STEP: Schedule
 CODEC_UNSPECIFIED: Codec
 CODEC_RAW: Codec
 CODEC_UNIFORM: Codec
@@ -128,7 +144,7 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +153,7 @@ class Join(_message.Message):
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
     PROCESS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
     examples: int
@@ -145,7 +162,8 @@ class Join(_message.Message):
     software: str
     holds: bytes
     process: bytes
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ...) -> None: ...
+    training: int
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("tensors", "classes", "frozen")
@@ -196,16 +214,36 @@ class Welcome(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ...) -> None: ...
 
 class Training(_message.Message):
-    __slots__ = ("local_epochs", "batch_size", "learning_rate", "momentum")
+    __slots__ = ("local_epochs", "batch_size", "learning_rate", "momentum", "optimizer", "weight_decay", "schedule", "warmup_rounds", "step_rounds", "step_factor", "proximal", "clip_norm", "mixed_precision", "keep_optimizer")
     LOCAL_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    STEP_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    PROXIMAL_FIELD_NUMBER: _ClassVar[int]
+    CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
+    MIXED_PRECISION_FIELD_NUMBER: _ClassVar[int]
+    KEEP_OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     local_epochs: int
     batch_size: int
     learning_rate: float
     momentum: float
-    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ...) -> None: ...
+    optimizer: Optimizer
+    weight_decay: float
+    schedule: Schedule
+    warmup_rounds: int
+    step_rounds: int
+    step_factor: float
+    proximal: float
+    clip_norm: float
+    mixed_precision: bool
+    keep_optimizer: bool
+    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_rounds: _Optional[int] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ..., proximal: _Optional[float] = ..., clip_norm: _Optional[float] = ..., mixed_precision: _Optional[bool] = ..., keep_optimizer: _Optional[bool] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
     __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes")

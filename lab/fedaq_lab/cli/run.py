@@ -11,6 +11,7 @@ from fedaq.cli.options import (
     Config,
     DashboardPort,
     Data,
+    Device,
     From,
     Out,
     Quiet,
@@ -19,6 +20,7 @@ from fedaq.cli.options import (
     Seed,
     Set,
     Task,
+    Threads,
     settings_of,
 )
 
@@ -45,6 +47,8 @@ def run(
         Engine, typer.Option(help="processes over gRPC, or everything in one process (local)")
     ] = Engine.PROCESSES,
     dashboard_port: DashboardPort = None,
+    device: Device = None,
+    threads: Threads = None,
     config: Config = None,
     quiet: Quiet = False,
     assignments: Set = None,
@@ -65,6 +69,8 @@ def run(
         seed=seed,
         dashboard_port=dashboard_port,
         start_from=start_from,
+        device=device,
+        threads=threads,
     )
     logs.begin(quiet=quiet)
     with terminal.starting():

@@ -11,6 +11,7 @@ from fedaq.cli.options import (
     Config,
     DashboardPort,
     Data,
+    Device,
     From,
     JsonLogs,
     Out,
@@ -20,6 +21,7 @@ from fedaq.cli.options import (
     Seed,
     Set,
     Task,
+    Threads,
     settings_of,
 )
 
@@ -70,6 +72,8 @@ def server(
         int | None, typer.Option(help="Port of /metrics for Prometheus [none]")
     ] = None,
     dashboard_port: DashboardPort = None,
+    device: Device = None,
+    threads: Threads = None,
     config: Config = None,
     json_logs: JsonLogs = False,
     quiet: Quiet = False,
@@ -109,6 +113,8 @@ def server(
             tls=tls,
             tokens=tokens,
             insecure=insecure,
+            device=device,
+            threads=threads,
         ),
         assignments=assignments or [],
     )

@@ -32,6 +32,8 @@ from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
 from fedaq_server.records.weights import UNCHANGED, read_weights, write_weights
 
 FILE = "ledger.sqlite"
+# What lies beside it for a round: the model, and what the server's optimizer remembers.
+MODEL, MOMENTS = "round", "moments"
 
 # The age and the size of a write-ahead log that a commit brings into the file of the ledger. Every
 # time would cost most of another commit.
@@ -236,9 +238,11 @@ class Ledger:
             with replacing(kept, flush=True) as partial:
                 write_weights(partial, spec, out)
 
-    def write_model(self, round_number: int, spec: ModelSpec, flat: Floats) -> None:
-        """Bring the model of a round that is about to be committed to the disk."""
-        with replacing(self._model(round_number), flush=True) as partial:
+    def write_model(
+        self, round_number: int, spec: ModelSpec, flat: Floats, kind: str = MODEL
+    ) -> None:
+        """Bring the model of a round that is about to be committed, or moments, to the disk."""
+        with replacing(self._beside(kind, round_number), flush=True) as partial:
             write_weights(partial, spec, flat)
 
     def read_model(
@@ -247,15 +251,16 @@ class Ledger:
         spec: ModelSpec,
         out: Floats,
         renamed: Mapping[str, str] = UNCHANGED,
+        kind: str = MODEL,
     ) -> None:
-        """Read the model of a committed round into `out`; `renamed` is the task's.
+        """Read the model of a committed round, or moments, into `out`; `renamed` is the task's.
 
         Raises
         ------
         UserError
             If it is not there or belongs to another task.
         """
-        read_weights(self._model(round_number), spec, out, renamed)
+        read_weights(self._beside(kind, round_number), spec, out, renamed)
 
     def commit(self, committed: Committed) -> None:
         """Commit a round whose model is on disk; only what it changed is written."""
@@ -282,7 +287,8 @@ class Ledger:
         self._forget_all_but(self._named | self._checkpointed)
 
     def _names(self) -> frozenset[Path]:
-        return frozenset({self._model(self.rounds_done), *needed(self.folder, self._sent)})
+        own = (self._beside(kind, self.rounds_done) for kind in (MODEL, MOMENTS))
+        return frozenset({*own, *needed(self.folder, self._sent)})
 
     def _checkpoint(self) -> None:
         """Bring the write-ahead log into the file, unless somebody is reading what it replaces."""
@@ -355,11 +361,12 @@ class Ledger:
     def _start_path(self) -> Path:
         return self.folder / "start.safetensors"
 
-    def _model(self, round_number: int) -> Path:
-        return self.folder / f"round-{round_number:06}.safetensors"
+    def _beside(self, kind: str, round_number: int) -> Path:
+        return self.folder / f"{kind}-{round_number:06}.safetensors"
 
     def _forget_all_but(self, needed: Collection[Path]) -> None:
-        for kind in ("round-*.safetensors*", "held-*.bin*", "differences-*.bin"):
+        models = (f"{kind}-*.safetensors*" for kind in (MODEL, MOMENTS))
+        for kind in (*models, "held-*.bin*", "differences-*.bin"):
             for path in self.folder.glob(kind):
                 if path not in needed:
                     path.unlink()

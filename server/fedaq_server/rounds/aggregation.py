@@ -98,11 +98,11 @@ class Aggregate:
         kernels.add_scaled(base, self.total[part], scale, out[part])
 
     def mean(self, part: slice) -> Floats:
-        """Return ``sum_i p_i D_i`` at a slice of the flat array, float32."""
-        out = np.empty(len(range(*part.indices(self.spec.parameters))), np.float32)
+        """Return ``sum_i p_i D_i`` at a part of the flat array of all tensors."""
+        zeros = np.zeros(part.stop - part.start, np.float32)
         scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
-        kernels.add_scaled(np.zeros_like(out), self.total[part], scale, out)
-        return out
+        kernels.add_scaled(zeros, self.total[part], scale, zeros)
+        return zeros
 
     def close(self) -> None:
         """Nothing is left open."""

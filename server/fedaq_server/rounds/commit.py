@@ -4,14 +4,20 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+import numpy as np
+
 from fedaq.codec import statistics
+from fedaq.codec.quantizer import Floats
 from fedaq.tasks import Evaluation
-from fedaq_server.records.ledger import ClientMemory, Committed, Transfer
+from fedaq_server.records.ledger import MOMENTS, ClientMemory, Committed, Transfer
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
 from fedaq_server.rounds.exchange import Report
 from fedaq_server.rounds.measure import Downlink, measure
+from fedaq_server.rounds.robust import Robust
 from fedaq_server.rounds.round import Federation, Round
+from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import Outcome
 from fedaq_server.transport.tcp_counter import WireCounter
 
@@ -25,7 +31,7 @@ async def aggregate(current: Round, reports: list[Report]) -> Evaluation:
     if not reports:
         await current.on_worker(current.aggregate.clear)
     with federation.metrics.phase("aggregation"):
-        await asyncio.to_thread(_advance, current, frames)
+        await asyncio.to_thread(_advance, current, frames, moves=bool(reports))
         current.aggregate.close()
     with federation.metrics.phase("evaluation"):
         evaluation, _ = await asyncio.gather(
@@ -54,8 +60,8 @@ async def commit(
     return record
 
 
-def _advance(current: Round, frames: list[Frame]) -> None:
-    """Turn the global model into that of the next round."""
+def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:
+    """Turn the global model into that of the next round; without updates, it does not move."""
     federation, header = current.federation, current.broadcast.payload
     model, history = federation.model, federation.history
     if current.capture is not None:
@@ -71,18 +77,40 @@ def _advance(current: Round, frames: list[Frame]) -> None:
     advanced = statistics.changed(
         federation.spec, base, changes, statistics.units(federation.spec, held)
     )
+    optimizer = federation.optimizer if moves else None
     if exact:
-        current.aggregate.apply(model, model)
+        _add(current.aggregate, optimizer, model, model)
     elif history is not None:
-        current.aggregate.apply(history.held, model)
+        _add(current.aggregate, optimizer, history.held, model)
     else:
         for part, values in broadcast_values(header, frames):
-            current.aggregate.apply(values, model, part)
+            _add(current.aggregate, optimizer, values, model, part)
     model[own] = advanced
 
 
+def _add(
+    aggregate: Aggregate | Robust,
+    optimizer: ServerOptimizer | None,
+    base: Floats,
+    out: Floats,
+    part: slice | None = None,
+) -> None:
+    """Write what follows on `base`, which lies at `part` of the flat model, into `out`."""
+    part = part or slice(0, len(out))
+    if optimizer is None:
+        aggregate.apply(base, out, part)
+        return
+    for block, is_trained in optimizer.blocks(part):
+        update = aggregate.mean(block)
+        step = optimizer.step(update, block) if is_trained else update
+        np.add(base[block.start - part.start : block.stop - part.start], step, out=out[block])
+
+
 def _write_model(federation: Federation, number: int) -> None:
-    federation.ledger.write_model(number, federation.spec, federation.model)
+    ledger, optimizer = federation.ledger, federation.optimizer
+    ledger.write_model(number, federation.spec, federation.model)
+    if optimizer is not None:
+        ledger.write_model(number, optimizer.spec, optimizer.flat, MOMENTS)
     if federation.history is not None:
         federation.history.settle()
 

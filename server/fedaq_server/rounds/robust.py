@@ -77,14 +77,13 @@ class Robust:
             out[block] = added
 
     def mean(self, part: slice) -> Floats:
-        """Return ``middle_i D_i`` at a slice of the flat array, float32."""
-        begin, end, _ = part.indices(self.spec.parameters)
-        out = np.zeros(end - begin, np.float32)
+        """Return ``middle_i D_i`` at a part of the flat array of all tensors."""
+        middle = np.zeros(part.stop - part.start, np.float32)
         if self._updates:
-            for tensor, block in self._blocks(begin, end):
-                values = self._middle_of(self._values(tensor, block))
-                out[block.start - begin : block.stop - begin] = values
-        return out
+            for tensor, block in self._blocks(part.start, part.stop):
+                inside = slice(block.start - part.start, block.stop - part.start)
+                middle[inside] = self._middle_of(self._values(tensor, block))
+        return middle
 
     def close(self) -> None:
         """Give the files back."""

@@ -26,6 +26,7 @@ from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import UP_TO_DATE, CatchUp, History
 from fedaq_server.rounds.robust import Robust
+from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
 from fedaq_server.transport.roster import Client, Roster
 
@@ -51,6 +52,8 @@ class Federation:
     total : int64, shape (parameters,)
         Memory for the sum of updates. Where they are added to the broadcast model, the exact one
         need not last once that is coded: then `model` is the first half of this memory.
+    optimizer : ServerOptimizer, optional
+        What makes a step of the mean update; None where that is the step.
     history : History, optional
         What clients hold, if they are sent differences.
     first_ranges : tuple of Spread
@@ -69,6 +72,7 @@ class Federation:
     spec: ModelSpec
     model: Floats
     total: NDArray[np.int64]
+    optimizer: ServerOptimizer | None
     history: History | None
     first_ranges: tuple[Spread, ...]
     scheme: Scheme

@@ -17,7 +17,7 @@ from fedaq.codec import model
 from fedaq.codec.chunks import Chunk, kind_of, parse
 from fedaq.codec.model import ModelSpec
 from fedaq.energy.cost import RadioCost, checked_cost
-from fedaq.errors import UserError
+from fedaq.errors import UserError, printable
 from fedaq.net import client_names
 from fedaq.net.addresses import joined
 from fedaq.net.grpc_options import DESCRIBE_PATH, PATH, SERVER_OPTIONS, SERVICE
@@ -25,6 +25,7 @@ from fedaq.net.ports import why_not
 from fedaq.process.logs import event
 from fedaq.settings import Settings
 from fedaq.tasks import Training
+from fedaq.tasks.training import KNOWN, is_plain, to_message
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.conduct import Conduct
 from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
@@ -114,6 +115,13 @@ class Admission:
                 f"{name} has {join.examples} training examples; it needs 1 to {MAX_EXAMPLES}",
             )
         self._check_model(join.model)
+        if join.training < KNOWN and not is_plain(self.training):
+            raise JoinRefusedError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this run trains with more than plain SGD (fedaq settings training), which "
+                f"{printable(join.software) or 'the software of the client'} does not do; install "
+                "the same fedaq on both",
+            )
         client = Client(
             name, join.examples, self._radio(join), stream, join.holds, process=join.process,
             on_refusal=self.metrics.on_refusal,
@@ -137,12 +145,7 @@ class Admission:
                 protocol_version=PROTOCOL_VERSION,
                 run_id=self.run_id,
                 seed=self.settings.seed,
-                training=pb.Training(
-                    local_epochs=self.training.local_epochs,
-                    batch_size=self.training.batch_size,
-                    learning_rate=self.training.learning_rate,
-                    momentum=self.training.momentum,
-                ),
+                training=to_message(self.training),
                 heartbeat_interval_s=network.heartbeat_interval_s,
             )
         )
