@@ -15,7 +15,7 @@ from typing import Any
 from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError
 from fedaq.settings import Settings, load_settings
-from fedaq.tasks import load_task
+from fedaq.tasks import load_task, read_data
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import ServerStoppedError, Session
@@ -121,7 +121,7 @@ async def _participate(session: Session) -> None:
 
 def _learners(settings: Settings) -> list[tuple[str, Learner]]:
     task = load_task(settings.task, settings.data)
-    everything = task.train_data(settings.data)
+    everything = read_data(task, "train_data", settings.data)
     shares = [
         local_data(
             everything, Partition(index, settings.clients), settings.partition, settings.seed

@@ -15,7 +15,7 @@ from fedaq.process import stopping
 from fedaq.process.logs import event
 from fedaq.process.terminal import console, foreign
 from fedaq.settings import ClientSettings, load_settings
-from fedaq.tasks import load_task
+from fedaq.tasks import load_task, read_data
 from fedaq.tasks.partition import WHOLE, Partition, parse_partition
 from fedaq_client.cli.display import Display
 from fedaq_client.returning import take_part
@@ -47,7 +47,8 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     part = part_of(own)
     name = name_of(own, part, access)
     torch.set_num_threads(1)
-    mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
+    everything = read_data(task, "train_data", settings.data)
+    mine = local_data(everything, part, settings.partition, settings.seed)
     learner = Learner(task, mine, settings.seed)
     console.print(f"{foreign(name)}: {learner.examples} examples, server {foreign(own.server)}")
     log.info(

@@ -13,19 +13,22 @@ from torch import nn
 from fedaq.cli import checkup
 from fedaq.codec.model import ModelSpec, spec_of
 from fedaq.codec.quantizer import Floats
+from fedaq.metric import ACCURACY, LOSS
 from fedaq.settings import Settings
 from fedaq.tasks import (
-    Evaluation,
     Task,
     Training,
     evaluate_classifier,
+    evaluated,
     initial_model,
     train_classifier,
 )
 from fedaq.tasks.partition import Partition
+from fedaq.tasks.task import a_type
 from fedaq_client.cli.task_data import (
     check_batch,
     check_data,
+    check_examples,
     check_lengths,
     first_of,
     length_of,
@@ -37,7 +40,6 @@ from fedaq_client.cli.task_findings import (
     Facts,
     Finding,
     Kind,
-    a_type,
     call,
     listed,
     said,
@@ -229,7 +231,7 @@ def _not_in(learner: Learner) -> str | None:
 
 def _check_test(task: Task, settings: Settings, learner: Learner, checked: Checked) -> None:
     try:
-        everything = load(task.test_data, "test_data", settings)
+        everything = load(task, "test_data", settings)
         check_lengths(everything, "test_data")
     except BrokenError as error:
         checked.say(Kind.DOUBTFUL, f"no test data here, which only the server needs: {error}")
@@ -240,21 +242,17 @@ def _check_test(task: Task, settings: Settings, learner: Learner, checked: Check
     if task.evaluate is evaluate_classifier:
         check_batch(task, settings.seed, everything, few, "test")
     np.copyto(learner.weights, learner.held)
-    evaluation = call("evaluate", task.evaluate, learner.model, few)
-    if not isinstance(evaluation, Evaluation):
-        raise BrokenError(
-            f"evaluate returned {a_type(evaluation)}; it must return a "
-            "fedaq.tasks.Evaluation(accuracy, loss)"
-        )
-    for name, value in vars(evaluation).items():
-        if not isinstance(value, Real):
-            raise BrokenError(f"evaluate returned {a_type(value)} as {name}; a float is needed")
-    if not 0 <= evaluation.accuracy <= 1:
+    evaluation = call("evaluate", evaluated, task, learner.model, few)
+    if not 0 <= evaluation.metrics.get(ACCURACY, 0) <= 1:
         checked.say(
             Kind.WRONG,
-            f"evaluate returned accuracy {evaluation.accuracy:g}; it is a share, from 0 to 1",
+            f"evaluate returned accuracy {evaluation.accuracy:g}; it is a share, from 0 to 1; let "
+            "another number have its own name: Evaluation(loss=..., metrics={...})",
         )
-    if not isfinite(evaluation.loss):
-        checked.say(Kind.WRONG, f"evaluate returned loss {evaluation.loss} before any training")
+    for name in dict.fromkeys((LOSS, task.metric.name)):
+        value = {**evaluation.metrics, LOSS: evaluation.loss}[name]
+        if not isfinite(value):
+            checked.say(Kind.WRONG, f"evaluate returned {name} {value} before any training")
+    check_examples(everything, "test_data", checked)
     if not np.array_equal(learner.weights, learner.held):
         checked.say(Kind.WRONG, "evaluate changes the model; it must leave it as it is")

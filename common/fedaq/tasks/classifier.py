@@ -1,16 +1,14 @@
 """Classifiers: the training and the test that a task has where it names no other."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
-from fedaq.tasks.parts import Evaluation, Examples, Training
-
-# Large enough to keep the processor busy, small enough for a batch to stay in its cache.
-_TEST_BATCH = 250
+from fedaq.tasks.examples import batches, in_order
+from fedaq.tasks.parts import Evaluation, Training
+from fedaq.tasks.scores import TEST_BATCH
 
 
 class Normalise(nn.Module):
@@ -52,7 +50,7 @@ def train_classifier(model: nn.Module, data: Any, training: Training, seed: int)
     model : nn.Module
         Trained in place.
     data : Examples or Dataset
-        A `Dataset` yields (input, label).
+        A `Dataset` yields (input, label), or dicts of them.
     training : Training
     seed : int
         Decides the order of the examples.
@@ -69,8 +67,8 @@ def train_classifier(model: nn.Module, data: Any, training: Training, seed: int)
     total, seen = 0.0, 0
     for _ in range(training.local_epochs):
         shuffled = torch.randperm(len(data), generator=order)
-        for inputs, targets in _batches(data, shuffled, training.batch_size):
-            loss = nn.functional.cross_entropy(model(inputs), targets)
+        for inputs, targets in batches(data, shuffled, training.batch_size):
+            loss = nn.functional.cross_entropy(model(inputs), as_labels(targets))
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
             _descend(weights, velocities, gradients, training)
             total += loss.item() * len(targets)
@@ -97,17 +95,20 @@ def evaluate_classifier(model: nn.Module, data: Any) -> Evaluation:
     model.eval()
     right, loss = 0, 0.0
     with torch.no_grad():
-        for inputs, targets in _batches(data, torch.arange(len(data)), _TEST_BATCH):
-            scores = model(inputs)
-            right += int((scores.argmax(dim=1) == targets).sum())
-            loss += float(nn.functional.cross_entropy(scores, targets, reduction="sum"))
+        for inputs, targets in in_order(data, TEST_BATCH):
+            scores, labels = model(inputs), as_labels(targets)
+            meant = labels.argmax(dim=1) if labels.is_floating_point() else labels
+            right += int((scores.argmax(dim=1) == meant).sum())
+            loss += float(nn.functional.cross_entropy(scores, labels, reduction="sum"))
     return Evaluation(right / len(data), loss / len(data))
 
 
-def _batches(data: Any, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for indices in torch.split(order, size):
-        if isinstance(data, Examples):
-            yield data.inputs.index_select(0, indices), data.targets.index_select(0, indices)
-        else:
-            inputs, targets = default_collate([data[index] for index in indices.tolist()])
-            yield inputs, targets
+def as_labels(targets: Tensor) -> Tensor:
+    """Return targets as cross-entropy takes them.
+
+    Class numbers of any integer type, shape (n,) or (n, 1), become int64, shape (n,);
+    probabilities, floating-point, shape (n, classes), stay as they are.
+    """
+    if targets.is_floating_point():
+        return targets
+    return (targets[:, 0] if targets.shape[1:] == (1,) else targets).long()

@@ -11,7 +11,7 @@ from fedaq.errors import UserError
 from fedaq.net.credentials import is_loopback, server_certificates
 from fedaq.net.ports import bound
 from fedaq.settings import Settings
-from fedaq.tasks import initial_model, load_task
+from fedaq.tasks import evaluated, initial_model, load_task, read_data
 from fedaq_server.identity.access import access_of
 
 # What a server has open besides one connection for each client.
@@ -96,9 +96,9 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
         task = load_task(settings.task, settings.data)
         module = initial_model(task, settings.seed)
         parameters = spec_of(module, task.classes).parameters
-        test_data = task.test_data(settings.data)
+        test_data = read_data(task, "test_data", settings.data)
         began = time.monotonic()
-        task.evaluate(module, test_data)
+        evaluated(task, module, test_data)
     except Exception as error:
         yield wrong("task", str(error), f"fedaq check-task {settings.task} says more")
         return

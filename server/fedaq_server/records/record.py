@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any, TextIO
 
+from fedaq.metric import ACCURACY, LOSS, Metric, written
 from fedaq_server.records.files import replacing
 
 FORMAT_VERSION = 1
@@ -16,6 +17,8 @@ _SUMMED = (
     "uplink_wire_bytes", "downlink_wire_bytes", "seconds", "uplink_bits", "downlink_bits",
 )  # fmt: skip
 _AVERAGED = ("uplink_bits", "downlink_bits")
+# Of a round's fields, those that few runs have.
+_RARE = ("test_metrics", "not_finite")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class RoundRecord:
     round : int
         From 1.
     test_accuracy, test_loss : float
-        Of the model after the round, on the server's test data; the accuracy is 0 to 1.
+        Of the model after the round, on the server's test data; the accuracy is 0 to 1, and NaN
+        of a task that has none.
     train_loss : float
         Mean over the clients whose update counted, weighted as those; NaN (null in the file)
         where none did.
@@ -51,6 +55,11 @@ class RoundRecord:
         Who took part in vain.
     seconds : float
         From the first message of the round to its new model.
+    test_metrics : mapping of str to float
+        What else the task's test gave, by name; not in the file where it is empty.
+    not_finite : tuple of str
+        Where the test loss or the task's metric is not finite: tensors of the model that are not
+        either, a few of them; not in the file where it is empty.
     """
 
     round: int
@@ -69,42 +78,90 @@ class RoundRecord:
     clients: int
     left_out: int
     seconds: float
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    not_finite: tuple[str, ...] = ()
+
+    def value(self, name: str) -> float:
+        """Return what the test gave under a name: the loss, the accuracy or another metric."""
+        if name == LOSS:
+            return self.test_loss
+        return self.test_accuracy if name == ACCURACY else self.test_metrics.get(name, nan)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All that the test gave besides the loss; no accuracy for a task that has none."""
+        counted = {} if isnan(self.test_accuracy) else {ACCURACY: self.test_accuracy}
+        return {**counted, **self.test_metrics}
+
+    def trouble(self, metric: Metric) -> str:
+        """Say that the test loss or the task's metric is not finite; empty if both are."""
+        bad = [n for n in dict.fromkeys((LOSS, metric.name)) if not isfinite(self.value(n))]
+        if not bad:
+            return ""
+        said = " and ".join(f"the test {name} is {written(name, self.value(name))}" for name in bad)
+        where = ", ".join(self.not_finite)
+        return f"{said}; " + (
+            f"not finite in the model: {where}" if where else "every tensor of the model is finite"
+        )
 
 
-def summarize(rounds: Iterable[RoundRecord]) -> dict[str, Any]:
-    """Return the ``summary`` of a run."""
+def value_of(each: Mapping[str, Any], metric: str) -> float | None:
+    """Return a metric of a round as ``run.json`` has it."""
+    if metric in (ACCURACY, LOSS):
+        own: float | None = each[f"test_{metric}"]
+        return own
+    value: float | None = each.get("test_metrics", {}).get(metric)
+    return value
+
+
+def summarize(rounds: Iterable[RoundRecord], metric: Metric) -> dict[str, Any]:
+    """Return the ``summary`` of a run; the accuracy is None for a task that has another metric."""
     count, final, best = 0, None, None
     totals: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
     for record in rounds:
-        count, final = count + 1, record.test_accuracy
-        best = final if best is None else max(best, final)
+        count, final = count + 1, record.value(metric.name)
+        best = final if best is None else metric.better(best, final)
         for name, total in totals.items():
             value = getattr(record, name)
             totals[name] = None if value is None or total is None else total + value
     means = {f"mean_{name}": totals.pop(name) / max(count, 1) for name in _AVERAGED}
-    return {"rounds": count, "final_accuracy": final, "best_accuracy": best, **totals, **means}
+    counted = metric.name == ACCURACY
+    return {
+        "rounds": count,
+        "final_accuracy": final if counted else None,
+        "best_accuracy": best if counted else None,
+        "final_metric": final,
+        "best_metric": best,
+        **totals,
+        **means,
+    }
 
 
 def write_run(folder: Path, facts: Mapping[str, Any], rounds: Iterable[RoundRecord]) -> None:
     """Write ``run.json``, round by round; a reader sees the old file or the new one, whole."""
+    metric = Metric(**facts.get("metric", {}))
     with replacing(folder / "run.json") as partial, partial.open("w") as file:
         head = json.dumps({"version": FORMAT_VERSION, **facts}, indent=1, allow_nan=False)
         file.write(head.removesuffix("\n}") + ',\n "rounds": [')
-        summary = summarize(_written(file, rounds))
+        summary = summarize(_written(file, rounds), metric)
         file.write(f'\n ],\n "summary": {_in_json(summary)}\n}}\n')
 
 
 def _written(file: TextIO, rounds: Iterable[RoundRecord]) -> Iterator[RoundRecord]:
     separator = "\n  "
     for record in rounds:
-        file.write(separator + _in_json(vars(record)))
+        values = vars(record)
+        file.write(separator + _in_json({n: v for n, v in values.items() if v or n not in _RARE}))
         separator = ",\n  "
         yield record
 
 
-def _in_json(values: Mapping[str, float | None]) -> str:
+def _in_json(values: Mapping[str, Any]) -> str:
+    return json.dumps({name: _finite(value) for name, value in values.items()}, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
     """Put null for NaN, and for what a diverged model makes infinite; JSON has neither."""
-    finite = {
-        name: value if value is None or isfinite(value) else None for name, value in values.items()
-    }
-    return json.dumps(finite, allow_nan=False)
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
