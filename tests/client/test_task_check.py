@@ -109,13 +109,18 @@ EVALUATIONS: list[tuple[Callable[..., Any], str]] = [
     (failing, "evaluate failed: ValueError: no such layer"),
     (
         lambda *_: (0.5, 1.0),
-        "evaluate returned a tuple; it must return a fedaq.tasks.Evaluation(accuracy, loss)",
+        "evaluate returned a tuple; it must return a fedaq.tasks.Evaluation(accuracy, loss) or "
+        "Evaluation(loss=..., metrics={...})",
     ),
     (
-        lambda *_: Evaluation(torch.zeros(()), 1.0),  # type: ignore[arg-type]
-        "evaluate returned a Tensor as accuracy; a float is needed",
+        lambda *_: Evaluation("good", 1.0),  # type: ignore[arg-type]
+        "evaluate returned a str as accuracy; a float is needed",
     ),
-    (lambda *_: Evaluation(97.0, 1.0), "evaluate returned accuracy 97; it is a share, from 0 to 1"),
+    (
+        lambda *_: Evaluation(97.0, 1.0),
+        "evaluate returned accuracy 97; it is a share, from 0 to 1; let another number have its "
+        "own name: Evaluation(loss=..., metrics={...})",
+    ),
     (lambda *_: Evaluation(0.5, nan), "evaluate returned loss nan before any training"),
     (spoiling, "evaluate changes the model; it must leave it as it is"),
 ]

@@ -44,7 +44,8 @@ def example(data: Any, index: int) -> Any:
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{type(data).__name__}[{index}] failed: {type(error).__name__}: {said}"
+            f"the task's data: {type(data).__name__}[{index}] failed: "
+            f"{type(error).__name__}: {said}"
         ) from error
 
 
