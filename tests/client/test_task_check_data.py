@@ -147,6 +147,9 @@ def test_data_sets_that_fail(name: str, train: str, test: str, part: Partition) 
     ]
 
 
+BROKEN_EXAMPLE = "the task's data: Broken[16] failed: ValueError: no such layer"
+
+
 class Broken(Dataset[Any]):
     """Its 17th example cannot be read."""
 
@@ -165,7 +168,7 @@ def test_every_example_is_read(part: Partition) -> None:
     few = replace(GOOD, train_data=lambda data: Broken(), training=Training(batch_size=8))
     found = sentences(checked(few, part), Kind.WRONG)
     owners = owners_of(Broken(), part.parts, PartitionSettings(), 1)
-    expected = ["the task's data: Broken[16] failed: ValueError: no such layer"]
+    expected = [BROKEN_EXAMPLE]
     assert found == (expected if owners[16] == part.index else [])
     tested = checked(replace(GOOD, test_data=lambda data: Broken()))
     assert sentences(tested, Kind.WRONG) == expected
