@@ -103,6 +103,15 @@ def test_an_example_that_fails_is_named_by_its_place_in_the_whole() -> None:
         example(part, 2)
 
 
+def test_numbers_are_no_labels() -> None:
+    data = changed(torch.rand(50))
+    sentence = r"the labels are torch\.float32; a classifier takes"
+    with pytest.raises(UserError, match=sentence):
+        evaluate_classifier(small_model(), data)
+    with pytest.raises(UserError, match=sentence):
+        train_classifier(small_model(), data, Training(), 1)
+
+
 def changed(targets: Tensor) -> Examples:
     return replace(small_data(), targets=targets)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedaq.errors import UserError
 from fedaq.tasks.examples import batches, in_order
 from fedaq.tasks.parts import Evaluation, Training
 from fedaq.tasks.scores import TEST_BATCH
@@ -108,7 +109,18 @@ def as_labels(targets: Tensor) -> Tensor:
 
     Class numbers of any integer type, shape (n,) or (n, 1), become int64, shape (n,);
     probabilities, floating-point, shape (n, classes), stay as they are.
+
+    Raises
+    ------
+    UserError
+        If they are other numbers.
     """
     if targets.is_floating_point():
+        if targets.dim() == 1:
+            raise UserError(
+                f"the labels are {targets.dtype}; a classifier takes class numbers, int64, or a "
+                "probability for each class; for anything else give the task its own train and "
+                "evaluate"
+            )
         return targets
     return (targets[:, 0] if targets.shape[1:] == (1,) else targets).long()

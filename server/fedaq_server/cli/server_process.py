@@ -115,6 +115,6 @@ def _carry_out(
         run.roster.on_change = display.on_clients
         display.metric = run.task.metric
         stopping.run(federate(run, display))
-    display.summary(run.records)
-    last = run.records[-1]
-    return last.trouble(run.task.metric)
+    records = run.records
+    display.summary(records)
+    return records[-1].trouble(run.task.metric)
