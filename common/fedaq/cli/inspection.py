@@ -159,5 +159,5 @@ def _show_run(path: Path, content: bytes) -> None:
                 f"uplink {first['uplink_bits']:.2f} -> {last['uplink_bits']:.2f}, "
                 f"downlink {first['downlink_bits']:.2f} -> {last['downlink_bits']:.2f}"
             )
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not the run.json of a fedaq run") from None
