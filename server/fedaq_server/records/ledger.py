@@ -426,7 +426,7 @@ def _ranges(text: str | None) -> tuple[Spread, ...] | None:
 
 def _row(record: RoundRecord) -> tuple[Any, ...]:
     return tuple(
-        value if isinstance(value, int | float | None) else json.dumps(value)
+        value if isinstance(value, int | float | None) else json.dumps(value) if value else None
         for value in vars(record).values()
     )
 
@@ -436,6 +436,6 @@ def _record(row: tuple[Any, ...]) -> RoundRecord:
     values: dict[str, Any] = dict(zip(_ROUND, row, strict=True))
     for name in _FLOATS:
         values[name] = nan if values[name] is None else values[name]
-    values["test_metrics"] = json.loads(values["test_metrics"])
-    values["not_finite"] = tuple(json.loads(values["not_finite"]))
+    values["test_metrics"] = json.loads(values["test_metrics"] or "{}")
+    values["not_finite"] = tuple(json.loads(values["not_finite"] or "[]"))
     return RoundRecord(**values)

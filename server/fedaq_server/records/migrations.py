@@ -45,8 +45,8 @@ def _snapshots(database: sqlite3.Connection, folder: Path) -> None:
 
 def _metrics(database: sqlite3.Connection, folder: Path) -> None:
     """A round has numbers of any name, and the names of tensors that are not finite."""
-    database.execute("ALTER TABLE rounds ADD COLUMN test_metrics TEXT NOT NULL DEFAULT '{}'")
-    database.execute("ALTER TABLE rounds ADD COLUMN not_finite TEXT NOT NULL DEFAULT '[]'")
+    database.execute("ALTER TABLE rounds ADD COLUMN test_metrics TEXT")
+    database.execute("ALTER TABLE rounds ADD COLUMN not_finite TEXT")
 
 
 # The first makes version 1 of nothing.
