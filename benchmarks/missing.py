@@ -117,7 +117,7 @@ async def federate(settings: Settings, chance: float) -> Run:
 
 
 def row(name: str, run: Run) -> list[str]:
-    totals: dict[str, Any] = summarize(run.records)
+    totals: dict[str, Any] = summarize(run.records, run.task.metric)
     taken = sum(record.clients for record in run.records)
     asked = sum(record.clients + record.left_out for record in run.records)
     fresh = 4 * run.spec.parameters * taken

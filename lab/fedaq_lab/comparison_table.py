@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import inf, nan
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import matplotlib as mpl
 from rich.table import Table
 
+from fedaq.metric import ACCURACY, Metric, written
 from fedaq.process.terminal import console, si
+from fedaq_server.records.record import value_of
 
 mpl.use("Agg")
 
@@ -50,17 +53,20 @@ def summarize(lines: Sequence[Line], target: float) -> dict[str, Any]:
     """Return the content of ``compare.json``.
 
     For every line and seed: rounds, joules and payload bytes to the target (None where it
-    was not reached), and the final accuracy; means and spreads over the seeds.
+    was not reached), and the final value of the task's metric (None where it is not finite);
+    means and spreads over the seeds.
     """
+    metric = Metric(**lines[0].runs[0].get("metric", {}))
     return {
         "version": FORMAT_VERSION,
+        "metric": asdict(metric),
         "target": target,
-        "lines": [_summary(line, target) for line in lines],
+        "lines": [_summary(line, metric, target) for line in lines],
     }
 
 
-def _summary(line: Line, target: float) -> dict[str, Any]:
-    seeds = [_to_target(run, target) for run in line.runs]
+def _summary(line: Line, metric: Metric, target: float) -> dict[str, Any]:
+    seeds = [_to_target(run, metric, target) for run in line.runs]
     reached = [seed for seed in seeds if seed["energy_j_to_target"] is not None]
     everyone = len(reached) == len(seeds)
 
@@ -70,7 +76,8 @@ def _summary(line: Line, target: float) -> dict[str, Any]:
         values = [seed[key] for seed in seeds]
         return {"mean": mean(values), "spread": pstdev(values)}
 
-    final = [seed["final_accuracy"] for seed in seeds]
+    final = [seed["final_metric"] for seed in seeds]
+    ended = None if None in final else {"mean": mean(final), "spread": pstdev(final)}
     total = [seed["energy_j"] for seed in seeds]
     return {
         "line": line.name,
@@ -80,29 +87,32 @@ def _summary(line: Line, target: float) -> dict[str, Any]:
         "rounds_to_target": over_seeds("rounds_to_target"),
         "energy_j_to_target": over_seeds("energy_j_to_target"),
         "payload_bytes_to_target": over_seeds("payload_bytes_to_target"),
-        "final_accuracy": {"mean": mean(final), "spread": pstdev(final)},
+        "final_metric": ended,
+        # By its older name, for who reads the file.
+        **({"final_accuracy": ended} if metric.name == ACCURACY else {}),
         "energy_j": {"mean": mean(total), "spread": pstdev(total)},
     }
 
 
-def _to_target(run: Mapping[str, Any], target: float) -> dict[str, Any]:
+def _to_target(run: Mapping[str, Any], metric: Metric, target: float) -> dict[str, Any]:
     energy_j, payload = 0.0, 0
     result: dict[str, Any] = {
         "seed": run["seed"],
         "rounds_to_target": None,
         "energy_j_to_target": None,
         "payload_bytes_to_target": None,
-        "final_accuracy": run["summary"]["final_accuracy"],
+        "final_metric": None,
         "energy_j": run["summary"]["energy_j"],
         "curve": [],
     }
     for record in run["rounds"]:
         energy_j += record["energy_j"]
         payload += record["uplink_payload_bytes"] + record["downlink_payload_bytes"]
-        result["curve"].append(
-            [energy_j, record["test_accuracy"], record["uplink_bits"], record["downlink_bits"]]
-        )
-        if record["test_accuracy"] >= target and result["energy_j_to_target"] is None:
+        value = value_of(record, metric.name)
+        result["final_metric"] = value
+        result["curve"].append([energy_j, value, record["uplink_bits"], record["downlink_bits"]])
+        reached = value is not None and metric.reaches(value, target)
+        if reached and result["energy_j_to_target"] is None:
             result["rounds_to_target"] = record["round"]
             result["energy_j_to_target"] = energy_j
             result["payload_bytes_to_target"] = payload
@@ -111,8 +121,8 @@ def _to_target(run: Mapping[str, Any], target: float) -> dict[str, Any]:
 
 def show(comparison: Mapping[str, Any]) -> None:
     """Print the table, the cheapest line to the target first."""
-    target = comparison["target"]
-    table = Table(title=f"to test accuracy {target:g}; ± is the spread over seeds")
+    to = f"{comparison['metric']['name']} {comparison['target']:g}"
+    table = Table(title=f"to test {to}; ± is the spread over seeds")
     table.add_column(COLUMNS[0])
     for column in COLUMNS[1:]:
         table.add_column(column, justify="right", no_wrap=True)
@@ -123,7 +133,7 @@ def show(comparison: Mapping[str, Any]) -> None:
 
 def table_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the cells of `COLUMNS`, the cheapest line to the target first."""
-    lines = ranked(comparison)
+    lines, name = ranked(comparison), comparison["metric"]["name"]
     dearest = max(
         (line["energy_j_to_target"]["mean"] for line in lines if line["energy_j_to_target"]),
         default=None,
@@ -131,7 +141,6 @@ def table_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for line in lines:
         energy = line["energy_j_to_target"]
-        final = line["final_accuracy"]
         reached = f"{line['reached']} of {len(line['seeds'])}"
         row = (
             str(line["name"]),
@@ -139,11 +148,19 @@ def table_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{si(energy['mean'], 'J')} ±{_relative(energy):.0%}" if energy else "",
             f"{1 - energy['mean'] / dearest:.1%}" if energy and dearest else "",
             si(line["payload_bytes_to_target"]["mean"], "B") if energy else "",
-            f"{final['mean']:.2%} ±{100 * final['spread']:.2f}",
+            _final(name, line["final_metric"]),
             si(line["energy_j"]["mean"], "J"),
         )
         rows.append(row)
     return rows
+
+
+def _final(name: str, final: Mapping[str, float] | None) -> str:
+    if final is None:
+        return written(name, None)
+    if name == ACCURACY:
+        return f"{final['mean']:.2%} ±{100 * final['spread']:.2f}"
+    return f"{written(name, final['mean'])} ±{final['spread']:.2g}"
 
 
 def _relative(amount: Mapping[str, float]) -> float:
@@ -152,15 +169,15 @@ def _relative(amount: Mapping[str, float]) -> float:
 
 
 def draw(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw accuracy against joules, bits against rounds, and energy to the target."""
-    lines = ranked(comparison)[:MOST_LINES]
-    pictures = {"accuracy": _draw_accuracy, "bits": _draw_bits, "energy": draw_energy}
+    """Draw the metric against joules, bits against rounds, and energy to the target."""
+    lines, name = ranked(comparison)[:MOST_LINES], comparison["metric"]["name"]
+    pictures = {name: _draw_metric, "bits": _draw_bits, "energy": draw_energy}
     paths = []
-    for name, draw_lines in pictures.items():
+    for picture, draw_lines in pictures.items():
         figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
-        draw_lines(axes, lines, comparison["target"])
+        draw_lines(axes, lines, name, comparison["target"])
         figure.tight_layout()
-        path = folder / f"compare-{name}.png"
+        path = folder / f"compare-{picture}.png"
         figure.savefig(path)
         plt.close(figure)
         paths.append(path)
@@ -168,21 +185,24 @@ def draw(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def ranked(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the lines, the cheapest to the target first."""
+    """Return the lines, the cheapest to the target first, then those that came nearest to it."""
+    sign = -1 if comparison["metric"]["higher_is_better"] else 1
 
     def cost(line: Mapping[str, Any]) -> tuple[bool, float]:
-        energy = line["energy_j_to_target"]
-        return (energy is None, energy["mean"] if energy else -line["final_accuracy"]["mean"])
+        energy, final = line["energy_j_to_target"], line["final_metric"]
+        if energy:
+            return False, energy["mean"]
+        return True, inf if final is None else sign * final["mean"]
 
     return sorted(comparison["lines"], key=cost)
 
 
-def _draw_accuracy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+def _draw_metric(axes: Axes, lines: Sequence[Mapping[str, Any]], name: str, target: float) -> None:
     for index, line in enumerate(lines):
         for seed in line["seeds"]:
             axes.plot(
                 [point[0] for point in seed["curve"]],
-                [point[1] for point in seed["curve"]],
+                [nan if point[1] is None else point[1] for point in seed["curve"]],
                 color=f"C{index}",
                 linewidth=1,
                 label=line["name"] if seed is line["seeds"][0] else None,
@@ -191,12 +211,12 @@ def _draw_accuracy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float
     if any(point[0] > 0 for line in lines for seed in line["seeds"] for point in seed["curve"]):
         axes.set_xscale("log")
     axes.set_xlabel("energy spent, J")
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel(f"test {name}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
 
-def _draw_bits(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+def _draw_bits(axes: Axes, lines: Sequence[Mapping[str, Any]], name: str, target: float) -> None:
     for index, line in enumerate(lines):
         curve = line["seeds"][0]["curve"]
         rounds = range(1, len(curve) + 1)
@@ -210,7 +230,7 @@ def _draw_bits(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) ->
     axes.legend(fontsize=8)
 
 
-def draw_energy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -> None:
+def draw_energy(axes: Axes, lines: Sequence[Mapping[str, Any]], name: str, target: float) -> None:
     """Draw the energy that each line took to the target, if it reached it."""
     reached = [line for line in lines if line["energy_j_to_target"]][::-1]
     names = [line["name"] for line in reached]
@@ -223,5 +243,5 @@ def draw_energy(axes: Axes, lines: Sequence[Mapping[str, Any]], target: float) -
     )
     labels = [si(line["energy_j_to_target"]["mean"], "J") for line in reached]
     axes.bar_label(bars, labels, padding=4, fontsize=8)
-    axes.set_xlabel(f"energy to accuracy {target:g}, J")
+    axes.set_xlabel(f"energy to {name} {target:g}, J")
     axes.margins(x=0.15)

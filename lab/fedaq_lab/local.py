@@ -15,7 +15,7 @@ from typing import Any
 from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError
 from fedaq.settings import Settings, load_settings
-from fedaq.tasks import load_task
+from fedaq.tasks import load_task, read_data
 from fedaq.tasks.hardware import device_named
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
@@ -122,7 +122,7 @@ async def _participate(session: Session) -> None:
 
 def _learners(settings: Settings) -> list[tuple[str, Learner]]:
     task, device = load_task(settings.task, settings.data), device_named(settings.device)
-    everything = task.train_data(settings.data)
+    everything = read_data(task, "train_data", settings.data)
     shares = [
         local_data(
             everything, Partition(index, settings.clients), settings.partition, settings.seed

@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from fedaq import __version__
 from fedaq.errors import UserError, printable
+from fedaq.metric import ACCURACY, LOSS, Metric, written
 from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
 from fedaq_lab import comparison_table
@@ -59,13 +61,21 @@ class _Compared(BaseModel):
     rounds_to_target: _Amount | None
     energy_j_to_target: _Amount | None
     payload_bytes_to_target: _Amount | None
-    final_accuracy: _Amount
+    final_metric: _Amount | None
     energy_j: _Amount
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_older_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "final_metric" not in values:
+            return {**values, "final_metric": values.get("final_accuracy")}
+        return values
 
 
 class _Comparison(BaseModel):
     """Of ``compare.json``, what a report shows."""
 
+    metric: Metric = Field(default_factory=Metric)
     target: FiniteFloat
     lines: list[_Compared] = Field(min_length=1)
 
@@ -81,10 +91,7 @@ class Contents:
     def lines(self) -> list[Line]:
         """The runs by the colour in which they are drawn, in their order."""
         names = dict.fromkeys(entry.line for entry in self.entries)
-        return [
-            Line(name, tuple(e.run.rounds for e in self.entries if e.line == name))
-            for name in names
-        ]
+        return [Line(name, tuple(e.run for e in self.entries if e.line == name)) for name in names]
 
 
 def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, list[Path]]:
@@ -119,14 +126,19 @@ def _target_picture(suffix: str, name: str, comparison: Mapping[str, Any]) -> li
     return [
         Picture.of(
             f"energy-to-target{suffix}",
-            f"Energy to accuracy {comparison['target']:g}" + (f", {name}" if name else ""),
+            f"Energy to {_target(comparison)}" + (f", {name}" if name else ""),
             lambda axes: comparison_table.draw_energy(
                 axes,
                 comparison_table.ranked(comparison)[: comparison_table.MOST_LINES],
+                comparison["metric"]["name"],
                 comparison["target"],
             ),
         )
     ]
+
+
+def _target(comparison: Mapping[str, Any]) -> str:
+    return f"{comparison['metric']['name']} {comparison['target']:g}"
 
 
 # ---- What is there -------------------------------------------------------------
@@ -204,9 +216,11 @@ def render(contents: Contents, pictures: Sequence[Picture]) -> str:
         title=_title(entries),
         entries=entries,
         rows=_rows(entries),
+        metrics=_metrics(entries),
+        trouble=[(entry, _trouble(entry.run)) for entry in entries if _trouble(entry.run)],
         columns=comparison_table.COLUMNS,
         comparisons=[
-            (name, f"{comparison['target']:g}", comparison_table.table_rows(comparison))
+            (name, _target(comparison), comparison_table.table_rows(comparison))
             for name, comparison in contents.comparisons
         ],
         pictures=pictures,
@@ -232,22 +246,29 @@ def _title(entries: Sequence[Entry]) -> str:
 
 def _rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     """Return the cells of the runs' table, without the columns of which nothing is known."""
-    rows = [_row(entry) for entry in entries]
+    rows = [_row(entry, _metrics(entries)) for entry in entries]
     empty = {key for key in rows[0] if all(row[key] == "-" for row in rows)}
     return [{key: cell for key, cell in row.items() if key not in empty} for row in rows]
 
 
-def _row(entry: Entry) -> dict[str, str]:
+def _metrics(entries: Sequence[Entry]) -> list[str]:
+    """Return the names of what the tests gave, those that the tasks are about first."""
+    about = [entry.run.metric.name for entry in entries]
+    others = (name for e in entries for record in e.run.rounds[-1:] for name in record.metrics)
+    return list(dict.fromkeys([*about, *others]))
+
+
+def _row(entry: Entry, metrics: Sequence[str]) -> dict[str, str]:
     run, rounds = entry.run, entry.run.rounds
-    totals = summarize(rounds)
+    totals = summarize(rounds, run.metric)
     wire = totals["uplink_wire_bytes"], totals["downlink_wire_bytes"]
     return {
         "run": entry.name,
         "scheme": run.scheme,
         "clients": str(run.clients),
         "rounds": str(len(rounds)) if run.finished else f"{len(rounds)} of {_planned(run)}",
-        "accuracy": _share(totals["final_accuracy"]),
-        "best": _share(totals["best_accuracy"]),
+        **{name: _final(run, name) for name in metrics},
+        "best": _shown_as(run.metric.name, totals["best_metric"]),
         "energy": si(totals["energy_j"], "J"),
         "bits up": f"{totals['mean_uplink_bits']:.2f}",
         "bits down": f"{totals['mean_downlink_bits']:.2f}",
@@ -262,8 +283,17 @@ def _planned(run: SavedRun) -> str:
     return str(run.settings.get("rounds", "?"))
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+def _final(run: SavedRun, name: str) -> str:
+    """Return a metric after the last round, a dash if the task does not have it."""
+    if not run.rounds or name not in (LOSS, run.metric.name, *run.rounds[-1].metrics):
+        return "-"
+    return _shown_as(name, run.rounds[-1].value(name))
+
+
+def _shown_as(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if name == ACCURACY and isfinite(value) else written(name, value)
 
 
 def _different(flat: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -302,6 +332,18 @@ def _versions(entries: Sequence[Entry]) -> list[tuple[str, str]]:
         made.setdefault(", ".join(f"{k} {v}" for k, v in parts.items()), []).append(entry.name)
     everyone = len(made) == 1
     return [(text, "" if everyone else ", ".join(names)) for text, names in made.items()]
+
+
+def _trouble(run: SavedRun) -> str:
+    """Say in how many rounds the test was not finite, and what was not in the last of them."""
+    bad = [record for record in run.rounds if record.trouble(run.metric)]
+    if not bad:
+        return ""
+    last = bad[-1]
+    return (
+        f"not finite in {len(bad)} of {len(run.rounds)} rounds; in round {last.round} "
+        f"{last.trouble(run.metric)}"
+    )
 
 
 def _lacking(run: SavedRun) -> str:

@@ -4,8 +4,9 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from math import isfinite, nan
 from typing import Any
@@ -18,8 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FormatStrFormatter
 
 from fedaq.errors import printable
+from fedaq.metric import LOSS
 from fedaq_server.records.picture import draw_bits, draw_rounds
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.saved import SavedRun
 
 SIZE = (6.4, 3.6)
 MANY_LINES = 6
@@ -57,7 +60,7 @@ class Line:
     """Runs that are drawn in one colour: one run, or one scheme with several seeds."""
 
     name: str
-    runs: tuple[Rounds, ...]
+    runs: tuple[SavedRun, ...]
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,11 @@ def _opening(view: str, title: str) -> str:
 
 def drawn(lines: Sequence[Line]) -> list[Picture]:
     """Return the pictures of some runs."""
-    lines = [line for line in lines if any(line.runs)]
+    lines = [line for line in lines if any(run.rounds for run in line.runs)]
     if not lines:
         return []
     curves: list[tuple[str, str, Callable[[Axes], None]]] = [
-        ("accuracy", "Test accuracy", _over_rounds(lines, "test accuracy", _accuracy)),
-        ("accuracy-energy", "Test accuracy for the energy spent", _accuracy_for_energy(lines)),
+        *_metrics(lines),
         ("loss", "Test loss", _over_rounds(lines, "test loss", _loss)),
         ("energy", "Energy spent so far", _over_rounds(lines, "energy", _energy, "J")),
         *_bits(lines),
@@ -129,9 +131,23 @@ def drawn(lines: Sequence[Line]) -> list[Picture]:
     return [Picture.of(name, title, draw) for name, title, draw in curves]
 
 
+def _metrics(lines: Sequence[Line]) -> Iterator[tuple[str, str, Callable[[Axes], None]]]:
+    """Yield two pictures of each metric that the runs' tasks are about."""
+    for name in dict.fromkeys(run.metric.name for line in lines for run in line.runs):
+        label, value = f"test {name}", partial(_values, name)
+        if name != LOSS:
+            yield name, label.capitalize(), _over_rounds(lines, label, value)
+        title = f"{label.capitalize()} for the energy spent"
+        yield f"{name}-energy", title, _for_energy(lines, label, value)
+
+
+def _values(name: str, rounds: Rounds) -> list[float]:
+    return [record.value(name) for record in rounds]
+
+
 def _bits(lines: Sequence[Line]) -> list[tuple[str, str, Callable[[Axes], None]]]:
     if len(lines) == 1 == len(lines[0].runs):
-        rounds = lines[0].runs[0]
+        rounds = lines[0].runs[0].rounds
         return [("bits", "Mean bits per value", lambda axes: _single_bits(axes, rounds))]
     return [
         ("bits-up", "Mean bits per value, uplink", _bits_over_rounds(lines, _up)),
@@ -142,10 +158,6 @@ def _bits(lines: Sequence[Line]) -> list[tuple[str, str, Callable[[Axes], None]]
 def _single_bits(axes: Axes, rounds: Rounds) -> None:
     draw_bits(axes, rounds)
     axes.set_xlabel("round")
-
-
-def _accuracy(rounds: Rounds) -> list[float]:
-    return [record.test_accuracy for record in rounds]
 
 
 def _loss(rounds: Rounds) -> list[float]:
@@ -176,7 +188,7 @@ def _bits_over_rounds(lines: Sequence[Line], values: Values) -> Callable[[Axes],
 
     def draw_scaled(axes: Axes) -> None:
         draw(axes)
-        drawn_bits = (bits for line in lines for rounds in line.runs for bits in values(rounds))
+        drawn_bits = (bits for line in lines for run in line.runs for bits in values(run.rounds))
         sent = [bits for bits in drawn_bits if isfinite(bits)]
         if sent and max(sent) > WIDE * min(sent):
             axes.set_yscale("log", base=2)
@@ -192,8 +204,8 @@ def _over_rounds(
 
     def draw(axes: Axes) -> None:
         for index, line in enumerate(lines):
-            for rounds in line.runs:
-                draw_rounds(axes, rounds, values(rounds), **_style(index, line))
+            for run in line.runs:
+                draw_rounds(axes, run.rounds, values(run.rounds), **_style(index, line))
         axes.set_xlabel("round")
         axes.set_ylabel(label)
         if unit:
@@ -204,16 +216,16 @@ def _over_rounds(
     return draw
 
 
-def _accuracy_for_energy(lines: Sequence[Line]) -> Callable[[Axes], None]:
+def _for_energy(lines: Sequence[Line], label: str, values: Values) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for index, line in enumerate(lines):
-            for rounds in line.runs:
-                axes.plot(_energy(rounds), _accuracy(rounds), **_style(index, line))
+            for run in line.runs:
+                axes.plot(_energy(run.rounds), values(run.rounds), **_style(index, line))
         if sum(len(line.runs) for line in lines) > 1:
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter("J"))
         axes.set_xlabel("energy spent")
-        axes.set_ylabel("test accuracy")
+        axes.set_ylabel(label)
         _legend(axes, lines)
 
     return draw

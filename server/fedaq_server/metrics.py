@@ -76,6 +76,12 @@ class Metrics:
             for way in ("uplink", "downlink")
         }
         self._energy = counter("energy_joules", "Joules charged for payload bits.")
+        self._test_metric = Gauge(
+            "fedaq_test_metric",
+            "What the test after the last round gave, by its name.",
+            ["name"],
+            registry=registry,
+        )
         self._values = {
             "test_accuracy": gauge(
                 "test_accuracy_ratio", "Test accuracy after the last round, 0 to 1."
@@ -113,6 +119,8 @@ class Metrics:
         self._energy.inc(record.energy_j)
         for name, gauge in self._values.items():
             gauge.set(getattr(record, name))
+        for name, value in record.metrics.items():
+            self._test_metric.labels(name).set(value)
         self._round_seconds.observe(record.seconds)
         if self._budget_left is not None:
             self._budget_left.dec(record.energy_j)

@@ -15,10 +15,21 @@ import torch
 from fedaq import __version__
 from fedaq.codec import statistics
 from fedaq.codec.payload import tensor_spreads
+from fedaq.errors import UserError
+from fedaq.metric import ACCURACY
 from fedaq.modules.bound import Bound
 from fedaq.process.logs import event
 from fedaq.settings import HOW_REACHED, Settings
-from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task, signature_of
+from fedaq.tasks import (
+    Evaluation,
+    Task,
+    Training,
+    evaluated,
+    initial_model,
+    load_task,
+    read_data,
+    signature_of,
+)
 from fedaq.tasks.hardware import device_named, use_threads
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
@@ -75,6 +86,7 @@ class Run:
         self.ledger = ledger
         self.folder = ledger.folder
         self.task = load_task(settings.task, settings.data)
+        _check_target(settings, self.task)
         self.training = training_of(self.task, settings)
         scheme = ledger.scheme(load_scheme(settings))
         if settings.aggregation != "mean" and settings.entropy and not self._has_fine_steps():
@@ -92,11 +104,12 @@ class Run:
             module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
         )
         model = bound.flat
-        test_data = self.task.test_data(settings.data)
+        test_data = read_data(self.task, "test_data", settings.data)
         self._run_file = RunFile(self.folder, self.facts, ledger.records)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
         self._turn = threading.Lock()
         self._on_round = on_round
+        self._in_trouble = False
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.roster = Roster()
         self.conduct = ledger.conduct(settings.limits)
@@ -129,6 +142,7 @@ class Run:
             scheme=scheme,
             roster=self.roster,
             conduct=self.conduct,
+            metric=self.task.metric,
             evaluate=lambda: self._evaluated(bound, test_data),
             ledger=ledger,
             commit=self._commit,
@@ -184,8 +198,7 @@ class Run:
 
     def _evaluated(self, bound: Bound, test_data: Any) -> Evaluation:
         bound.load(bound.flat)
-        with blamed(self.task, "testing the model"):
-            return self.task.evaluate(bound.module, test_data)
+        return evaluated(self.task, bound.module, test_data)
 
     def _has_fine_steps(self) -> bool:
         own = self.settings.fedaq
@@ -219,10 +232,19 @@ class Run:
     def _record(self, committed: Committed, plan: Plan) -> None:
         record = committed.record
         self.metrics.round_over(record)
+        metric = self.task.metric
         log.info(
-            "round %d: accuracy %.4f, %.4g J", record.round, record.test_accuracy, record.energy_j,
+            "round %d: %s %s, %.4g J", record.round, metric.name,
+            metric.written(record.value(metric.name)), record.energy_j,
             extra=event("round committed", **asdict(record)),
         )  # fmt: skip
+        trouble = record.trouble(metric)
+        if trouble and not self._in_trouble:  # once: every later round says so in its line
+            log.warning(
+                "round %d: %s", record.round, trouble,
+                extra=event("test not finite", round=record.round, tensors=record.not_finite),
+            )  # fmt: skip
+        self._in_trouble = bool(trouble)
         self.on_commit(committed, plan)
         self._on_round(record)
 
@@ -238,6 +260,7 @@ class Run:
                 "machine": platform.machine(),
             },
             "task": self.settings.task,
+            "metric": asdict(self.task.metric),
             "scheme": self.settings.scheme,
             "seed": self.settings.seed,
             "clients": self.settings.clients,
@@ -255,6 +278,13 @@ class Run:
         with suppress(TimeoutError):  # a client that reads nothing cannot be told either
             async with asyncio.timeout(GOODBYE_S):
                 await asyncio.gather(*goodbyes, return_exceptions=True)
+
+
+def _check_target(settings: Settings, task: Task) -> None:
+    if settings.target_accuracy is not None and task.metric.name != ACCURACY:
+        raise UserError(
+            f"target_accuracy: the metric of task {task.name} is {task.metric.name}; write target"
+        )
 
 
 def training_of(task: Task, settings: Settings) -> Training:

@@ -25,7 +25,7 @@ from client.checked_tasks import (
     failing,
     sentences,
 )
-from client.test_task_check_data import DATA, refusing
+from client.test_task_check_data import BROKEN_EXAMPLE, DATA, refusing
 from client.test_task_check_model import MODELS
 from fedaq.tasks import (
     BUILT_IN,
@@ -173,13 +173,18 @@ EVALUATIONS: list[tuple[Callable[..., Any], str]] = [
     (failing, "evaluate failed: ValueError: no such layer"),
     (
         lambda *_: (0.5, 1.0),
-        "evaluate returned a tuple; it must return a fedaq.tasks.Evaluation(accuracy, loss)",
+        "evaluate returned a tuple; it must return a fedaq.tasks.Evaluation(accuracy, loss) or "
+        "Evaluation(loss=..., metrics={...})",
     ),
     (
-        lambda *_: Evaluation(torch.zeros(()), 1.0),  # type: ignore[arg-type]
-        "evaluate returned a Tensor as accuracy; a float is needed",
+        lambda *_: Evaluation("good", 1.0),  # type: ignore[arg-type]
+        "evaluate returned a str as accuracy; a float is needed",
     ),
-    (lambda *_: Evaluation(97.0, 1.0), "evaluate returned accuracy 97; it is a share, from 0 to 1"),
+    (
+        lambda *_: Evaluation(97.0, 1.0),
+        "evaluate returned accuracy 97; it is a share, from 0 to 1; let another number have its "
+        "own name: Evaluation(loss=..., metrics={...})",
+    ),
     (lambda *_: Evaluation(0.5, nan), "evaluate returned loss nan before any training"),
     (spoiling, "evaluate changes the model; it must leave it as it is"),
 ]
@@ -207,7 +212,7 @@ def test_test_data() -> None:
 
 def test_the_document_quotes_what_is_said() -> None:
     said = [sentence for _, sentence in [*MODELS, *DATA, *TRAINS, *EVALUATIONS]]
-    said += [DOUBTS, NO_TEST_DATA, OTHER_ORDER, OTHER_CLASSES]
+    said += [BROKEN_EXAMPLE, DOUBTS, NO_TEST_DATA, OTHER_ORDER, OTHER_CLASSES]
     said += [sentence for _, sentence in REFUSED.values()]
     text = (Path(__file__).parents[2] / "docs" / "tutorials" / "bring-your-own.md").read_text()
     table = text.partition("| it says |")[2].partition("\n\n")[0]

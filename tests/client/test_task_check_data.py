@@ -22,8 +22,10 @@ from client.checked_tasks import (
     sentences,
 )
 from fedaq.errors import UserError
-from fedaq.tasks import Examples
-from fedaq.tasks.partition import WHOLE, Partition
+from fedaq.settings import PartitionSettings
+from fedaq.tasks import Examples, Training
+from fedaq.tasks.partition import WHOLE, Partition, owners_of
+from fedaq_client.cli import task_data
 from fedaq_client.cli.task_findings import Kind
 
 
@@ -92,8 +94,8 @@ DATA: list[tuple[Callable[[Path | None], Any], str]] = [
     ),
     (
         lambda data: Pairs(torch.zeros(4)),
-        "the training data yields a Tensor; a pair (input, label) is needed, or a train and an "
-        "evaluate of the task's own",
+        "the training data: an example is a Tensor; a pair (input, label) is needed, a dict of an "
+        "input and a label, or a train and an evaluate of the task's own",
     ),
     (
         lambda data: Pairs((torch.zeros(4), "cat")),
@@ -131,7 +133,7 @@ class Raising(Dataset[Any]):
 
 @pytest.mark.parametrize(("name", "train", "test"), [
     ("len", "len() of what train_data returned", "len() of what test_data returned failed:"),
-    ("item", "taking an example of train_data", "the test data makes no batch:"),
+    ("item", "taking an example of train_data", "the task's data: Raising[0] failed:"),
     ("targets", "train_data's targets", "the test data's targets failed:"),
 ])  # fmt: skip
 @pytest.mark.parametrize("part", [WHOLE, Partition(0, 2)])
@@ -142,6 +144,45 @@ def test_data_sets_that_fail(name: str, train: str, test: str, part: Partition) 
     result = checked(replace(GOOD, test_data=lambda data: Raising(name)), part)
     assert [(f.kind, f.sentence) for f in result.findings] == [
         (Kind.WRONG, f"{test} ValueError: no such layer")
+    ]
+
+
+BROKEN_EXAMPLE = "the task's data: Broken[16] failed: ValueError: no such layer"
+
+
+class Broken(Dataset[Any]):
+    """Its 17th example cannot be read."""
+
+    targets = (0,) * 40
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Any:
+        return failing() if index == 16 else (torch.ones(4), 1)
+
+
+@pytest.mark.parametrize("part", [WHOLE, Partition(0, 1), Partition(0, 2), Partition(1, 2)])
+def test_every_example_is_read(part: Partition) -> None:
+    """The one that fails is beyond the first batch, and called by its place in the whole."""
+    few = replace(GOOD, train_data=lambda data: Broken(), training=Training(batch_size=8))
+    found = sentences(checked(few, part), Kind.WRONG)
+    owners = owners_of(Broken(), part.parts, PartitionSettings(), 1)
+    expected = [BROKEN_EXAMPLE]
+    assert found == (expected if owners[16] == part.index else [])
+    tested = checked(replace(GOOD, test_data=lambda data: Broken()))
+    assert sentences(tested, Kind.WRONG) == expected
+
+
+def test_data_sets_that_take_long_are_not_read_to_their_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(task_data, "EXAMPLES_S", 0.0)
+    few = Training(batch_size=8)
+    result = checked(replace(GOOD, train_data=lambda data: Broken(), training=few))
+    assert result.is_ready
+    assert sentences(result, Kind.NOTE) == [
+        "train_data: 1 of 40 examples were read in 0 s; the others were not tried"
     ]
 
 

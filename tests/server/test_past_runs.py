@@ -141,11 +141,11 @@ def test_a_run_that_goes_on_is_read_again(tmp_path: Path) -> None:
     write(tmp_path / "live", document(rounds=[], finished=False))
     runs = PastRuns(tmp_path)
     (before,) = runs.summaries()
-    assert (before["rounds"], before["accuracy"], before["finished"]) == (0, None, False)
+    assert (before["rounds"], before["value"], before["finished"]) == (0, None, False)
     write(tmp_path / "live", document())
     os.utime(tmp_path / "live" / "run.json", (0, 2_000_000_000))
     (after,) = runs.summaries()
-    assert (after["rounds"], after["accuracy"], after["energy_j"]) == (2, 0.7, 0.5)
+    assert (after["rounds"], after["value"], after["energy_j"]) == (2, 0.7, 0.5)
 
 
 def test_past_runs_over_http(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fedaq.errors import FedaqError, UserError, printable
 from fedaq.net.addresses import host_and_port
 from fedaq.net.grpc_options import DESCRIBE_PATH
 from fedaq.settings import Settings
-from fedaq.tasks import initial_model, load_task, signature_of
+from fedaq.tasks import initial_model, load_task, read_data, signature_of
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.cli.client_process import name_of, part_of
 from fedaq_client.training import local_data
@@ -242,7 +242,7 @@ def _task(settings: Settings, its: pb.Description | None) -> Iterator[Finding]:
         yield ok("task", settings.task)
     try:
         part = part_of(settings.client)
-        everything = task.train_data(settings.data)
+        everything = read_data(task, "train_data", settings.data)
         mine = local_data(everything, part, settings.partition, settings.seed)
         yield ok("data", f"{len(mine):,} examples are this client's, of {len(everything):,} here")
     except Exception as error:

@@ -14,7 +14,7 @@ from fedaq.process import stopping
 from fedaq.process.logs import event
 from fedaq.process.terminal import console, foreign
 from fedaq.settings import ClientSettings, load_settings
-from fedaq.tasks import load_task
+from fedaq.tasks import load_task, read_data
 from fedaq.tasks.hardware import device_named, use_threads
 from fedaq.tasks.partition import WHOLE, Partition, parse_partition
 from fedaq_client.cli.display import Display
@@ -48,7 +48,8 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     name = name_of(own, part, access)
     # One that has the machine to itself takes all of it; parts of one data set share it.
     use_threads(settings.threads, default=0 if part == WHOLE else 1, sharing=part.parts)
-    mine = local_data(task.train_data(settings.data), part, settings.partition, settings.seed)
+    everything = read_data(task, "train_data", settings.data)
+    mine = local_data(everything, part, settings.partition, settings.seed)
     learner = Learner(task, mine, settings.seed, device_named(settings.device), own.state)
     console.print(f"{foreign(name)}: {learner.examples} examples, server {foreign(own.server)}")
     log.info(

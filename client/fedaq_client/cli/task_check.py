@@ -16,22 +16,25 @@ from torch import nn
 from fedaq.cli import checkup
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats
+from fedaq.metric import ACCURACY, LOSS
 from fedaq.modules.policies import Policy, policies_of
 from fedaq.settings import Settings
 from fedaq.tasks import (
-    Evaluation,
     Task,
     Training,
     evaluate_classifier,
+    evaluated,
     initial_model,
     signature_of,
     train_classifier,
 )
 from fedaq.tasks.partition import Partition
+from fedaq.tasks.task import a_type
 from fedaq_client.cli.beside_grpc import in_a_round
 from fedaq_client.cli.task_data import (
     check_batch,
     check_data,
+    check_examples,
     check_lengths,
     first_of,
     length_of,
@@ -43,7 +46,6 @@ from fedaq_client.cli.task_findings import (
     Facts,
     Finding,
     Kind,
-    a_type,
     call,
     listed,
     said,
@@ -229,7 +231,7 @@ def _check_size(update: Floats, start: Floats, spec: ModelSpec, checked: Checked
 
 def _check_test(task: Task, settings: Settings, learner: Learner, checked: Checked) -> None:
     try:
-        everything = load(task.test_data, "test_data", settings)
+        everything = load(task, "test_data", settings)
         check_lengths(everything, "test_data")
     except BrokenError as error:
         checked.say(Kind.DOUBTFUL, f"no test data here, which only the server needs: {error}")
@@ -240,21 +242,17 @@ def _check_test(task: Task, settings: Settings, learner: Learner, checked: Check
     if task.evaluate is evaluate_classifier:
         check_batch(task, settings.seed, everything, few, "test")
     learner.receive()
-    evaluation = call("evaluate", in_a_round, task.evaluate, learner.model, few)
-    if not isinstance(evaluation, Evaluation):
-        raise BrokenError(
-            f"evaluate returned {a_type(evaluation)}; it must return a "
-            "fedaq.tasks.Evaluation(accuracy, loss)"
-        )
-    for name, value in vars(evaluation).items():
-        if not isinstance(value, Real):
-            raise BrokenError(f"evaluate returned {a_type(value)} as {name}; a float is needed")
-    if not 0 <= evaluation.accuracy <= 1:
+    evaluation = call("evaluate", in_a_round, evaluated, task, learner.model, few)
+    if not 0 <= evaluation.metrics.get(ACCURACY, 0) <= 1:
         checked.say(
             Kind.WRONG,
-            f"evaluate returned accuracy {evaluation.accuracy:g}; it is a share, from 0 to 1",
+            f"evaluate returned accuracy {evaluation.accuracy:g}; it is a share, from 0 to 1; let "
+            "another number have its own name: Evaluation(loss=..., metrics={...})",
         )
-    if not isfinite(evaluation.loss):
-        checked.say(Kind.WRONG, f"evaluate returned loss {evaluation.loss} before any training")
+    for name in dict.fromkeys((LOSS, task.metric.name)):
+        value = {**evaluation.metrics, LOSS: evaluation.loss}[name]
+        if not isfinite(value):
+            checked.say(Kind.WRONG, f"evaluate returned {name} {value} before any training")
+    check_examples(everything, "test_data", checked)
     if learner.differs():
         checked.say(Kind.WRONG, "evaluate changes the model; it must leave it as it is")

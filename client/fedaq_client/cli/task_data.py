@@ -1,8 +1,8 @@
 """What is wrong with a task's data: as a whole, and one batch of it."""
 
-from collections.abc import Callable, Sequence, Sized
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,24 +11,24 @@ from torch.utils.data import default_collate
 
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings
-from fedaq.tasks import (
-    Examples,
-    Task,
-    initial_model,
-    subset,
-)
+from fedaq.tasks import Examples, Task, initial_model, read_data, subset
+from fedaq.tasks.classifier import as_labels
+from fedaq.tasks.examples import example, is_map_style, pair_of
 from fedaq.tasks.partition import WHOLE, Partition, labels_of
+from fedaq.tasks.task import a_type
 from fedaq_client.cli.task_findings import (
     BrokenError,
     Checked,
     Kind,
-    a_type,
     call,
     calling,
     said,
     shape_of,
 )
 from fedaq_client.training import local_data
+
+# For reading the examples of one data set.
+EXAMPLES_S = 5.0
 
 
 def check_data(task: Task, settings: Settings, part: Partition, checked: Checked) -> Sized:
@@ -39,7 +39,7 @@ def check_data(task: Task, settings: Settings, part: Partition, checked: Checked
     BrokenError
         If there is none to go on with.
     """
-    everything = load(task.train_data, "train_data", settings)
+    everything = load(task, "train_data", settings)
     if length_of(everything, "train_data") == 0:
         raise BrokenError("train_data is empty; at least one example is needed")
     check_lengths(everything, "train_data")
@@ -53,7 +53,7 @@ def check_data(task: Task, settings: Settings, part: Partition, checked: Checked
             "give a part to each client; return Examples or a Dataset",
         )
         return everything
-    _check_order(everything, load(task.train_data, "train_data", settings), part, checked)
+    _check_order(everything, load(task, "train_data", settings), part, checked)
     try:
         with calling("train_data's targets"):
             labels_of(everything)
@@ -70,10 +70,11 @@ def check_data(task: Task, settings: Settings, part: Partition, checked: Checked
         raise BrokenError(f"--partition: {error}") from None
     if len(mine) == 0:
         raise BrokenError("--partition: no example is left for this client")
+    check_examples(mine, "train_data", checked)
     return mine
 
 
-def load(read: Callable[[Path | None], Sized], name: str, settings: Settings) -> Sized:
+def load(task: Task, part: Literal["train_data", "test_data"], settings: Settings) -> Sized:
     """Return what a task reads.
 
     Raises
@@ -81,17 +82,29 @@ def load(read: Callable[[Path | None], Sized], name: str, settings: Settings) ->
     BrokenError
         If it fails, or has no length.
     """
-    data = settings.data
-    try:
-        found = read(data)
-    except FedaqError as error:
-        raise BrokenError(str(error)) from None
-    except Exception as error:
-        hint = "" if data is not None else "; if it needs a folder, say which with --data"
-        raise BrokenError(f"{name}({data}) failed: {said(error)}{hint}") from None
-    if not hasattr(found, "__len__"):
-        raise BrokenError(f"{name} returned {a_type(found)}; return Examples or a Dataset")
-    return found
+    return call(part, read_data, task, part, settings.data)
+
+
+def check_examples(data: Sized, name: str, checked: Checked) -> None:
+    """Read the examples of a data set one after the other, as many as there is time for.
+
+    Raises
+    ------
+    BrokenError
+        If one of them fails.
+    """
+    if isinstance(data, Examples) or not is_map_style(data):
+        return
+    ends_at = time.monotonic() + EXAMPLES_S
+    for index in range(len(data)):
+        call(f"{name}", example, data, index)
+        if time.monotonic() > ends_at:
+            checked.say(
+                Kind.NOTE,
+                f"{name}: {index + 1:,} of {len(data):,} examples were read in {EXAMPLES_S:g} s; "
+                "the others were not tried",
+            )
+            return
 
 
 def length_of(data: Sized, name: str) -> int:
@@ -138,7 +151,11 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _tensors(items: Sequence[Any]) -> list[Any]:
-    return [value for item in items for value in (item if isinstance(item, tuple | list) else ())]
+    values: list[Any] = []
+    for item in items:
+        if isinstance(item, tuple | list | Mapping):
+            values += item.values() if isinstance(item, Mapping) else item
+    return values
 
 
 def first_of(data: Sized, count: int) -> Sized:
@@ -171,13 +188,20 @@ def check_batch(task: Task, seed: int, data: Sized, few: Sized, part: str) -> No
             f"the model gives {got} for {count} inputs; {count}x(number of classes) is needed, "
             "or a train and an evaluate of the task's own"
         )
+    classes = scores.shape[1]
     labels = _labels(data, targets, part)
-    if targets.dtype != torch.int64 or targets.shape != (count,):
+    if targets.is_floating_point() or targets.is_complex():
+        labels = torch.arange(classes)  # a probability for each
+        fits = targets.dtype == scores.dtype and targets.shape == scores.shape
+    else:
+        fits = as_labels(targets).shape == (count,)
+    if not fits:
         raise BrokenError(
             f"the {part} data has labels {targets.dtype} {shape_of(targets)} for {count} inputs; "
-            f"int64 {count} is needed, one class number each"
+            f"int64 {count} is needed, one class number each, or {scores.dtype} {shape_of(scores)},"
+            " a probability for each class; for anything else give the task its own train and "
+            "evaluate"
         )
-    classes = scores.shape[1]
     if task.classes and len(task.classes) != classes:
         raise BrokenError(
             f"the task states {len(task.classes)} classes; the model has {classes} outputs, one "
@@ -195,21 +219,16 @@ def check_batch(task: Task, seed: int, data: Sized, few: Sized, part: str) -> No
 def _batch(few: Any, part: str) -> tuple[Tensor, Tensor]:
     if isinstance(few, Examples):
         return few.inputs, few.targets
+    items = [call(f"{part} data", example, few, index) for index in range(len(few))]
     try:
-        items = [few[index] for index in range(len(few))]
-        if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
-            raise BrokenError(
-                f"the {part} data yields {a_type(items[0])}; a pair (input, label) is needed, or a "
-                "train and an evaluate of the task's own"
-            )
-        inputs, targets = default_collate(items)
-    except BrokenError:
-        raise
+        inputs, targets = default_collate([pair_of(item) for item in items])
+    except UserError as error:
+        raise BrokenError(f"the {part} data: {error}") from None
     except Exception as error:
         raise BrokenError(f"the {part} data makes no batch: {said(error)}") from None
     if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
         raise BrokenError(
-            f"the {part} data yields {a_type(items[0][0])} and {a_type(items[0][1])}; a tensor and "
+            f"the {part} data yields {' and '.join(map(a_type, pair_of(items[0])))}; a tensor and "
             "a class number are needed"
         )
     return inputs, targets

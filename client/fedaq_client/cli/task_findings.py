@@ -10,9 +10,7 @@ from torch import Tensor
 
 from fedaq.codec.model import ModelSpec
 from fedaq.errors import FedaqError
-from fedaq.tasks import (
-    Training,
-)
+from fedaq.tasks import TaskError, Training
 
 T = TypeVar("T")
 
@@ -84,6 +82,8 @@ def call(name: str, function: Callable[..., T], *arguments: Any) -> T:
     try:
         with calling(name):
             return function(*arguments)
+    except TaskError as error:
+        raise BrokenError(error.told) from None
     except FedaqError as error:
         raise BrokenError(str(error)) from None
 
@@ -103,14 +103,6 @@ def said(error: Exception) -> str:
     """Return the kind of an error and the first line of what it says."""
     line = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def a_type(value: object) -> str:
-    """Return the type of a value with its article."""
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def shape_of(value: Tensor) -> str:

@@ -15,6 +15,7 @@ from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode
 from fedaq.codec.quantizer import RAW_BITS, Floats, Range
 from fedaq.errors import ProtocolError, UserError
+from fedaq.metric import ACCURACY, written
 from fedaq.process.terminal import console, foreign
 from fedaq.v1 import federation_pb2 as pb
 
@@ -141,11 +142,13 @@ def _show_run(path: Path, content: bytes) -> None:
     try:
         run: dict[str, Any] = json.loads(content)
         summary, rounds = run["summary"], run["rounds"]
+        name = run.get("metric", {"name": ACCURACY})["name"]
+        final = summary.get("final_metric", summary["final_accuracy"])
         console.print(
             f"{foreign(path)}: task {foreign(run['task'])}, scheme {foreign(run['scheme'])}, "
             f"seed {foreign(run['seed'])}, "
             f"{foreign(run['clients'])} clients, {run['parameters']:,} parameters\n"
-            f"{len(rounds)} rounds: accuracy {summary['final_accuracy']:.4f}, "
+            f"{len(rounds)} rounds: {foreign(name)} {written(name, final)}, "
             f"{summary['energy_j']:.4g} J, payload {summary['uplink_payload_bytes']:,} bytes up "
             f"and {summary['downlink_payload_bytes']:,} down"
         )
@@ -156,5 +159,5 @@ def _show_run(path: Path, content: bytes) -> None:
                 f"uplink {first['uplink_bits']:.2f} -> {last['uplink_bits']:.2f}, "
                 f"downlink {first['downlink_bits']:.2f} -> {last['downlink_bits']:.2f}"
             )
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not the run.json of a fedaq run") from None

@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps({name: _in_json(value) for name, value in line.items()}, default=str)
+        return json.dumps(_in_json(line), default=str)
 
 
 class _LineFormatter(logging.Formatter):
@@ -99,4 +99,6 @@ def are_json() -> bool:
 
 def _in_json(value: Any) -> Any:
     """JSON has neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {name: _in_json(each) for name, each in value.items()}
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -117,8 +117,13 @@ class Settings(Section):
     trim: float = Field(
         0.2, gt=0, lt=0.5, description="trimmed_mean: share of clients left out at each end"
     )
+    target: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="end the run at the first round whose test reaches this, in the task's metric",
+    )
     target_accuracy: float | None = Field(
-        None, gt=0, le=1, description="end the run at the first round that reaches it"
+        None, gt=0, le=1, description="the same for an accuracy, by its older name"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "cpu", description="that trains and tests: auto, cpu, cuda or mps"
@@ -161,6 +166,17 @@ class Settings(Section):
                 f"clients_per_round is {self.sample}, but min_clients is {self.quorum}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> "Settings":
+        if self.target is not None and self.target_accuracy is not None:
+            raise ValueError("target and target_accuracy are two names of one thing; give target")
+        return self
+
+    @property
+    def metric_target(self) -> float | None:
+        """What the test of a round must reach for the run to end."""
+        return self.target_accuracy if self.target is None else self.target
 
     @property
     def quorum(self) -> int:

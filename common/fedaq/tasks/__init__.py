@@ -7,26 +7,45 @@ Here are the built-in tasks, too, and how the data of one machine is shared out.
 model is in `fedaq.codec`.
 """
 
+from fedaq.metric import Metric
 from fedaq.tasks.classifier import Normalise, evaluate_classifier, train_classifier, trainer
 from fedaq.tasks.context import TrainingContext
 from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task
 from fedaq.tasks.parts import Evaluation, Examples
-from fedaq.tasks.task import Task, blamed, initial_model, signature_of, subset
+from fedaq.tasks.scores import evaluate_regression, evaluate_tokens, f1_macro, iou_macro
+from fedaq.tasks.task import (
+    Task,
+    TaskError,
+    blamed,
+    initial_model,
+    read_data,
+    signature_of,
+    subset,
+)
+from fedaq.tasks.testing import evaluated
 from fedaq.tasks.training import Training
 
 __all__ = [
     "BUILT_IN",
     "Evaluation",
     "Examples",
+    "Metric",
     "Normalise",
     "Task",
+    "TaskError",
     "Training",
     "TrainingContext",
     "blamed",
     "evaluate_classifier",
+    "evaluate_regression",
+    "evaluate_tokens",
+    "evaluated",
+    "f1_macro",
     "initial_model",
+    "iou_macro",
     "load_attribute",
     "load_task",
+    "read_data",
     "signature_of",
     "subset",
     "train_classifier",

@@ -1,21 +1,20 @@
 """Classifiers: the training and the test that a task has where it names no other."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
-from fedaq.tasks.context import CPU, TrainingContext
+from fedaq.errors import UserError
+from fedaq.tasks.context import TrainingContext
+from fedaq.tasks.examples import batches, device_of, in_order
 from fedaq.tasks.optimizers import Optimizer, clipped, drawn_back
-from fedaq.tasks.parts import Evaluation, Examples
+from fedaq.tasks.parts import Evaluation
+from fedaq.tasks.scores import TEST_BATCH
 from fedaq.tasks.training import Training
 
-# Large enough to keep the processor busy, small enough for a batch to stay in its cache.
-_TEST_BATCH = 250
 # In the state of a client.
 _OPTIMIZER = "fedaq.optimizer"
 
@@ -68,7 +67,7 @@ def train_classifier(
     model : nn.Module
         Trained in place.
     data : Examples or Dataset
-        A `Dataset` yields (input, label).
+        A `Dataset` yields (input, label), or dicts of them.
     training : Training
         Of the schedule, only what `Training.in_round` has made of it counts.
     seed : int
@@ -81,7 +80,11 @@ def train_classifier(
     float
         Mean cross-entropy over all examples of all epochs.
     """
-    return _trained(nn.functional.cross_entropy, model, data, training, seed, context)
+    return _trained(_cross_entropy, model, data, training, seed, context)
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(scores, as_labels(targets))
 
 
 def trainer(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., float]:
@@ -126,12 +129,12 @@ def _trained(
     model.train()
     total, seen, done = 0.0, 0, 0
     all_indices = torch.arange(len(data))
-    batches = training.local_epochs * len(_shared_out(all_indices, training.batch_size))
+    count = training.local_epochs * len(_shared_out(all_indices, training.batch_size))
     device = device_of(model)
     for _ in range(training.local_epochs):
         shuffled = torch.randperm(len(data), generator=order)
         batched = _shared_out(shuffled, training.batch_size)
-        for inputs, targets in _batches(data, batched, device):
+        for inputs, targets in batches(data, batched, device):
             with _precision(training, device):
                 loss = criterion(model(inputs), targets)
             gradients: Sequence[Tensor | None] = torch.autograd.grad(
@@ -145,7 +148,7 @@ def _trained(
             total += loss.item() * len(targets)
             seen += len(targets)
             done += 1
-            context.progress(done, batches)
+            context.progress(done, count)
     if training.keep_optimizer:
         context.state[_OPTIMIZER] = optimizer.state()
     return total / seen
@@ -169,36 +172,40 @@ def evaluate_classifier(model: nn.Module, data: Any) -> Evaluation:
     """Return accuracy and mean cross-entropy on `Examples` or a `Dataset`."""
     model.eval()
     right, loss = 0, 0.0
-    device = device_of(model)
     with torch.no_grad():
-        for inputs, targets in _batches(data, torch.arange(len(data)).split(_TEST_BATCH), device):
-            scores = model(inputs)
-            right += int((scores.argmax(dim=1) == targets).sum())
-            loss += float(nn.functional.cross_entropy(scores, targets, reduction="sum"))
+        for inputs, targets in in_order(data, TEST_BATCH, device_of(model)):
+            scores, labels = model(inputs), as_labels(targets)
+            meant = labels.argmax(dim=1) if labels.is_floating_point() else labels
+            right += int((scores.argmax(dim=1) == meant).sum())
+            loss += float(nn.functional.cross_entropy(scores, labels, reduction="sum"))
     return Evaluation(right / len(data), loss / len(data))
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where the values of a model are."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return CPU if first is None else first.device
 
 
 def _shared_out(order: Tensor, size: int) -> list[Tensor]:
     """Return the batches of an epoch, none of them of one example if that can be."""
-    batches = list(order.split(size))
-    if len(batches) > 1 and len(batches[-1]) == 1 < size:
-        batches[-2:] = [order[-size - 1 :]]
-    return batches
+    shares = list(order.split(size))
+    if len(shares) > 1 and len(shares[-1]) == 1 < size:
+        shares[-2:] = [order[-size - 1 :]]
+    return shares
 
 
-def _batches(
-    data: Any, batches: Iterable[Tensor], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for indices in batches:
-        if isinstance(data, Examples):
-            inputs = data.inputs.index_select(0, indices)
-            targets = data.targets.index_select(0, indices)
-        else:
-            inputs, targets = default_collate([data[index] for index in indices.tolist()])
-        yield inputs.to(device), targets.to(device)
+def as_labels(targets: Tensor) -> Tensor:
+    """Return targets as cross-entropy takes them.
+
+    Class numbers of any integer type, shape (n,) or (n, 1), become int64, shape (n,);
+    probabilities, floating-point, shape (n, classes), stay as they are.
+
+    Raises
+    ------
+    UserError
+        If they are other numbers.
+    """
+    if targets.is_floating_point():
+        if targets.dim() == 1:
+            raise UserError(
+                f"the labels are {targets.dtype}; a classifier takes class numbers, int64, or a "
+                "probability for each class; for anything else give the task its own train and "
+                "evaluate"
+            )
+        return targets
+    return (targets[:, 0] if targets.shape[1:] == (1,) else targets).long()

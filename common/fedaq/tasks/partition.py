@@ -6,6 +6,7 @@ every example belongs to exactly one client.
 
 from collections.abc import Sized
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import UserError
 from fedaq.settings import PartitionSettings
+from fedaq.tasks.examples import LABELS
 
 # What a Dirichlet partition leaves to the poorest client where there are that many to give;
 # the usual figure (NIID-Bench, arXiv 2102.02079, draws again until it holds).
@@ -71,7 +73,7 @@ def owners_of(data: Sized, clients: int, how: PartitionSettings, seed: int) -> I
 
 
 def labels_of(data: Sized) -> Integers:
-    """Return the class labels of a data set: its `targets`, as torchvision names them.
+    """Return the class labels of a data set: its `targets`, as torchvision names them, or a column.
 
     Raises
     ------
@@ -79,6 +81,10 @@ def labels_of(data: Sized) -> Integers:
         If it has none, or not one whole number per example.
     """
     targets = getattr(data, "targets", None)
+    columns = getattr(data, "column_names", ())  # of Hugging Face
+    if targets is None and isinstance(columns, list):
+        named = next((name for name in LABELS if name in columns), None)
+        targets = None if named is None else cast(Any, data)[named]
     labels = np.asarray([] if targets is None else targets)
     if labels.shape != (len(data),) or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(

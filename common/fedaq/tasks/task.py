@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from torch.utils.data import Dataset, Subset
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError, UserError
+from fedaq.metric import Metric
 from fedaq.modules.signature import spec_of
 from fedaq.tasks.classifier import evaluate_classifier, train_classifier
 from fedaq.tasks.context import takes_context
+from fedaq.tasks.examples import is_map_style
 from fedaq.tasks.parts import Evaluation, Examples
 from fedaq.tasks.training import Training
 
@@ -39,8 +41,8 @@ class Task:
         is set before the call, so that every run and every side builds the same.
     train_data, test_data : callable
         ``train_data(data)`` takes the ``--data`` path (or None) and returns a data set: `Examples`,
-        a torch `Dataset` of (input, label), or whatever sized thing `train` and `evaluate`
-        understand. Clients read the one, the server the other.
+        a torch `Dataset` of (input, label), one of Hugging Face with such columns, or whatever
+        sized thing `train` and `evaluate` understand. Clients read the one, the server the other.
     training : Training
         Defaults for the run.
     train : callable
@@ -59,6 +61,9 @@ class Task:
         What becomes of tensors of the model, by patterns of their names: ``coded``, ``fine``,
         ``local``, ``server`` or ``frozen`` (docs/reference/tensors.md). Those that fit none are
         judged by the modules they are in; of patterns that fit, the last counts.
+    metric : Metric
+        The one of `evaluate`'s numbers that is to be reached: what tables, pages and pictures
+        show, and what a target is compared with.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Task:
     evaluate: Callable[[nn.Module, Any], Evaluation] = evaluate_classifier
     classes: Sequence[str] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+    metric: Metric = field(default_factory=Metric)
     tensors: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -78,13 +84,30 @@ class Task:
         return takes_context(self.train)
 
 
+class TaskError(UserError):
+    """Something is wrong with a task's own code.
+
+    Parameters
+    ----------
+    task : Task
+    told : str
+        What, for whoever knows which task it is.
+    hint : str
+        What else may help.
+    """
+
+    def __init__(self, task: Task, told: str, hint: str = "") -> None:
+        super().__init__(f"task {task.name}: {told}{hint}")
+        self.told = told
+
+
 @contextmanager
-def blamed(task: Task, part: str) -> Iterator[None]:
+def blamed(task: Task, part: str, hint: str = "") -> Iterator[None]:
     """Let an error in a task's code be told as the task's.
 
     Raises
     ------
-    UserError
+    TaskError
         In the place of whatever the block raised that was not meant for people.
     """
     try:
@@ -92,16 +115,49 @@ def blamed(task: Task, part: str) -> Iterator[None]:
     except FedaqError:
         raise
     except Exception as error:
-        raise UserError(
-            f"task {task.name}: {part} failed: {type(error).__name__}: {error}; fedaq check-task "
-            "finds out why, FEDAQ_TRACEBACK=1 shows where"
-        ) from error
+        line = str(error).strip().partition("\n")[0]
+        said = f"{type(error).__name__}: {line}" if line else type(error).__name__
+        raise TaskError(
+            task, f"{part} failed: {said}{hint}",
+            "; fedaq check-task finds out why, FEDAQ_TRACEBACK=1 shows where",
+        ) from error  # fmt: skip
 
 
 def initial_model(task: Task, seed: int) -> nn.Module:
-    """Return the model with which a run begins: both sides build it from the run's seed."""
+    """Return the model with which a run begins: both sides build it from the run's seed.
+
+    Raises
+    ------
+    TaskError
+        If it cannot be built.
+    """
     torch.manual_seed(derive_seed(seed, "model"))
-    return task.model()
+    with blamed(task, "model()"):
+        return task.model()
+
+
+def read_data(task: Task, part: Literal["train_data", "test_data"], path: Path | None) -> Sized:
+    """Return the examples of a task.
+
+    Raises
+    ------
+    TaskError
+        If they cannot be read, or have no length.
+    """
+    hint = "" if path is not None else "; if it needs a folder, say which with --data"
+    with blamed(task, f"{part}({path})", hint):
+        found: Sized = getattr(task, part)(path)
+    if not hasattr(found, "__len__"):
+        raise TaskError(task, f"{part} returned {a_type(found)}; return Examples or a Dataset")
+    return found
+
+
+def a_type(value: object) -> str:
+    """Return the type of a value with its article."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def signature_of(task: Task, module: nn.Module) -> ModelSpec:
@@ -120,6 +176,6 @@ def subset(data: Sized, indices: NDArray[np.int64]) -> Sized:
     if isinstance(data, Examples):
         chosen = torch.from_numpy(indices)
         return Examples(data.inputs[chosen], data.targets[chosen])
-    if isinstance(data, Dataset):
-        return Subset(data, indices.tolist())
+    if is_map_style(data):
+        return Subset(cast("Dataset[Any]", data), indices.tolist())
     raise UserError(f"a {type(data).__name__} cannot be shared out; return Examples or a Dataset")

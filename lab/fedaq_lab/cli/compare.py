@@ -19,7 +19,9 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
-    target: Annotated[float, typer.Option(help="Test accuracy to reach.")] = 0.95,
+    target: Annotated[
+        float, typer.Option(help="What the test must reach, in the task's metric.")
+    ] = 0.95,
     until_target: Annotated[
         bool, typer.Option("--until-target", help="End each run as soon as it is reached.")
     ] = False,
@@ -45,7 +47,7 @@ def compare(
     quiet: Quiet = False,
     assignments: Set = None,
 ) -> None:
-    """Compare schemes: same start, same data, energy to one target accuracy.
+    """Compare schemes: same start, same data, energy to one target.
 
     Example: fedaq compare --scheme fixed --scheme fedaq --seeds 1,2,3 --target 0.95 --rounds 30
     """

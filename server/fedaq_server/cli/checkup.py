@@ -10,7 +10,7 @@ from fedaq.net.addresses import is_loopback, joined
 from fedaq.net.credentials import server_certificates
 from fedaq.net.ports import why_not
 from fedaq.settings import Settings
-from fedaq.tasks import initial_model, load_task, signature_of
+from fedaq.tasks import evaluated, initial_model, load_task, read_data, signature_of
 from fedaq_server.identity.access import access_of
 from fedaq_server.transport import open_files
 
@@ -86,9 +86,9 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
         task = load_task(settings.task, settings.data)
         module = initial_model(task, settings.seed)
         parameters = signature_of(task, module).parameters
-        test_data = task.test_data(settings.data)
+        test_data = read_data(task, "test_data", settings.data)
         began = time.monotonic()
-        task.evaluate(module, test_data)
+        evaluated(task, module, test_data)
     except Exception as error:
         yield wrong("task", str(error), f"fedaq check-task {settings.task} says more")
         return

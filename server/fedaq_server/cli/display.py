@@ -1,10 +1,12 @@
 """What a person sees while a federation trains, and the table at the end."""
 
 from collections.abc import Iterable
+from math import isfinite
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedaq.metric import LOSS, Metric, written
 from fedaq.net.addresses import joined
 from fedaq.process.terminal import RoundDisplay, console, foreign, si
 from fedaq.settings import Settings
@@ -18,6 +20,7 @@ class Display(RoundDisplay):
 
     def __init__(self, settings: Settings, done: int, energy_j: float) -> None:
         self._settings = settings
+        self.metric = Metric()
         self._energy_j = energy_j
         self._done = done
         super().__init__("starting", "", settings.rounds, self._done)
@@ -46,8 +49,13 @@ class Display(RoundDisplay):
     def on_round(self, record: RoundRecord) -> None:
         """Show a finished round."""
         self._energy_j += record.energy_j
+        metric = self.metric
+        loss = ""
+        if metric.name != LOSS and not isfinite(record.test_loss):
+            loss = f"test loss {written(LOSS, record.test_loss)}  "
         facts = (
-            f"accuracy {record.test_accuracy:.4f}  bits {record.downlink_bits:.2f} down "
+            f"{metric.name} {metric.written(record.value(metric.name))}  {loss}"
+            f"bits {record.downlink_bits:.2f} down "
             f"{record.uplink_bits:.2f} up  {si(self._energy_j, 'J')}"
         )
         self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
@@ -57,15 +65,19 @@ class Display(RoundDisplay):
         table = Table(
             title=f"{self._settings.task}, scheme {self._settings.scheme}", box=SIMPLE_HEAD
         )
-        for column in ("round", "accuracy", "train\nloss", "bits\ndown", "bits\nup", "payload",
-                       "wire", "energy"):  # fmt: skip
+        columns = dict.fromkeys((self.metric.name, LOSS))
+        for column in ("round", *("test\nloss" if name == LOSS else name for name in columns),
+                       "train\nloss", "bits\ndown", "bits\nup", "payload", "wire",
+                       "energy"):  # fmt: skip
             table.add_column(column, justify="right", vertical="bottom")
         every = max(1, -(-rounds // _TABLE_ROWS))
-        all_rounds = Totals()
+        all_rounds, bad, last_bad = Totals(self.metric), 0, None
         for record in records:
             all_rounds.add(record)
             if record.round == 1 or record.round % every == 0:
-                table.add_row(*_row(record))
+                table.add_row(*_row(record, columns))
+            if record.trouble(self.metric):
+                bad, last_bad = bad + 1, record
         totals = all_rounds.summary()
         table.add_section()
         wire = None
@@ -74,7 +86,7 @@ class Display(RoundDisplay):
         payload = totals["uplink_payload_bytes"] + totals["downlink_payload_bytes"]
         table.add_row(
             "total",
-            f"{totals['final_accuracy']:.4f}",
+            *(written(name, record.value(name)) for name in columns),
             "",
             f"{totals['mean_downlink_bits']:.2f}",
             f"{totals['mean_uplink_bits']:.2f}",
@@ -83,15 +95,20 @@ class Display(RoundDisplay):
             si(totals["energy_j"], "J"),
         )
         console.print(table)
+        if last_bad is not None:
+            console.print(
+                f"[bold red]not finite[/] in {bad} of {rounds} rounds, the last of them "
+                f"round {last_bad.round}: {foreign(last_bad.trouble(self.metric))}"
+            )
 
 
-def _row(record: RoundRecord) -> tuple[str, ...]:
+def _row(record: RoundRecord, metrics: Iterable[str]) -> tuple[str, ...]:
     wire = "-"
     if record.uplink_wire_bytes is not None and record.downlink_wire_bytes is not None:
         wire = si(record.uplink_wire_bytes + record.downlink_wire_bytes, "B")
     return (
         str(record.round),
-        f"{record.test_accuracy:.4f}",
+        *(written(name, record.value(name)) for name in metrics),
         f"{record.train_loss:.4f}" if record.clients else "-",
         f"{record.downlink_bits:.2f}",
         f"{record.uplink_bits:.2f}",

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedaq.errors import UserError
+from fedaq.errors import FedaqError, UserError
 from fedaq.process import stopping
 from fedaq.process.terminal import console
 from fedaq.settings import Settings, load_settings
@@ -87,29 +87,36 @@ def show_run(
     Raises
     ------
     FedaqError
-        If the run fails.
+        If the run fails, or, after everything is shown, if its last model's test loss or metric
+        is not finite.
     """
     if find_spec("matplotlib") is None:  # now, and not when the rounds are over
         raise ModuleNotFoundError(name="matplotlib")
     with opened as (settings, ledger):
-        _carry_out(settings, ledger, federate)
+        trouble = _carry_out(settings, ledger, federate)
         # The model is part of cycles, and matplotlib could use its memory.
         gc.collect()
         from fedaq_server.records.picture import draw_run
 
         picture = draw_run(ledger.folder)
         console.print(f"results: {ledger.folder}\npicture: {picture}")
+    if trouble:
+        raise FedaqError(f"the run is over, and of its last model {trouble}")
 
 
 def _carry_out(
     settings: Settings,
     ledger: Ledger,
     federate: Callable[["Run", Display], Coroutine[Any, Any, None]],
-) -> None:
+) -> str:
+    """Return what is wrong with the last model, empty if nothing is."""
     from fedaq_server.run import Run
 
     with Display(settings, ledger.rounds_done, ledger.energy_j) as display:
         run = Run(settings, ledger, display.on_round)
         run.roster.on_change = display.on_clients
+        display.metric = run.task.metric
         stopping.run(federate(run, display))
     display.summary(ledger.rounds_done, ledger.records())
+    last = next(iter(ledger.records(ledger.rounds_done - 1)))
+    return last.trouble(run.task.metric)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fedaq.errors import printable
 from fedaq.settings import flattened
+from fedaq_server.records.record import value_of
 from fedaq_server.transport.rate_limit import TurnedAway
 
 # Rows of clients that one viewer is kept up to date on.
@@ -28,9 +29,10 @@ LONGEST = 100
 RECENT = 5
 
 Point = tuple[float | None, ...]
-# What a point holds; energy and payload bytes are sums from the first round on.
+# What a point holds; the metric is the task's, energy and payload bytes are sums from the first
+# round on.
 POINT_FIELDS = (
-    "round", "accuracy", "loss", "train_loss", "uplink_bits", "downlink_bits", "energy_j",
+    "round", "metric", "loss", "train_loss", "uplink_bits", "downlink_bits", "energy_j",
     "uplink_bytes", "downlink_bytes", "clients", "left_out", "seconds",
 )  # fmt: skip
 
@@ -116,7 +118,9 @@ class View:
     at : float
         Seconds since 1970; no part of what is compared.
     run : mapping
-        What does not change: task, scheme, settings.
+        What does not change: task, metric, scheme, settings.
+    trouble : str
+        What of the last model is not finite.
     """
 
     at: float = field(compare=False)
@@ -126,12 +130,20 @@ class View:
     forecast: Forecast | None = None
     clients: Mapping[str, ClientView] = field(default_factory=dict)
     turned_away: tuple[TurnedAway, ...] = ()
+    trouble: str = ""
 
 
 @dataclass
 class Sums:
-    """Joules and payload bytes of the rounds so far."""
+    """Joules and payload bytes of the rounds so far.
 
+    Attributes
+    ----------
+    metric : str
+        The name of the one that is shown.
+    """
+
+    metric: str
     energy_j: float = 0.0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
@@ -143,7 +155,7 @@ class Sums:
         self.downlink_bytes += each["downlink_payload_bytes"]
         return (
             int(each["round"]),
-            _short(each["test_accuracy"]),
+            _short(value_of(each, self.metric)),
             _short(each["test_loss"]),
             _short(each["train_loss"]),
             _short(each["uplink_bits"]),
@@ -231,6 +243,8 @@ def changes(before: View | None, now: View, first: int = 0) -> dict[str, Any]:
         message["forecast"] = asdict(now.forecast)
     if now.turned_away and (before is None or now.turned_away != before.turned_away):
         message["turned_away"] = [asdict(each) for each in now.turned_away]
+    if now.trouble != ("" if before is None else before.trouble):
+        message["trouble"] = now.trouble
     clients = _client_changes(before, now, first)
     if clients:
         message["clients"] = clients

@@ -3,11 +3,13 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from fedaq.errors import printable
+from fedaq.metric import Metric
 from fedaq_server.dashboard.live import LONGEST, POINT_FIELDS, Sums, compact, flat, thinned
 
 # How deep runs lie below the folder that is shown: those of a comparison are two folders below it.
@@ -77,7 +79,8 @@ class PastRuns:
             if facts.st_size > MOST_BYTES:
                 return None
             document = json.loads(path.read_bytes())
-            sums = Sums()
+            metric = Metric(**document.get("metric", {}))
+            sums = Sums(metric.name)
             points = [sums.point(each) for each in document["rounds"]]
             settings = document["settings"]
             summary = {
@@ -89,7 +92,8 @@ class PastRuns:
                 "rounds": len(points),
                 "of_rounds": int(settings["rounds"]),
                 "finished": bool(document["finished"]),
-                "accuracy": points[-1][POINT_FIELDS.index("accuracy")] if points else None,
+                "metric": asdict(metric),
+                "value": points[-1][POINT_FIELDS.index("metric")] if points else None,
                 "energy_j": points[-1][POINT_FIELDS.index("energy_j")] if points else 0.0,
                 "modified_at": int(facts.st_mtime),
             }

@@ -10,10 +10,11 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from fedaq.energy.cost import RadioCost
+from fedaq.errors import printable
 from fedaq.process.logs import event
 from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.live import (
@@ -70,10 +71,12 @@ class Watch:
             "clients": run.settings.clients,
             "rounds": run.settings.rounds,
             "budget_j": run.settings.energy.budget_j,
-            "target_accuracy": run.settings.target_accuracy,
+            "metric": asdict(run.task.metric),
+            "target": run.settings.metric_target,
             "settings": flat(facts["settings"]),
         }
-        self._sums = Sums()
+        self._sums = Sums(run.task.metric.name)
+        self._trouble = ""
         self._points: tuple[Point, ...] = ()
         for record in run.ledger.records():
             self._add(record)
@@ -100,6 +103,8 @@ class Watch:
 
     def _add(self, record: RoundRecord) -> None:
         self._points = bounded((*self._points, self._sums.point(vars(record))))
+        trouble = record.trouble(self._run.task.metric)
+        self._trouble = trouble and printable(f"After round {record.round} {trouble}.")
 
     def view(self, *, ended: bool = False) -> View:
         """Return what there is to see now."""
@@ -123,6 +128,7 @@ class Watch:
             forecast=forecast(self._points, last, planned_j),
             clients=self._clients(done + 1),
             turned_away=tuple(run.admission.turned_away.values()),
+            trouble=self._trouble,
         )
 
     def _clients(self, round_number: int) -> dict[str, ClientView]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fedaq.errors import FedaqError, UserError
 from fedaq.modules.bound import Bound
-from fedaq.tasks import Examples, Task, initial_model, load_task, signature_of
+from fedaq.tasks import Examples, Task, initial_model, load_task, read_data, signature_of
+from fedaq.tasks.examples import example, pair_of
 from fedaq_server.records.files import replacing
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 from fedaq_server.records.weights import read_weights
@@ -87,13 +88,13 @@ def trained_model(task: Task, run: SavedRun, folder: Path) -> nn.Module:
 
 def _two_inputs(task: Task, data: Path | None) -> Tensor:
     """Return inputs to trace a model with; of a batch of one, torch would keep the size."""
-    examples = task.test_data(data)
+    examples = read_data(task, "test_data", data)
     if isinstance(examples, Examples):
         one = examples.inputs[:1]
     else:
         try:
-            one = torch.as_tensor(examples[0][0]).unsqueeze(0)  # type: ignore[index]
-        except (TypeError, LookupError, ValueError):
+            one = torch.as_tensor(pair_of(example(examples, 0))[0]).unsqueeze(0)
+        except (TypeError, RuntimeError, ValueError, UserError):
             raise UserError(
                 f"task {task.name}: its test data yields no (input, label), so what its model "
                 "takes is not known"

@@ -44,6 +44,7 @@ AT_A_TIME = 256
 S = TypeVar("S")
 
 _ROUND = tuple(field.name for field in fields(RoundRecord))
+_FLOATS = tuple(field.name for field in fields(RoundRecord) if field.type is float)
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ class Ledger:
         """Commit a round whose model is on disk; only what it changed is written."""
         record = committed.record
         with self._turn, self._database:
-            self._insert("rounds", _ROUND, [astuple(record)])
+            self._insert("rounds", _ROUND, [_row(record)])
             self._insert(
                 "transfers",
                 ("round", "client", "direction", "payload_bytes", "counted"),
@@ -430,11 +431,18 @@ def _ranges(text: str | None) -> tuple[Spread, ...] | None:
     return None if text is None else tuple(Spread(*values) for values in json.loads(text))
 
 
+def _row(record: RoundRecord) -> tuple[Any, ...]:
+    return tuple(
+        value if isinstance(value, int | float | None) else json.dumps(value) if value else None
+        for value in vars(record).values()
+    )
+
+
 def _record(row: tuple[Any, ...]) -> RoundRecord:
     """Return a row as a record; SQLite has no NaN, it keeps NULL in its place."""
-    pairs = zip(fields(RoundRecord), row, strict=True)
-    values: dict[str, Any] = {
-        field.name: nan if value is None and field.type is float else value
-        for field, value in pairs
-    }
+    values: dict[str, Any] = dict(zip(_ROUND, row, strict=True))
+    for name in _FLOATS:
+        values[name] = nan if values[name] is None else values[name]
+    values["test_metrics"] = json.loads(values["test_metrics"] or "{}")
+    values["not_finite"] = tuple(json.loads(values["not_finite"] or "[]"))
     return RoundRecord(**values)

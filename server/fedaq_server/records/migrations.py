@@ -43,8 +43,14 @@ def _snapshots(database: sqlite3.Connection, folder: Path) -> None:
         alone.rename(folder / "differences-000000.bin")
 
 
+def _metrics(database: sqlite3.Connection, folder: Path) -> None:
+    """A round has numbers of any name, and the names of tensors that are not finite."""
+    database.execute("ALTER TABLE rounds ADD COLUMN test_metrics TEXT")
+    database.execute("ALTER TABLE rounds ADD COLUMN not_finite TEXT")
+
+
 # The first makes version 1 of nothing.
-_STEPS = (_first_tables, _snapshots)
+_STEPS = (_first_tables, _snapshots, _metrics)
 VERSION = len(_STEPS)
 
 

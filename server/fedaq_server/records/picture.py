@@ -1,4 +1,4 @@
-"""The picture of a run: accuracy and both bit-lengths over the rounds."""
+"""The picture of a run: its metric and both bit-lengths over the rounds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from fedaq_server.records.record import RoundRecord, summarize
 from fedaq_server.records.saved import read_run
 
 FEW_ROUNDS = 10
-DOWN, UP, ACCURACY = "#1f6feb", "#d9480f", "#2b8a3e"
+DOWN, UP, METRIC = "#1f6feb", "#d9480f", "#2b8a3e"
 
 
 def draw_run(folder: Path) -> Path:
@@ -20,12 +20,14 @@ def draw_run(folder: Path) -> Path:
     run = read_run(folder)
     figure = Figure(figsize=(8, 6), dpi=120)
     top, bottom = figure.subplots(2, 1, sharex=True)
-    draw_rounds(top, run.rounds, [r.test_accuracy for r in run.rounds], color=ACCURACY)
-    top.set_ylabel("test accuracy")
-    summary = summarize(run.rounds)
+    metric = run.metric
+    draw_rounds(top, run.rounds, [r.value(metric.name) for r in run.rounds], color=METRIC)
+    top.set_ylabel(f"test {metric.name}")
+    summary = summarize(run.rounds, metric)
     top.set_title(
         f"{run.task}, scheme {run.scheme}, {run.clients} clients: "
-        f"accuracy {summary['final_accuracy']:.4f} for {summary['energy_j']:.3g} J",
+        f"{metric.name} {metric.written(summary['final_metric'])} "
+        f"for {summary['energy_j']:.3g} J",
         parse_math=False,
     )
     draw_bits(bottom, run.rounds)

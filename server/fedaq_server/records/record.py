@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
+from math import isfinite, isnan, nan
 from typing import Any
+
+from fedaq.metric import ACCURACY, LOSS, Metric, written
 
 FORMAT_VERSION = 1
 
@@ -13,6 +15,8 @@ _SUMMED = (
     "uplink_wire_bytes", "downlink_wire_bytes", "seconds", "uplink_bits", "downlink_bits",
 )  # fmt: skip
 _AVERAGED = ("uplink_bits", "downlink_bits")
+# Of a round's fields, those that few runs have.
+_RARE = ("test_metrics", "not_finite")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class RoundRecord:
     round : int
         From 1.
     test_accuracy, test_loss : float
-        Of the model after the round, on the server's test data; the accuracy is 0 to 1.
+        Of the model after the round, on the server's test data; the accuracy is 0 to 1, and NaN
+        of a task that has none.
     train_loss : float
         Mean over the clients whose update counted, weighted as those; NaN (null in the file)
         where none did.
@@ -48,6 +53,11 @@ class RoundRecord:
         Who took part in vain.
     seconds : float
         From the first message of the round to its new model.
+    test_metrics : mapping of str to float
+        What else the task's test gave, by name; not in the file where it is empty.
+    not_finite : tuple of str
+        Where the test loss or the task's metric is not finite: tensors of the model that are not
+        either, a few of them; not in the file where it is empty.
     """
 
     round: int
@@ -66,46 +76,102 @@ class RoundRecord:
     clients: int
     left_out: int
     seconds: float
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    not_finite: tuple[str, ...] = ()
+
+    def value(self, name: str) -> float:
+        """Return what the test gave under a name: the loss, the accuracy or another metric."""
+        if name == LOSS:
+            return self.test_loss
+        return self.test_accuracy if name == ACCURACY else self.test_metrics.get(name, nan)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All that the test gave besides the loss; no accuracy for a task that has none."""
+        counted = {} if isnan(self.test_accuracy) else {ACCURACY: self.test_accuracy}
+        return {**counted, **self.test_metrics}
+
+    def trouble(self, metric: Metric) -> str:
+        """Say that the test loss or the task's metric is not finite; empty if both are."""
+        bad = [n for n in dict.fromkeys((LOSS, metric.name)) if not isfinite(self.value(n))]
+        if not bad:
+            return ""
+        said = " and ".join(f"the test {name} is {written(name, self.value(name))}" for name in bad)
+        where = ", ".join(self.not_finite)
+        return f"{said}; " + (
+            f"not finite in the model: {where}" if where else "every tensor of the model is finite"
+        )
 
 
 class Totals:
-    """What rounds come to, told of one after the other."""
+    """What rounds come to, told of one after the other.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    metric : Metric
+        Of the task.
+    """
+
+    def __init__(self, metric: Metric) -> None:
         self.rounds = 0
+        self._metric = metric
         self._final: float | None = None
         self._best: float | None = None
         self._sums: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
 
     def add(self, record: RoundRecord) -> None:
         """Take note of a round."""
-        self.rounds, self._final = self.rounds + 1, record.test_accuracy
-        self._best = self._final if self._best is None else max(self._best, self._final)
+        self.rounds, final = self.rounds + 1, record.value(self._metric.name)
+        self._final = final
+        self._best = final if self._best is None else self._metric.better(self._best, final)
         for name, total in self._sums.items():
             value = getattr(record, name)
             self._sums[name] = None if value is None or total is None else total + value
 
     def summary(self) -> dict[str, Any]:
-        """Return the ``summary`` of a run."""
+        """Return the ``summary`` of a run; the accuracy is None where another metric is."""
         sums = dict(self._sums)
         means = {f"mean_{name}": sums.pop(name) / max(self.rounds, 1) for name in _AVERAGED}
+        counted = self._metric.name == ACCURACY
         return {
-            "rounds": self.rounds, "final_accuracy": self._final, "best_accuracy": self._best,
-            **sums, **means,
-        }  # fmt: skip
+            "rounds": self.rounds,
+            "final_accuracy": self._final if counted else None,
+            "best_accuracy": self._best if counted else None,
+            "final_metric": self._final,
+            "best_metric": self._best,
+            **sums,
+            **means,
+        }
 
 
-def summarize(rounds: Iterable[RoundRecord]) -> dict[str, Any]:
+def value_of(each: Mapping[str, Any], metric: str) -> float | None:
+    """Return a metric of a round as ``run.json`` has it."""
+    if metric in (ACCURACY, LOSS):
+        own: float | None = each[f"test_{metric}"]
+        return own
+    value: float | None = each.get("test_metrics", {}).get(metric)
+    return value
+
+
+def summarize(rounds: Iterable[RoundRecord], metric: Metric) -> dict[str, Any]:
     """Return the ``summary`` of a run."""
-    totals = Totals()
+    totals = Totals(metric)
     for record in rounds:
         totals.add(record)
     return totals.summary()
 
 
-def in_json(values: Mapping[str, float | None]) -> str:
-    """Put null for NaN, and for what a diverged model makes infinite; JSON has neither."""
-    finite = {
-        name: value if value is None or isfinite(value) else None for name, value in values.items()
-    }
-    return json.dumps(finite, allow_nan=False)
+def round_in_json(record: RoundRecord) -> str:
+    """Return a round as it is in ``run.json``."""
+    return in_json({name: v for name, v in vars(record).items() if v or name not in _RARE})
+
+
+def in_json(values: Mapping[str, Any]) -> str:
+    """Return values as JSON, null for NaN and for what a diverged model makes infinite."""
+    return json.dumps({name: _finite(value) for name, value in values.items()}, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value

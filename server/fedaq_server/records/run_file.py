@@ -8,8 +8,9 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import Any
 
+from fedaq.metric import Metric
 from fedaq_server.records.files import replacing
-from fedaq_server.records.record import FORMAT_VERSION, RoundRecord, Totals, in_json
+from fedaq_server.records.record import FORMAT_VERSION, RoundRecord, Totals, in_json, round_in_json
 
 # The file is written whole. So it is written when it has grown by this share: then each round is
 # written about a hundred times, however many there are. Where rounds are slow it is written when it
@@ -40,7 +41,7 @@ class RunFile:
     ) -> None:
         self._folder, self._facts, self._records = folder, facts, records
         self._lines: Any = None
-        self._totals = Totals()
+        self._totals = self._begun()
         self._has, self._written_at = 0, -OLDEST_S
 
     def keep_up(self, rounds: int) -> None:
@@ -70,12 +71,15 @@ class RunFile:
         """Let go of the file without a name; what is written later begins with another."""
         if self._lines is not None:
             self._lines.close()
-        self._lines, self._totals = None, Totals()
+        self._lines, self._totals = None, self._begun()
+
+    def _begun(self) -> Totals:
+        return Totals(Metric(**self._facts().get("metric", {})))
 
     def _add_new(self) -> None:
         if self._lines is None:
             self._lines = TemporaryFile(dir=self._folder)  # noqa: SIM115
         for record in self._records(self._totals.rounds):
             separator = ",\n  " if self._totals.rounds else "\n  "
-            self._lines.write((separator + in_json(vars(record))).encode())
+            self._lines.write((separator + round_in_json(record)).encode())
             self._totals.add(record)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedaq.errors import UserError
+from fedaq.metric import Metric
 from fedaq_server.conduct import ShutOut
 from fedaq_server.records.record import FORMAT_VERSION, RoundRecord
 
@@ -41,6 +42,8 @@ class SavedRun:
         What tells the run from all others; empty in files of earlier versions.
     versions : dict of str to str
         Of what the run was made with; empty in files of earlier versions.
+    metric : Metric
+        Of its task; the accuracy in files of earlier versions.
     """
 
     version: int
@@ -56,6 +59,7 @@ class SavedRun:
     id: str = ""
     shut_out: tuple[ShutOut, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    metric: Metric = field(default_factory=Metric)
 
 
 _SAVED = TypeAdapter(SavedRun)
@@ -81,7 +85,7 @@ def read_run(folder: Path) -> SavedRun:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise UserError(f"{path}: not the record of a run: {where}: {problem['msg']}") from None
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not the record of a run") from None
     if run.version != FORMAT_VERSION:
         raise UserError(f"{path}: has version {run.version}; this fedaq reads {FORMAT_VERSION}")
@@ -90,5 +94,7 @@ def read_run(folder: Path) -> SavedRun:
 
 def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
     """JSON has null where a number was not finite."""
-    missing = {name: nan for name in _FLOATS if record[name] is None}
-    return {**record, **missing}
+    missing: dict[str, Any] = {name: nan for name in _FLOATS if record[name] is None}
+    metrics = record.get("test_metrics", {})
+    given = {name: nan if value is None else value for name, value in metrics.items()}
+    return {**record, **missing, "test_metrics": given}

@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 from importlib import import_module
 from itertools import accumulate
 from math import isfinite
@@ -124,12 +124,17 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def metrics(rounds: Sequence[RoundRecord]) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield (round, values by name): those of ``run.json`` and the energy so far."""
-    names = [field.name for field in fields(RoundRecord)]
+    """Yield (round, values by name): those of ``run.json`` and the energy so far.
+
+    A metric of the task's test is called ``test_`` and its name, like the loss and the accuracy.
+    """
+    others = ("round", "test_metrics", "not_finite")
+    names = [field.name for field in fields(RoundRecord) if field.name not in others]
     spent_j = accumulate(record.energy_j for record in rounds)
     for record, total_j in zip(rounds, spent_j, strict=True):
-        values = {**dict(zip(names, astuple(record), strict=True)), "energy_total_j": total_j}
-        del values["round"]
+        values = {name: getattr(record, name) for name in names}
+        values |= {f"test_{name}": value for name, value in record.test_metrics.items()}
+        values["energy_total_j"] = total_j
         yield (
             record.round,
             {n: float(v) for n, v in values.items() if v is not None and isfinite(v)},

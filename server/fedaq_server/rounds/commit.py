@@ -3,26 +3,30 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from itertools import islice
+from math import isfinite
 
 import numpy as np
 
 from fedaq.codec import statistics
 from fedaq.codec.quantizer import Floats
-from fedaq.tasks import Evaluation
 from fedaq_server.records.ledger import MOMENTS, ClientMemory, Committed, Transfer
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
 from fedaq_server.rounds.exchange import Report
-from fedaq_server.rounds.measure import Downlink, measure
+from fedaq_server.rounds.measure import Downlink, Tested, measure
 from fedaq_server.rounds.robust import Robust
 from fedaq_server.rounds.round import Federation, Round
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import Outcome
 from fedaq_server.transport.tcp_counter import WireCounter
 
+# Of the tensors that are not finite, so many are named.
+NAMED = 8
 
-async def aggregate(current: Round, reports: list[Report]) -> Evaluation:
+
+async def aggregate(current: Round, reports: list[Report]) -> Tested:
     """Make the model of the next round, write it to the disk, and test it."""
     federation = current.federation
     frames = await current.broadcast.coded()
@@ -34,21 +38,21 @@ async def aggregate(current: Round, reports: list[Report]) -> Evaluation:
         await asyncio.to_thread(_advance, current, frames, moves=bool(reports))
         current.aggregate.close()
     with federation.metrics.phase("evaluation"):
-        evaluation, _ = await asyncio.gather(
-            asyncio.to_thread(federation.evaluate),
+        tested, _ = await asyncio.gather(
+            asyncio.to_thread(_tested, federation),
             asyncio.to_thread(_write_model, federation, current.number),
         )
-    return evaluation
+    return tested
 
 
 async def commit(
-    current: Round, reports: list[Report], evaluation: Evaluation, wire: WireCounter
+    current: Round, reports: list[Report], tested: Tested, wire: WireCounter
 ) -> RoundRecord:
     """Measure the round, let the scheme learn from it, and commit it to the ledger."""
     federation = current.federation
     downlink = await _downlink(current)
     record = measure(
-        current.state, downlink, reports, evaluation, wire.sample(),
+        current.state, downlink, reports, tested, wire.sample(),
         charged=current.charged, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
@@ -106,6 +110,16 @@ def _add(
         np.add(base[block.start - part.start : block.stop - part.start], step, out=out[block])
 
 
+def _tested(federation: Federation) -> Tested:
+    evaluation, metric = federation.evaluate(), federation.metric
+    said = evaluation.loss, evaluation.metrics.get(metric.name, evaluation.loss)
+    if all(map(isfinite, said)):
+        return Tested(evaluation, ())
+    named, model = federation.spec.named, federation.model
+    bad = (tensor.name for tensor, part in named if not np.isfinite(model[part]).all())
+    return Tested(evaluation, tuple(islice(bad, NAMED)))
+
+
 def _write_model(federation: Federation, number: int) -> None:
     ledger, optimizer = federation.ledger, federation.optimizer
     ledger.write_model(number, federation.spec, federation.model)
@@ -156,6 +170,7 @@ def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
         round=record.round,
         test_accuracy=record.test_accuracy,
         test_loss=record.test_loss,
+        test_metrics=record.test_metrics,
         train_loss=record.train_loss,
         update_ranges={report.client.name: report.ranges for report in reports},
         energy_j=record.energy_j,

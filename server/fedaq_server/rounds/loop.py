@@ -36,7 +36,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
     first = 1 if last is None else last.round + 1
     with ThreadPoolExecutor(1, "fold") as worker:
         for number in range(first, settings.rounds + 1):
-            if last is not None and _reached(settings, last):
+            if last is not None and _reached(federation, last):
                 break
             resumed = number == first and last is not None
             clients = await _participants(federation, number, resumed=resumed)
@@ -54,12 +54,13 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
                 # Whoever reported, and also when the run is stopped: it does not outlive the round.
                 if current.differences is not None:
                     await current.differences.advanced
-            evaluation = await aggregate(current, reports)
-            last = await commit(current, reports, evaluation, wire)
+            tested = await aggregate(current, reports)
+            last = await commit(current, reports, tested, wire)
 
 
-def _reached(settings: Settings, record: RoundRecord) -> bool:
-    return bool(settings.target_accuracy and record.test_accuracy >= settings.target_accuracy)
+def _reached(federation: Federation, record: RoundRecord) -> bool:
+    metric, target = federation.metric, federation.settings.metric_target
+    return target is not None and metric.reaches(record.value(metric.name), target)
 
 
 async def _participants(federation: Federation, number: int, *, resumed: bool) -> list[Client]:

@@ -5,12 +5,28 @@ from dataclasses import dataclass
 from math import nan
 
 from fedaq.codec.payload import Payload
+from fedaq.metric import ACCURACY
 from fedaq.tasks import Evaluation
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.exchange import Report
 from fedaq_server.rounds.round import catch_up_j
 from fedaq_server.schemes.scheme import RoundState
 from fedaq_server.transport.tcp_counter import WireBytes
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the test of the next model gave.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+    not_finite : tuple of str
+        A few tensors that are not finite, where what the run is about is not either.
+    """
+
+    evaluation: Evaluation
+    not_finite: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ def measure(
     state: RoundState,
     downlink: Downlink,
     reports: Sequence[Report],
-    evaluation: Evaluation,
+    tested: Tested,
     wire: WireBytes | None,
     *,
     charged: Mapping[str, int],
@@ -58,8 +74,8 @@ def measure(
     catch_up_bytes = sum(downlink.catch_up_bytes.values())
     return RoundRecord(
         round=state.round,
-        test_accuracy=evaluation.accuracy,
-        test_loss=evaluation.loss,
+        test_accuracy=tested.evaluation.accuracy,
+        test_loss=tested.evaluation.loss,
         train_loss=loss / weight if reports else nan,
         uplink_bits=bits / max(len(reports), 1),
         downlink_bits=downlink.payload.sent_bits(downlink.payload_bytes),
@@ -74,6 +90,10 @@ def measure(
         clients=len(reports),
         left_out=receivers - len(reports),
         seconds=seconds,
+        test_metrics={
+            name: value for name, value in tested.evaluation.metrics.items() if name != ACCURACY
+        },
+        not_finite=tested.not_finite,
     )
 
 

@@ -17,7 +17,7 @@ from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Spread
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.settings import Settings
-from fedaq.tasks import Evaluation
+from fedaq.tasks import Evaluation, Metric
 from fedaq_server.conduct import Conduct
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.capture import Capture
@@ -58,6 +58,8 @@ class Federation:
         What clients hold, if they are sent differences.
     first_ranges : tuple of Spread
         Of the weights with which the run begins.
+    metric : Metric
+        The task's.
     evaluate : callable
         Tests the module; called between rounds, off the event loop.
     ledger : Ledger
@@ -78,6 +80,7 @@ class Federation:
     scheme: Scheme
     roster: Roster
     conduct: Conduct
+    metric: Metric
     evaluate: Callable[[], Evaluation]
     ledger: Ledger
     commit: Callable[[Committed], None]

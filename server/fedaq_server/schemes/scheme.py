@@ -1,7 +1,7 @@
 """What a scheme is told, what it decides, and what it is."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 from typing import Protocol
@@ -134,7 +134,7 @@ class Outcome:
     ----------
     round : int
     test_accuracy, test_loss : float
-        Of the new model.
+        Of the new model; the accuracy is NaN of a task that has none.
     train_loss : float
         Weighted mean over the clients.
     update_ranges : mapping of str to tuple of Spread
@@ -143,6 +143,8 @@ class Outcome:
         Spent in this round.
     uplink_bytes : mapping of str to int
         Payload bytes of each update that counted.
+    test_metrics : mapping of str to float
+        What else the task's test gave, by name.
     """
 
     round: int
@@ -152,6 +154,7 @@ class Outcome:
     update_ranges: Mapping[str, tuple[Spread, ...]]
     energy_j: float
     uplink_bytes: Mapping[str, int]
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Scheme(Protocol):

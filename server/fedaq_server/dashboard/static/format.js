@@ -14,6 +14,8 @@ export const missing = (value) => value === null || value === undefined;
 
 export const percent = (share) => (missing(share) ? "–" : `${(100 * share).toFixed(2)} %`);
 
+const number = (value) => (missing(value) ? "–" : value.toPrecision(4));
+
 // As short as a tick of an axis should be.
 export const percentTick = (share) => `${Number((100 * share).toFixed(2))} %`;
 export const numberTick = (value) => String(Number(value.toPrecision(4)));
@@ -21,6 +23,23 @@ export const siTick = (unit) => (value) => {
   const [number, name] = si(value, unit).split(" ");
   return `${Number(number)} ${name}`;
 };
+
+// How a task's metric is written, and its axis: an accuracy is a share, any other a number.
+export const metricFormat = ({ name }) => (name === "accuracy"
+  ? { value: percent, tick: percentTick, near: (low, high) => inside(0, 1, padded(low, high, 0.002)) }
+  : { value: number, tick: numberTick, near: (low, high) => padded(low, high, Math.abs(high) * 0.01 || 0.01) });
+
+const padded = (low, high, least) => {
+  const pad = Math.max((high - low) * 0.1, least);
+  return [low - pad, high + pad];
+};
+const inside = (least, most, [low, high]) => [Math.max(least, low), Math.min(most, high)];
+
+// Whether one value of a metric is better than another; any is better than none.
+export function isBetter(metric, one, other) {
+  if (missing(one) || missing(other)) return missing(other) && !missing(one);
+  return metric.higher_is_better ? one > other : one < other;
+}
 
 export const fixed = (digits) => (value) => (missing(value) ? "–" : value.toFixed(digits));
 

@@ -1,30 +1,30 @@
 // The run that goes on: its state as the server's events build it up, and its view.
 
-import { ago, count, duration, fixed, missing, numberTick, percent, percentTick, si, siTick } from "./format.js";
+import { ago, count, duration, fixed, isBetter, metricFormat, missing, numberTick, si, siTick } from "./format.js";
 import { AT, Chart, Settings, column, html, useEffect, useState } from "./ui.js";
 
-const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}, counts: null, turned_away: [], skew: 0 };
+const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}, counts: null, turned_away: [], trouble: "", skew: 0 };
 // A browser gives up where the server answers with an error; then this page tries again itself.
 const RETRY_MS = 3000;
 const PAGE = 100;
 // Points that are kept of a long run.
 const MOST = 1000, LATEST = 250;
 
-const bestOf = (points) => points.reduce((found, each) => (each[AT.accuracy] > found[AT.accuracy] ? each : found));
+const bestOf = (points, metric) => points.reduce((found, each) => (isBetter(metric, each[AT.metric], found[AT.metric]) ? each : found));
 
 // Of too many points, keep the old ones in even steps only, as the server does (live.py), and the best.
-export function bounded(points) {
+export function bounded(points, metric) {
   if (points.length <= MOST) return points;
   const step = 2 ** (32 - Math.clz32(Math.floor(points.at(-1)[AT.round] / (2 * LATEST))));
-  const best = bestOf(points);
+  const best = bestOf(points, metric);
   const old = points.slice(0, -LATEST).filter((point) => point[AT.round] % step === 0 || point === best);
   return [...old, ...points.slice(-LATEST)];
 }
 
 function merged(state, message) {
   const next = message.run ? { ...EMPTY, run: message.run, skew: Date.now() / 1000 - message.at } : { ...state };
-  if (message.points) next.points = bounded([...next.points, ...message.points]);
-  for (const name of ["status", "forecast", "counts", "turned_away"]) if (message[name]) next[name] = message[name];
+  if (message.points) next.points = bounded([...next.points, ...message.points], next.run.metric);
+  for (const name of ["status", "forecast", "counts", "turned_away", "trouble"]) if (message[name] !== undefined) next[name] = message[name];
   if (message.clients) {
     next.clients = { __proto__: null, ...next.clients };  // a client may be named __proto__
     for (const [name, values] of Object.entries(message.clients)) {
@@ -105,10 +105,11 @@ function Tile({ name, value, unit, children }) {
 function Tiles({ state }) {
   const { points, run, forecast } = state;
   const point = points.at(-1);
-  const best = bestOf(points);
+  const shown = metricFormat(run.metric);
+  const best = bestOf(points, run.metric);
   const spent = point[AT.energy_j];
   return html`<div class="tiles">
-    <${Tile} name="Test accuracy" value=${percent(point[AT.accuracy])}>best ${percent(best[AT.accuracy])} in round ${best[AT.round]}<//>
+    <${Tile} name=${`Test ${run.metric.name}`} value=${shown.value(point[AT.metric])}>best ${shown.value(best[AT.metric])} in round ${best[AT.round]}<//>
     <${Tile} name="Energy" value=${si(spent, "J")}><${EnergyWords} spent=${spent} budget=${run.budget_j} forecast=${forecast} over=${isOver(state)}/><//>
     <${Tile} name="Uplink" value=${fixed(2)(point[AT.uplink_bits])} unit="bits/value">${si(point[AT.uplink_bytes], "B")} so far<//>
     <${Tile} name="Downlink" value=${fixed(2)(point[AT.downlink_bits])} unit="bits/value">${si(point[AT.downlink_bytes], "B")} so far<//>
@@ -123,10 +124,6 @@ function EnergyWords({ spent, budget, forecast, over }) {
     <progress class="energy" max=${budget} value=${spent} aria-label="Energy spent of the budget"></progress>`;
 }
 
-const near = (low, high) => {
-  const pad = Math.max((high - low) * 0.1, 0.002);
-  return [Math.max(0, low - pad), Math.min(1, high + pad)];
-};
 // How far the axis goes while a run is young: its curves would be slivers at one end.
 const STEPS = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
 const reach = (done, rounds) => Math.min(rounds, STEPS.find((step) => step >= 1.1 * done) ?? rounds);
@@ -142,6 +139,7 @@ function Curves({ state }) {
   const soon = over ? end : Math.max(reach(done, run.rounds), 2);
   const whole = { xs, sync: "run", whole: true, formatX: String, tickX: String, xName: "round", range: () => [1, soon], version: `${points.length} ${forecast?.energy_j} ${over} ${xs[0]}` };
   const values = (name) => column(points, name);
+  const shown = metricFormat(run.metric);
   const spent = values("energy_j");
   const ahead = !over && forecast && done < run.rounds;
   const budget = run.budget_j;
@@ -155,7 +153,7 @@ function Curves({ state }) {
     lines.push({ label: "budget", color: "--bad", dash: [8, 4], width: 1.5, values: flat, last: budget });
   }
   return html`<div class="charts">
-    <${Chart} ...${whole} title="Test accuracy" format=${percent} tick=${percentTick} yRange=${near} series=${[{ label: "accuracy", color: "--accuracy", values: values("accuracy") }]}/>
+    <${Chart} ...${whole} title=${`Test ${run.metric.name}`} format=${shown.value} tick=${shown.tick} yRange=${shown.near} series=${[{ label: run.metric.name, color: "--metric", values: values("metric") }]}/>
     <${Chart} ...${whole} title="Loss" format=${fixed(3)} tick=${numberTick} yRange=${fromZero} series=${[
       { label: "test", color: "--loss", values: values("loss") },
       { label: "training", color: "--train", values: values("train_loss") }]}/>
@@ -224,6 +222,7 @@ export function Live({ state, first, setFirst }) {
   if (!state.run) return html`<main class="empty"><h1>One moment</h1><p>The server is asked for its run.</p></main>`;
   return html`<main>
     <${Hero} state=${state}/>
+    ${state.trouble && html`<p class="card trouble" role="alert">${state.trouble}</p>`}
     ${state.points.length > 0 && html`<${Tiles} state=${state}/><${Curves} state=${state}/>`}
     <${Clients} state=${state} first=${first} setFirst=${setFirst}/>
     <${TurnedAway} state=${state}/>

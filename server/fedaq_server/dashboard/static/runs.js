@@ -1,6 +1,6 @@
 // Past runs: a list, and those that are chosen laid over one another.
 
-import { date, missing, percent, percentTick, si, siTick } from "./format.js";
+import { date, metricFormat, si, siTick } from "./format.js";
 import { AT, Chart, Settings, column, html, useEffect, useMemo, useState } from "./ui.js";
 
 const MOST = 8;
@@ -41,13 +41,19 @@ function useWhole(chosen) {
   return chosen.map((run) => whole[run.id]).filter(Boolean);
 }
 
-function Curves({ runs, places }) {
+// Two pictures for each metric that the chosen runs have.
+function AllCurves({ runs, places }) {
+  const names = [...new Set(runs.map((run) => run.metric.name))];
+  return names.map((name) => html`<${Curves} key=${name} name=${name} runs=${runs.filter((run) => run.metric.name === name)} places=${places}/>`);
+}
+
+function Curves({ name, runs, places }) {
   const curve = (run) => {
     const place = places.get(run.id);
     return { label: run.id, color: `--c${place + 1}`, dash: dashes[Math.floor(place / 3)] };
   };
   const joined = (x) => {
-    const tables = runs.map((run) => [column(run.points, x), column(run.points, "accuracy")]);
+    const tables = runs.map((run) => [column(run.points, x), column(run.points, "metric")]);
     // Rounds that cost nothing would stand at one place.
     const steps = tables.map(([xs, ys]) => {
       const kept = xs.map((value, place) => place).filter((place) => xs[place] !== xs[place + 1] && xs[place] > 0);
@@ -57,22 +63,19 @@ function Curves({ runs, places }) {
   };
   const version = runs.map((run) => `${run.id} ${run.rounds}`).join();
   const [byRound, byEnergy] = useMemo(() => [joined("round"), joined("energy_j")], [version]);
-  const lasts = runs.map((run) => run.points.at(-1)?.[AT.accuracy]);
+  const lasts = runs.map((run) => run.points.at(-1)?.[AT.metric]);
   const ends = runs.map((run) => run.energy_j).filter((value) => value > 0);
   const log = Math.max(...ends) / Math.min(...ends) > 5;
-  const common = { version, height: 300, format: percent, tick: percentTick, yRange: spread };
+  const shown = metricFormat({ name });
+  const title = name[0].toUpperCase() + name.slice(1);
+  const common = { version, height: 300, format: shown.value, tick: shown.tick, yRange: shown.near };
   const series = (table) => runs.map((run, place) => ({ ...curve(run), values: table[place + 1] ?? [], last: lasts[place] }));
   const range = ([xs], pad) => () => [(xs[0] ?? 0) / pad, Math.max((xs.at(-1) ?? 1) * pad, (xs[0] ?? 0) * 1.001)];
   return html`<div class="charts wide">
-    <${Chart} ...${common} title="Accuracy over rounds" xs=${byRound[0]} whole=${true} formatX=${String} tickX=${String} xName="round" range=${range(byRound, 1)} series=${series(byRound)}/>
-    <${Chart} ...${common} title="Accuracy over joules" note=${log ? "logarithmic" : ""} xs=${byEnergy[0]} log=${log} formatX=${(value) => si(value, "J")} tickX=${siTick("J")} xName="at" range=${range(byEnergy, log ? 1.15 : 1)} series=${series(byEnergy)}/>
+    <${Chart} ...${common} title=${`${title} over rounds`} xs=${byRound[0]} whole=${true} formatX=${String} tickX=${String} xName="round" range=${range(byRound, 1)} series=${series(byRound)}/>
+    <${Chart} ...${common} title=${`${title} over joules`} note=${log ? "logarithmic" : ""} xs=${byEnergy[0]} log=${log} formatX=${(value) => si(value, "J")} tickX=${siTick("J")} xName="at" range=${range(byEnergy, log ? 1.15 : 1)} series=${series(byEnergy)}/>
   </div>`;
 }
-
-const spread = (low, high) => {
-  const pad = Math.max((high - low) * 0.08, 0.005);
-  return [Math.max(0, low - pad), Math.min(1, high + pad)];
-};
 
 // What two runs or more do not have in common.
 function Differences({ runs }) {
@@ -93,7 +96,7 @@ function Row({ run, place, full, toggle }) {
     <td data-label="Seed" class="number">${run.seed}</td>
     <td data-label="Clients" class="number">${run.clients}</td>
     <td data-label="Rounds" class="number">${run.rounds}${run.finished ? "" : ` of ${run.of_rounds}`}</td>
-    <td data-label="Accuracy" class="number">${missing(run.accuracy) ? "–" : percent(run.accuracy)}</td>
+    <td data-label="Metric" class="number">${run.metric.name} ${metricFormat(run.metric).value(run.value)}</td>
     <td data-label="Energy" class="number">${si(run.energy_j, "J")}</td>
     <td data-label="Written" class="number">${date(run.modified_at)}</td>
   </tr>`;
@@ -125,12 +128,12 @@ export function Runs({ chosen, choose }) {
   return html`<main>
     <section class="hero"><p class="eyebrow">${list.length} in this folder</p><h1>Runs</h1>
       <p class="pace">${runs.length ? `${runs.length} of at most ${MOST} laid over one another` : "Choose some to lay them over one another."}</p></section>
-    ${runs.length > 0 && html`<${Curves} runs=${runs} places=${places}/>`}
+    ${runs.length > 0 && html`<${AllCurves} runs=${runs} places=${places}/>`}
     ${runs.length > 1 && html`<${Differences} runs=${runs}/>`}
     <section class="card"><header><h2 id="list">All runs</h2>
       <input type="search" aria-label="Find runs" placeholder="Find by name, task or scheme" value=${wanted} onInput=${(event) => setWanted(event.target.value)}/></header>
       <div class="scroll" tabindex="0" role="region" aria-labelledby="list"><table>
-        <thead><tr><th scope="col">Run</th><th scope="col">Task</th><th scope="col">Scheme</th>${["Seed", "Clients", "Rounds", "Accuracy", "Energy", "Written"].map((name) => html`<th scope="col" class="number" key=${name}>${name}</th>`)}</tr></thead>
+        <thead><tr><th scope="col">Run</th><th scope="col">Task</th><th scope="col">Scheme</th>${["Seed", "Clients", "Rounds", "Metric", "Energy", "Written"].map((name) => html`<th scope="col" class="number" key=${name}>${name}</th>`)}</tr></thead>
         <tbody>${found.map((run) => html`<${Row} key=${run.id} run=${run} place=${chosen.includes(run.id) ? places.get(run.id) : undefined} full=${chosen.length >= MOST} toggle=${toggle}/>`)}</tbody>
       </table></div>
       ${found.length === 0 && html`<p class="nobody">None of them has all of these words.</p>`}</section>

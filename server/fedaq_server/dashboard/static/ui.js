@@ -9,7 +9,7 @@ export { h, render, useEffect, useRef, useState };
 export { useMemo } from "./vendor/hooks.mjs";
 
 // The places of a point's values (POINT_FIELDS in live.py).
-const FIELDS = ["round", "accuracy", "loss", "train_loss", "uplink_bits", "downlink_bits", "energy_j",
+const FIELDS = ["round", "metric", "loss", "train_loss", "uplink_bits", "downlink_bits", "energy_j",
   "uplink_bytes", "downlink_bytes", "clients", "left_out", "seconds"];
 export const AT = Object.fromEntries(FIELDS.map((name, place) => [name, place]));
 export const column = (points, name) => points.map((point) => point[AT[name]]);
