@@ -105,7 +105,7 @@ class Run:
         )
         model = bound.flat
         test_data = read_data(self.task, "test_data", settings.data)
-        self._run_file = RunFile(self.folder, self.facts, ledger.records)
+        self._run_file = RunFile(self.folder, self.facts, ledger.records, self.task.metric)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
         self._turn = threading.Lock()
         self._on_round = on_round

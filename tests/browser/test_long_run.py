@@ -16,11 +16,12 @@ if chromium.PATH is None and not os.environ.get("REQUIRE_BROWSER"):
 ROUNDS, BEST = 20_000, 777
 # Points come one by one, as they do to a page that is open all the time.
 KEPT = """async ({rounds, best}) => {
+  const metric = { name: "accuracy", higher_is_better: true };
   const app = document.querySelector("script[type=module]").src;
   const { bounded } = await import(app.replace("app.js", "live.js"));
   let points = [], most = 0;
   for (let round = 1; round <= rounds; round++) {
-    points = bounded([...points, [round, round === best ? 2 : round / rounds]]);
+    points = bounded([...points, [round, round === best ? 2 : round / rounds]], metric);
     most = Math.max(most, points.length);
   }
   return [most, points.map((point) => point[0])];

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fedaq.metric import Metric
 from fedaq_lab.local import federate
 from fedaq_server.records import run_file
 from fedaq_server.records.ledger import Ledger
@@ -40,7 +41,7 @@ def test_what_a_round_costs_does_not_grow_with_their_number(
         asked.extend(range(after, len(rounds)))
         return rounds[after:]
 
-    file = RunFile(tmp_path, lambda: FACTS, records)
+    file = RunFile(tmp_path, lambda: FACTS, records, Metric())
     copied, lags, inode = 0, [], 0
     for number in range(2, 3001):
         clock.now_s += round_s
@@ -69,7 +70,7 @@ def test_a_disk_that_was_full_in_the_middle_of_a_line_spoils_no_later_file(
             if broken.pop() if broken else False:
                 raise OSError(28, "No space left on device")
 
-    file = RunFile(tmp_path, lambda: FACTS, records)
+    file = RunFile(tmp_path, lambda: FACTS, records, Metric())
     with pytest.raises(OSError, match="No space left"):
         file.keep_up(2)
     file.keep_up(2)

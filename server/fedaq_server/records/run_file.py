@@ -31,6 +31,8 @@ class RunFile:
         Returns what it says besides the rounds.
     records : callable
         Returns the committed rounds after the one of this number.
+    metric : Metric
+        Of the task.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class RunFile:
         folder: Path,
         facts: Callable[[], Mapping[str, Any]],
         records: Callable[[int], Iterable[RoundRecord]],
+        metric: Metric,
     ) -> None:
         self._folder, self._facts, self._records = folder, facts, records
+        self._metric = metric
         self._lines: Any = None
         self._totals = self._begun()
         self._has, self._written_at = 0, -OLDEST_S
@@ -74,7 +78,7 @@ class RunFile:
         self._lines, self._totals = None, self._begun()
 
     def _begun(self) -> Totals:
-        return Totals(Metric(**self._facts().get("metric", {})))
+        return Totals(self._metric)
 
     def _add_new(self) -> None:
         if self._lines is None:
