@@ -15,11 +15,11 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedaq.errors import UserError
+from fedaq.files import replacing
 from fedaq.process.terminal import console
 from fedaq.settings import load_settings
 from fedaq_lab import comparison_table
 from fedaq_lab.comparison_table import Line
-from fedaq_server.records.files import replacing
 
 DEFAULT_SCHEMES = ("fp32", "fixed", "feddq", "adaquantfl", "dadaquant", "fedaq")
 _POLL_S = 0.5

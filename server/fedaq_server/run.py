@@ -16,12 +16,13 @@ from torch import nn
 from fedaq import __version__
 from fedaq.codec.model import bind, spec_of
 from fedaq.codec.payload import tensor_spreads
+from fedaq.errors import SystemFaultError
+from fedaq.files import replacing
 from fedaq.process.logs import event
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import Evaluation, Task, Training, blamed, initial_model, load_task
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
-from fedaq_server.records.files import replacing
 from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
@@ -187,7 +188,7 @@ class Run:
         )
 
     def _finish(self) -> None:
-        with replacing(self.folder / "model.safetensors", flush=True) as partial:
+        with replacing(self.folder / "model.safetensors") as partial:
             write_weights(partial, self.spec, self.federation.model)
         self._run_file.write(finished=True)
         self.ledger.finish()
@@ -204,7 +205,7 @@ class Run:
                 return
             try:
                 self._run_file.write(finished=False)
-            except OSError as error:  # why the run ends matters more
+            except (OSError, SystemFaultError) as error:  # why the run ends matters more
                 log.warning("run.json is behind the ledger: %s", error)
 
     def _record(self, committed: Committed, plan: Plan) -> None:

@@ -5,7 +5,18 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from fedaq.cli.checkup import Finding, certificates, disk, look, machine, memory, ok, wrong
+from fedaq.cli.checkup import (
+    Finding,
+    certificates,
+    disk,
+    look,
+    machine,
+    memory,
+    ok,
+    survived,
+    wrong,
+)
+from fedaq.cli.wording import sentence_of
 from fedaq.codec.model import spec_of
 from fedaq.errors import UserError
 from fedaq.net.credentials import is_loopback, server_certificates
@@ -23,12 +34,12 @@ MODELS_ON_DISK = 3
 def server_findings(settings: Settings, out: Path | None) -> Iterator[Finding]:
     """Check one thing after the other."""
     yield from machine()
-    yield from _access(settings)
-    yield port(settings.network.host, settings.network.port)
+    yield from survived("identity", lambda: _access(settings))
+    yield from survived("port", lambda: port(settings.network.host, settings.network.port))
     limit = file_limit()
     if limit is not None:
         yield open_files(settings.clients, limit)
-    yield from _task(settings, out)
+    yield from survived("task", lambda: _task(settings, out))
 
 
 def port(host: str, number: int) -> Finding:
@@ -100,7 +111,7 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
         began = time.monotonic()
         task.evaluate(module, test_data)
     except Exception as error:
-        yield wrong("task", str(error), f"fedaq check-task {settings.task} says more")
+        yield wrong("task", sentence_of(error), f"fedaq check-task {settings.task} says more")
         return
     seconds = time.monotonic() - began
     yield ok("task", f"{settings.task}: tested after each round, which takes {seconds:.1f} s")

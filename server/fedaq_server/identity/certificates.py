@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedaq.errors import UserError
+from fedaq.files import make_folder, write
 from fedaq_server.identity.client_names import checked_name
 from fedaq_server.identity.fingerprints import fingerprint, read_fingerprints
-from fedaq_server.identity.private_files import write_secret
 
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 CA_DAYS = 3650
@@ -138,9 +138,9 @@ def _authority(folder: Path) -> _Authority:
             )
             .sign(key, hashes.SHA256())
         )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _write_key(key_path, key)
-        certificate_path.write_bytes(_pem(certificate))
+        write(certificate_path, _pem(certificate))
         return _Authority(certificate, key)
     try:
         certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
@@ -258,20 +258,21 @@ def _write_folder(
     certificate: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_key(folder / f"{role}.key", key)
-    (folder / f"{role}.crt").write_bytes(_pem(certificate))
-    (folder / "ca.crt").write_bytes(_pem(authority.certificate))
+    write(folder / f"{role}.crt", _pem(certificate))
+    write(folder / "ca.crt", _pem(authority.certificate))
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    write_secret(
+    write(
         path,
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         ),
+        private=True,
     )
 
 
@@ -284,5 +285,5 @@ def _der(certificate: x509.Certificate) -> bytes:
 
 
 def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    before = path.read_bytes() if path.exists() else b""
+    write(path, before + line.encode())

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fedaq.codec.model import bind, spec_of
 from fedaq.errors import FedaqError, UserError
+from fedaq.files import replacing
 from fedaq.tasks import Examples, Task, initial_model, load_task
-from fedaq_server.records.files import replacing
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 from fedaq_server.records.weights import read_weights
 

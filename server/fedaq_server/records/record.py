@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
-from fedaq_server.records.files import replacing
+from fedaq.files import replacing
 
 FORMAT_VERSION = 1
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedaq_server.records import files
-from fedaq_server.records.files import replacing
+from fedaq import files
+from fedaq.files import replacing
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_who_reads_a_file_does_not_end_the_run(tmp_path: Path, read_by_others: l
     file = tmp_path / "run.json"
     file.write_text("old")
     read_by_others.extend([True] * 3)
-    with replacing(file, flush=True) as partial:
+    with replacing(file) as partial:
         partial.write_text("new")
         assert file.read_text() == "old"
     assert (file.read_text(), read_by_others) == ("new", [])
@@ -45,6 +45,6 @@ def test_a_file_that_can_never_be_replaced(
 
 def test_a_system_that_opens_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "O_DIRECTORY")
-    with replacing(tmp_path / "model", flush=True) as partial:
+    with replacing(tmp_path / "model") as partial:
         partial.write_text("new")
     assert (tmp_path / "model").read_text() == "new"
