@@ -13,6 +13,7 @@ _OF_ANOTHER = "it is another user's: sudo chown it, or choose another folder"
 _REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room, or have the quota raised",
+    errno.EFBIG: "raise the limit of the size of files: ulimit -f, or LimitFSIZE= of the unit",
     errno.EROFS: "mount it writable (a disk that fails is mounted read-only: see dmesg), or choose "
     "another folder",
     errno.EMFILE: "raise the limit of open files: ulimit -n, or LimitNOFILE= of the unit",

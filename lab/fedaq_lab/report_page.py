@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field, FiniteFloat
 
 from fedaq import __version__
-from fedaq.errors import UserError, printable
+from fedaq.errors import UserError, printable, refused
 from fedaq.files import replacing, write
 from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
@@ -108,7 +108,7 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, list[Path]]:
         for path, picture in zip(paths, pictures, strict=True):
             write(path, picture.png)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+        raise UserError(f"--out {out}: cannot be written: {refused(error) or error}") from None
     return out / "report.html", paths
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from fedaq.errors import UserError
+from fedaq.errors import UserError, refused
 from fedaq.files import make_folder, write
 from fedaq_server.identity.client_names import checked_name
 from fedaq_server.identity.line_files import is_digest, read_lines
@@ -75,7 +75,7 @@ def make_tokens(file: Path, names: Sequence[str]) -> list[Path]:
         lines = "".join(f"{name} {digest}\n" for name, digest in digests.items())
         write(file, lines.encode(), private=True)
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+        raise UserError(refused(error) or str(error)) from None
     return made
 
 
@@ -89,6 +89,11 @@ def read_tokens(file: Path) -> Tokens:
     """
     digests: dict[str, str] = {}
     lines = read_lines(file, "not a file of tokens; fedaq tokens makes one")
+    if not lines:
+        raise UserError(
+            f"{file}: is empty; put back a copy of it, or remove it and make the tokens anew: "
+            "fedaq tokens"
+        )
     for number, line in enumerate(lines, 1):
         name, _, digest = line.partition(" ")
         # The line itself may hold a secret that somebody put in the wrong file.

@@ -47,9 +47,11 @@ def told(file: Path) -> Iterator[None]:
 def _refused_now(file: Path) -> str | None:
     """Do what SQLite did beside the file, for the reason that it does not tell."""
     try:
-        os.close(os.open(file, os.O_RDWR))
-        with tempfile.TemporaryFile(dir=file.parent, buffering=0) as beside:
+        if file.exists():
+            os.close(os.open(file, os.O_RDWR))
+        with tempfile.TemporaryFile(dir=file.parent) as beside:
             beside.write(bytes(4096))
+            beside.flush()
             os.fsync(beside.fileno())
     except OSError as error:
         error.filename = str(file)
