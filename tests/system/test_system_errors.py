@@ -112,6 +112,29 @@ def test_files_that_cannot_grow(line: tuple[object, ...], commands: Commands) ->
 
 
 @LINUX
+def test_a_server_that_finds_no_more_room_goes_on_when_there_is_some(commands: Commands) -> None:
+    """Its clients wait for it; the model is that of a run in one process that found room."""
+    common = ("--task", "digits", "--clients", 2, "--rounds", 8)
+    calm = commands.start("run", *common, "--engine", "local", "--out", "calm")
+    port = free_port()
+    server = commands.start(
+        "server", *common, "--port", port, "--out", "wild", limits="ulimit -f 256"
+    )
+    clients = [
+        commands.start("client", "--server", f"127.0.0.1:{port}", "--partition", part)
+        for part in ("1/2", "2/2")
+    ]
+    said = one_line(server.wait())
+    assert "wild/" in said
+    assert "rounds are safe, then go on with: fedaq server --resume wild" in said
+    server = commands.start("server", "--resume", "wild")
+    ends = [running.wait() for running in (calm, server, *clients)]
+    assert [end.code for end in ends] == [0, 0, 0, 0], ends
+    models = [commands.folder / name / "model.safetensors" for name in ("calm", "wild")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+@LINUX
 def test_the_doctor_outlives_too_few_open_files(commands: Commands) -> None:
     ended = commands.run("doctor", "server", "--port", free_port(), limits="ulimit -n 16")
     assert ended.code == 1

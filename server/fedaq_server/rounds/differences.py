@@ -27,7 +27,7 @@ from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import ProtocolError, UserError
-from fedaq.files import flush_folder, naming, replacing
+from fedaq.files import naming, replacing
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.lost import from_last_model
 from fedaq_server.records.sent import Difference, Sent, Snapshot, segment_path, snapshot_path
@@ -178,7 +178,6 @@ class History:
         """Bring what was sent to the disk, before its round is committed; drop what is too old."""
         with naming(segment_path(self.folder, self.sent.segment)):
             os.fsync(self._file.fileno())
-        flush_folder(self.folder)
         since = self.sent.since_snapshot
         since_bytes = sum(difference.payload_bytes for difference in since)
         if len(since) >= MOST_SINCE or since_bytes >= MODELS_SINCE * self.whole_bytes:
