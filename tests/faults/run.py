@@ -43,6 +43,7 @@ OF_SQLITE = (
     "disk I/O error", "database or disk is full", "unable to open database file",
     "attempt to write a readonly database",
 )  # fmt: skip
+LASTING = {FULL: "the disk is full from a write on", KILL: "killed before a call"}
 FINAL = "model.safetensors"
 
 
@@ -156,7 +157,7 @@ def _tried(
     folder = at_work.folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
     code, said, _ = at_work.run("run", mode=mode, at=number, error=error)
-    fault = {ONCE: os.strerror(error), FULL: "disk full from then on", KILL: "killed"}[mode]
+    fault = LASTING.get(mode) or os.strerror(error)
     wrong = ""
     if mode != KILL and code != 0 and not _names_it(said, error):
         wrong = f"ended with {code}: {said[-1500:]}"
@@ -190,17 +191,19 @@ def _unlike(folder: Path, model: bytes) -> str:
 
 
 def checks(found: Sequence[Tried]) -> Iterator[Check]:
-    """Sum up what was tried, for each kind of call and fault."""
-    groups: dict[tuple[str, str], list[Tried]] = {}
+    """Sum up what was tried, for each kind of call."""
+    groups: dict[str, list[Tried]] = {}
     for tried in found:
         kind = tried.call.partition(" ")[0]
-        groups.setdefault((kind, tried.fault), []).append(tried)
-    for (kind, fault), group in sorted(groups.items()):
+        group = f"{kind} fails" if tried.fault not in LASTING.values() else tried.fault
+        groups.setdefault(group, []).append(tried)
+    for name, group in sorted(groups.items()):
         ended, bad = sum(each.ended for each in group), [each for each in group if each.wrong]
         says = f"{len(group)} tried: {len(group) - ended} went on, {ended} ended and were resumed"
         if bad:
-            says += f"; {len(bad)} wrong, first {bad[0].call}: {bad[0].wrong}"
-        yield Check(f"{kind}: {fault}", says, not bad)
+            first = bad[0]
+            says += f"; {len(bad)} wrong, first {first.call}, {first.fault}: {first.wrong}"
+        yield Check(name, says, not bad)
     ended = sum(each.ended for each in found)
     yield Check(
         "all", f"{len(found)} tried, {ended} ended and were resumed, all to the same model",

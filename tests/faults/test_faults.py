@@ -26,4 +26,4 @@ def test_what_is_wrong_is_told() -> None:
     group, everything = checks([good, bad])
     assert not group.holds
     assert not everything.holds
-    assert "1 wrong, first write /b: another model" in group.found
+    assert "1 wrong, first write /b, no room: another model" in group.found
