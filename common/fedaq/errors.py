@@ -65,11 +65,14 @@ class ProtocolError(FedaqError):
         self.reason = reason
 
 
-def refused(error: OSError) -> str | None:
-    """Return what the system refused, of which file, and what helps; None if it did not say."""
+def refused(error: OSError, *, named: bool = True) -> str | None:
+    """Return what the system refused, of which file, and what helps; None if it did not say.
+
+    With `named` false, the file is left to whoever says more of it.
+    """
     if error.errno is None or error.strerror is None:
         return None
-    where = "" if error.filename is None else f"{error.filename}: "
+    where = "" if error.filename is None or not named else f"{error.filename}: "
     remedy = _REMEDIES.get(error.errno)
     return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
 

@@ -146,7 +146,9 @@ def _claim(folder: Path, facts: dict[str, Any]) -> None:
         with replacing(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be used: {refused(error) or error}") from None
+        raise UserError(
+            f"--out {folder}: cannot be used: {refused(error, named=False) or error}"
+        ) from None
 
 
 def _run_all(plan: Sequence[Job], jobs: int) -> None:

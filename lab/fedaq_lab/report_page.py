@@ -108,7 +108,9 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, list[Path]]:
         for path, picture in zip(paths, pictures, strict=True):
             write(path, picture.png)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {refused(error) or error}") from None
+        raise UserError(
+            f"--out {out}: cannot be written: {refused(error, named=False) or error}"
+        ) from None
     return out / "report.html", paths
 
 

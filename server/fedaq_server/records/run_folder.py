@@ -36,7 +36,9 @@ def results_folder(out: Path | None, settings: Settings) -> Iterator[Path]:
     try:
         make_folder(out)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be made: {refused(error) or error}") from None
+        raise UserError(
+            f"--out {out}: cannot be made: {refused(error, named=False) or error}"
+        ) from None
     try:
         yield out
     finally:
@@ -85,7 +87,9 @@ def resumed_run(
     try:
         make_folder(folder)
     except OSError as error:
-        raise UserError(f"--resume {folder}: cannot be made: {refused(error) or error}") from None
+        raise UserError(
+            f"--resume {folder}: cannot be made: {refused(error, named=False) or error}"
+        ) from None
     refuse_if_lost(folder)
     with closing(Ledger(folder)) as ledger, _told_how_to_go_on(ledger):
         begun = ledger.settings()
