@@ -65,16 +65,17 @@ class ProtocolError(FedaqError):
         self.reason = reason
 
 
-def refused(error: OSError, *, named: bool = True) -> str | None:
-    """Return what the system refused, of which file, and what helps; None if it did not say.
-
-    With `named` false, the file is left to whoever says more of it.
-    """
+def refused(error: OSError) -> str | None:
+    """Return what the system refused, of which file, and what helps; None if it did not say."""
     if error.errno is None or error.strerror is None:
         return None
-    where = "" if error.filename is None or not named else f"{error.filename}: "
-    remedy = _REMEDIES.get(error.errno)
-    return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
+    return why(error) if error.filename is None else f"{error.filename}: {why(error)}"
+
+
+def why(error: OSError) -> str:
+    """Return why the system refused something, and what helps."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return (error.strerror or str(error)) + (f"; {remedy}" if remedy else "")
 
 
 def reason_name(reason: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fedaq.errors import UserError, refused
+from fedaq.errors import UserError, why
 from fedaq.files import replacing
 from fedaq.process.terminal import console
 from fedaq.settings import load_settings
@@ -146,9 +146,7 @@ def _claim(folder: Path, facts: dict[str, Any]) -> None:
         with replacing(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise UserError(
-            f"--out {folder}: cannot be used: {refused(error, named=False) or error}"
-        ) from None
+        raise UserError(f"--out {folder}: cannot be used: {why(error)}") from None
 
 
 def _run_all(plan: Sequence[Job], jobs: int) -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field, FiniteFloat
 
 from fedaq import __version__
-from fedaq.errors import UserError, printable, refused
+from fedaq.errors import UserError, printable, why
 from fedaq.files import replacing, write
 from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
@@ -108,9 +108,7 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, list[Path]]:
         for path, picture in zip(paths, pictures, strict=True):
             write(path, picture.png)
     except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be written: {refused(error, named=False) or error}"
-        ) from None
+        raise UserError(f"--out {out}: cannot be written: {why(error)}") from None
     return out / "report.html", paths
 
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fedaq.errors import SystemFaultError, UserError, refused
+from fedaq.errors import SystemFaultError, UserError, refused, why
 from fedaq.files import make_folder
 from fedaq.settings import Settings
 from fedaq_server.records.ledger import FILE, Ledger
@@ -36,9 +36,7 @@ def results_folder(out: Path | None, settings: Settings) -> Iterator[Path]:
     try:
         make_folder(out)
     except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be made: {refused(error, named=False) or error}"
-        ) from None
+        raise UserError(f"--out {out}: cannot be made: {why(error)}") from None
     try:
         yield out
     finally:
@@ -87,9 +85,7 @@ def resumed_run(
     try:
         make_folder(folder)
     except OSError as error:
-        raise UserError(
-            f"--resume {folder}: cannot be made: {refused(error, named=False) or error}"
-        ) from None
+        raise UserError(f"--resume {folder}: cannot be made: {why(error)}") from None
     refuse_if_lost(folder)
     with closing(Ledger(folder)) as ledger, _told_how_to_go_on(ledger):
         begun = ledger.settings()
