@@ -195,8 +195,8 @@ def checks(found: Sequence[Tried]) -> Iterator[Check]:
     groups: dict[str, list[Tried]] = {}
     for tried in found:
         kind = tried.call.partition(" ")[0]
-        group = f"{kind} fails" if tried.fault not in LASTING.values() else tried.fault
-        groups.setdefault(group, []).append(tried)
+        name = f"{kind} fails" if tried.fault not in LASTING.values() else tried.fault
+        groups.setdefault(name, []).append(tried)
     for name, group in sorted(groups.items()):
         ended, bad = sum(each.ended for each in group), [each for each in group if each.wrong]
         says = f"{len(group)} tried: {len(group) - ended} went on, {ended} ended and were resumed"
