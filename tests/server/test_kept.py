@@ -257,7 +257,7 @@ def test_a_snapshot_that_is_not_the_runs_is_noticed(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"held-000004\.bin: holds other differences"):
+    with pytest.raises(UserError, match=r"held-000004\.bin: damaged, it holds other differences"):
         History(SPEC, server.models[0].copy(), tmp_path, server.history.sent)
 
 
