@@ -175,9 +175,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_begun_with_and_used(
     as_before(wild / "round-000002.safetensors")
     # Nor did its ledger have digests.
     with closing(sqlite3.connect(wild / "ledger.sqlite")) as database, database:
-        database.execute(
-            "DELETE FROM run WHERE name IN ('model', 'held')"
-        )
+        database.execute("DELETE FROM run WHERE name IN ('model', 'held')")
     run = Run(settings_of(2, **flags), Ledger(wild), ignore)
     asyncio.run(federate(run))
     assert run.federation.model.tobytes() == undisturbed.federation.model.tobytes()
