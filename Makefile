@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow test-extras test-sanitized fuzz chaos hosts containers arm64 \
+.PHONY: demo bench test test-slow test-extras test-sanitized fuzz chaos faults hosts containers arm64 \
 	lint types docs protos native wheels clean
 
 demo: $(VENV)/native
@@ -31,6 +31,12 @@ fuzz: $(VENV)/native
 # 20 clients, 40 rounds, three deaths of the server.
 chaos: $(VENV)/native
 	$(BIN)/python tests/chaos/run.py
+
+# A fault at every call of a run on its files, in turn; on Linux, with a C compiler.
+FAULTS_ARGS ?=
+
+faults: $(VENV)/native
+	$(BIN)/python tests/faults/run.py $(FAULTS_ARGS)
 
 # Network namespaces; as root.
 hosts: $(VENV)/native

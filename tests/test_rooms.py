@@ -16,7 +16,7 @@ ROOMS = [
     if init.parent.name != "v1"  # what protoc made
 ]
 # What reads or writes run.json, and what is made of one.
-OF_RUN_JSON = ("files", "picture", "record", "saved", "scheme_state", "tracking")
+OF_RUN_JSON = ("picture", "record", "saved", "scheme_state", "tracking")
 
 
 def lint(config: Path) -> subprocess.CompletedProcess[str]:

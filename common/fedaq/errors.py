@@ -1,11 +1,28 @@
 """The errors that a person or a peer is meant to read."""
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a command that only prints its help does without protobuf
     from fedaq.v1 import federation_pb2 as pb
 
 _LONGEST_SENTENCE = 500
+
+_OF_ANOTHER = "it is another user's: sudo chown it, or choose another folder"
+# What helps against what a system refuses.
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room, or have the quota raised",
+    errno.EFBIG: "raise the limit of the size of files: ulimit -f, or LimitFSIZE= of the unit",
+    errno.EROFS: "mount it writable (a disk that fails is mounted read-only: see dmesg), or choose "
+    "another folder",
+    errno.EMFILE: "raise the limit of open files: ulimit -n, or LimitNOFILE= of the unit",
+    errno.ENFILE: "the whole machine has too many files open: sysctl fs.file-max",
+    errno.EACCES: _OF_ANOTHER,
+    errno.EPERM: _OF_ANOTHER,
+    errno.EIO: "the disk fails: see dmesg, and copy the folder to another one",
+    errno.ENOMEM: "the machine has no memory left: end something else, or take a smaller model",
+}
 
 
 def printable(sentence: str) -> str:
@@ -15,6 +32,10 @@ def printable(sentence: str) -> str:
 
 class FedaqError(Exception):
     """Something outside the user's hands failed; ends a command with exit code 1."""
+
+
+class SystemFaultError(FedaqError):
+    """The system refused what it was asked for: a disk is full or fails, a limit is reached."""
 
 
 class UserError(FedaqError):
@@ -42,6 +63,19 @@ class ProtocolError(FedaqError):
     def __init__(self, reason: "pb.RefusalReason", message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def refused(error: OSError) -> str | None:
+    """Return what the system refused, of which file, and what helps; None if it did not say."""
+    if error.errno is None or error.strerror is None:
+        return None
+    return why(error) if error.filename is None else f"{error.filename}: {why(error)}"
+
+
+def why(error: OSError) -> str:
+    """Return why the system refused something, and what helps."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return (error.strerror or str(error)) + (f"; {remedy}" if remedy else "")
 
 
 def reason_name(reason: int) -> str:

@@ -15,13 +15,13 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fedaq.errors import UserError
+from fedaq.errors import UserError, why
+from fedaq.files import replacing
 from fedaq.process.stopping import FOLLOWS_PARENT
 from fedaq.process.terminal import console
 from fedaq.settings import load_settings
 from fedaq_lab import comparison_table
 from fedaq_lab.comparison_table import Line
-from fedaq_server.records.files import replacing
 
 DEFAULT_SCHEMES = ("fp32", "fixed", "feddq", "adaquantfl", "dadaquant", "fedaq")
 _POLL_S = 0.5
@@ -148,7 +148,7 @@ def _claim(folder: Path, facts: dict[str, Any]) -> None:
         with replacing(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be used: {error.strerror}") from None
+        raise UserError(f"--out {folder}: cannot be used: {why(error)}") from None
 
 
 def _run_all(plan: Sequence[Job], jobs: int) -> None:

@@ -12,13 +12,13 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from fedaq import __version__
-from fedaq.errors import UserError, printable
+from fedaq.errors import UserError, printable, why
+from fedaq.files import replacing, write
 from fedaq.metric import ACCURACY, LOSS, Metric, written
 from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
 from fedaq_lab import comparison_table
 from fedaq_lab.report_pictures import Line, Picture, drawn
-from fedaq_server.records.files import replacing
 from fedaq_server.records.record import summarize
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 
@@ -113,9 +113,9 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, list[Path]]:
             partial.write_text(page, encoding="utf-8")
         paths = [out / f"{picture.name}.png" for picture in pictures]
         for path, picture in zip(paths, pictures, strict=True):
-            path.write_bytes(picture.png)
+            write(path, picture.png)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+        raise UserError(f"--out {out}: cannot be written: {why(error)}") from None
     return out / "report.html", paths
 
 

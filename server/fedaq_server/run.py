@@ -15,7 +15,8 @@ import torch
 from fedaq import __version__
 from fedaq.codec import statistics
 from fedaq.codec.payload import tensor_spreads
-from fedaq.errors import UserError
+from fedaq.errors import SystemFaultError, UserError
+from fedaq.files import replacing
 from fedaq.metric import ACCURACY
 from fedaq.modules.bound import Bound
 from fedaq.process.logs import event
@@ -33,7 +34,6 @@ from fedaq.tasks import (
 from fedaq.tasks.hardware import device_named, use_threads
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
-from fedaq_server.records.files import replacing
 from fedaq_server.records.ledger import MOMENTS, Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
@@ -209,7 +209,7 @@ class Run:
         )
 
     def _finish(self) -> None:
-        with replacing(self.folder / "model.safetensors", flush=True) as partial:
+        with replacing(self.folder / "model.safetensors") as partial:
             write_weights(partial, self.spec, self.federation.model)
         self._run_file.write(finished=True)
         self.ledger.finish()
@@ -226,7 +226,7 @@ class Run:
                 return
             try:
                 self._run_file.write(finished=False)
-            except OSError as error:  # why the run ends matters more
+            except (OSError, SystemFaultError) as error:  # why the run ends matters more
                 log.warning("run.json is behind the ledger: %s", error)
 
     def _record(self, committed: Committed, plan: Plan) -> None:

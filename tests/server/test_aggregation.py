@@ -1,5 +1,7 @@
 """The running sum against exact fractions, in any order, with updates that break off."""
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -300,3 +302,41 @@ def test_a_range_that_the_sum_cannot_hold_is_refused(tmp_path: Path, bounds: Ran
     header = payload.plan_payload(SPEC, (3, 32), [bounds, bounds])
     with refused(pb.REFUSAL_REASON_OUT_OF_RANGE, "tensor weight: the update reaches 65537"):
         Contribution(empty(SPEC, 10, tmp_path), header, 4)
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+def test_an_update_for_which_there_is_no_room_leaves_nothing_in_the_sum(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes a part of a chunk, if anything."""
+    header, codes = payload.Payload(SPEC, (payload.RAW,) * 2), np.ones(26, "<f4").tobytes()
+    aggregate = empty(SPEC, 4, tmp_path)
+    contribution = Contribution(aggregate, header, 4)
+    contribution.add(Chunk(1, 0, codes[:44]))
+    after_one = aggregate.total.copy()
+    assert after_one.any()
+    file = _Full(contribution._spool._file, room)
+    monkeypatch.setattr(contribution._spool, "_file", file)
+    with pytest.raises(OSError, match="No space left") as refusal:
+        contribution.add(Chunk(1, 44, codes[44:]))
+    assert refusal.value.filename == str(tmp_path)
+    assert (aggregate.total == after_one).all()
+    contribution.undo()
+    assert not aggregate.total.any()
+
+
+class _Full:
+    """A file on a disk with little room."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, data: memoryview) -> int:
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written: int = self._file.write(data[: self._room])
+        self._room -= written
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

@@ -248,7 +248,7 @@ def test_a_run_and_its_copy_are_not_mixed(tmp_path: Path) -> None:
 def test_a_missing_extra_is_named(
     to: tuple[Any, Any], missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedaq.cli.app import _unexpected
+    from fedaq.cli.wording import sentence_of
 
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(name=name)
@@ -257,6 +257,6 @@ def test_a_missing_extra_is_named(
     monkeypatch.setattr(tracking, "import_module", absent)
     with pytest.raises(ModuleNotFoundError) as error:
         track_runs([tmp_path / "run"], *to, follow=False)
-    assert _unexpected(error.value) == (
+    assert sentence_of(error.value) == (
         f"this command needs {missing}: pip install 'fedaq[{missing}]'"
     )

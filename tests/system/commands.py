@@ -36,7 +36,8 @@ class Running:
     def wait(self, timeout_s: float = PATIENCE_S) -> Ended:
         """Wait for its end."""
         code = self.process.wait(timeout_s)
-        return Ended(code, self.out.read_text(), self.err.read_text())
+        out, err = (file.read_text(errors="backslashreplace") for file in (self.out, self.err))
+        return Ended(code, out, err)
 
     def wait_for(self, text: str) -> None:
         """Wait until it says this on standard output."""
@@ -68,14 +69,17 @@ class Commands:
     folder: Path
     _running: list[Running] = field(default_factory=list)
 
-    def start(self, *arguments: object, env: Mapping[str, str] | None = None) -> Running:
-        """Start ``fedaq`` with these arguments."""
+    def start(
+        self, *arguments: object, env: Mapping[str, str] | None = None, limits: str = ""
+    ) -> Running:
+        """Start ``fedaq`` with these arguments; `limits` is a line of shell for before."""
         number = len(self._running)
         out, err = (self.folder / f"{number}.{name}" for name in ("out", "err"))
         clean = {name: value for name, value in os.environ.items() if "FEDAQ" not in name}
         with out.open("wb") as out_file, err.open("wb") as err_file:
+            line = [sys.executable, "-P", "-m", "fedaq", *map(str, arguments)]
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "fedaq", *map(str, arguments)],
+                ["sh", "-c", f'{limits} && exec "$@"', "sh", *line] if limits else line,
                 cwd=self.folder,
                 env={**clean, **(env or {})},
                 stdin=subprocess.DEVNULL,
@@ -87,9 +91,11 @@ class Commands:
         self._running.append(running)
         return running
 
-    def run(self, *arguments: object, env: Mapping[str, str] | None = None) -> Ended:
+    def run(
+        self, *arguments: object, env: Mapping[str, str] | None = None, limits: str = ""
+    ) -> Ended:
         """Run ``fedaq`` with these arguments to its end."""
-        return self.start(*arguments, env=env).wait()
+        return self.start(*arguments, env=env, limits=limits).wait()
 
     def kill(self) -> None:
         """Kill everything that was started, and what it started."""

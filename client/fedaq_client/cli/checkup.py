@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 
 from fedaq import PROTOCOL_VERSION
-from fedaq.cli.checkup import Finding, certificates, look, machine, memory, ok, wrong
+from fedaq.cli.checkup import Finding, certificates, look, machine, memory, ok, survived, wrong
+from fedaq.cli.wording import sentence_of
 from fedaq.codec import model
 from fedaq.errors import FedaqError, UserError, printable
 from fedaq.net.addresses import host_and_port
@@ -34,6 +35,10 @@ NOT_FEDAQ = "what answers there is not fedaq's server, or is older than this cli
 def client_findings(settings: Settings) -> Iterator[Finding]:
     """Check one thing after the other; what cannot be told without an earlier one is left out."""
     yield from machine()
+    yield from survived("reach", lambda: _federation(settings))
+
+
+def _federation(settings: Settings) -> Iterator[Finding]:
     address = settings.client.server
     proxy = proxy_of(settings.network, address)
     described = None
@@ -52,7 +57,7 @@ def client_findings(settings: Settings) -> Iterator[Finding]:
         yield reached
         if reached.verdict == "ok":
             described = yield from _server(address, access)
-    yield from _task(settings, described)
+    yield from survived("task", lambda: _task(settings, described))
 
 
 def identity(access: Access, name: str) -> Finding:
@@ -223,7 +228,7 @@ def _task(settings: Settings, its: pb.Description | None) -> Iterator[Finding]:
         module = initial_model(task, settings.seed)
         spec = signature_of(task, module)
     except Exception as error:
-        yield wrong("task", str(error), f"fedaq check-task {settings.task} says more")
+        yield wrong("task", sentence_of(error), f"fedaq check-task {settings.task} says more")
         return
     if its is not None:
         try:
@@ -246,5 +251,5 @@ def _task(settings: Settings, its: pb.Description | None) -> Iterator[Finding]:
         mine = local_data(everything, part, settings.partition, settings.seed)
         yield ok("data", f"{len(mine):,} examples are this client's, of {len(everything):,} here")
     except Exception as error:
-        yield wrong("data", str(error), f"fedaq check-task {settings.task} says more")
+        yield wrong("data", sentence_of(error), f"fedaq check-task {settings.task} says more")
     yield memory(spec.parameters)

@@ -1,7 +1,13 @@
 """``fedaq doctor client``."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from fedaq.cli.options import Data, Set, Task, settings_of
 from fedaq_client.cli.client import Config, Insecure, Name, Part, Server, Tls, TokenFile
+
+if TYPE_CHECKING:
+    from fedaq.cli.checkup import Finding
 
 
 def client(
@@ -24,9 +30,8 @@ def client(
 
     Example: fedaq doctor client --server 192.168.1.10:50051 --tls kitchen --task digits
     """
-    from fedaq.cli.checkup import show
+    from fedaq.cli.checkup import of_side, show
     from fedaq.settings import load_settings
-    from fedaq_client.cli.checkup import client_findings
 
     settings = load_settings(
         config=config,
@@ -42,4 +47,10 @@ def client(
         ),
         assignments=assignments or [],
     )
-    show(client_findings(settings))
+
+    def findings() -> "Iterator[Finding]":
+        from fedaq_client.cli.checkup import client_findings
+
+        return client_findings(settings)
+
+    show(of_side(findings))

@@ -10,7 +10,8 @@ from typing import NoReturn
 import typer
 
 from fedaq import __version__
-from fedaq.errors import FedaqError, UserError, printable
+from fedaq.cli.wording import sentence_of
+from fedaq.errors import UserError, printable
 from fedaq.process import forks, logs, outputs, stopping
 
 log = logging.getLogger("fedaq")
@@ -19,23 +20,6 @@ COMMANDS = (
     "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
     "certs", "tokens", "check-task", "dashboard", "report", "track", "export",
 )  # fmt: skip
-
-EXTRAS = {
-    "cryptography": "server",
-    "grpc_health": "client",
-    "grpc_reflection": "server",
-    "jinja2": "server",
-    "matplotlib": "server",
-    "mlflow": "mlflow",
-    "onnx": "onnx",
-    "onnxscript": "onnx",
-    "prometheus_client": "server",
-    "safetensors": "server",
-    "sklearn": "client",
-    "starlette": "server",
-    "uvicorn": "server",
-    "tensorboard": "tensorboard",
-}
 
 
 def application() -> typer.Typer:
@@ -87,22 +71,13 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("FEDAQ_TRACEBACK"):
             traceback.print_exc()
-        sentence = str(error) if isinstance(error, FedaqError) else _unexpected(error)
-        _fail(sentence, 2 if isinstance(error, UserError) else 1)
+        _fail(sentence_of(error), 2 if isinstance(error, UserError) else 1)
 
 
 def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "fedaq"
     return f"{error.format_message().rstrip('.')}; see {command} --help"
-
-
-def _unexpected(error: Exception) -> str:
-    missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
-    extra = EXTRAS.get(missing.partition(".")[0])
-    if extra is not None:
-        return f"this command needs {missing}: pip install 'fedaq[{extra}]'"
-    return f"{type(error).__name__}: {error} (this is a bug; FEDAQ_TRACEBACK=1 shows where)"
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

@@ -6,7 +6,7 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import typer
 
+from fedaq.cli.wording import sentence_of
 from fedaq.codec import kernels
 from fedaq.errors import FedaqError
 from fedaq.net.credentials import Certificates
@@ -103,14 +104,34 @@ def show(findings: Iterable[Finding]) -> None:
     console.print("[green]nothing is in the way[/green]")
 
 
+def survived(subject: str, check: Callable[[], Finding | Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield what a check finds; that it could not be made is a finding, too."""
+    try:
+        found = check()
+        yield from [found] if isinstance(found, Finding) else found
+    except Exception as error:
+        yield wrong(subject, sentence_of(error))
+
+
+def of_side(load: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield what a side finds, or why not even its modules could be loaded."""
+    try:
+        found = load()
+    except Exception as error:
+        yield from machine()
+        yield wrong("packages", sentence_of(error))
+    else:
+        yield from found
+
+
 def machine() -> Iterator[Finding]:
     """Check what depends on nothing but this machine."""
-    yield system(platform.system(), platform.machine())
-    yield versions()
-    yield clock(time.time())
-    yield cores(usable_cores(), psutil.getloadavg()[0])
-    yield threads()
-    yield codec()
+    yield from survived("system", lambda: system(platform.system(), platform.machine()))
+    yield from survived("versions", versions)
+    yield from survived("clock", lambda: clock(time.time()))
+    yield from survived("cores", lambda: cores(usable_cores(), psutil.getloadavg()[0]))
+    yield from survived("threads", threads)
+    yield from survived("codec", codec)
 
 
 def system(name: str, processor: str) -> Finding:

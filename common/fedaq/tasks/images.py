@@ -8,7 +8,6 @@ of the folders; a device that has no image of a class holds an empty folder for 
 import hashlib
 import logging
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedaq.errors import UserError
+from fedaq.files import make_folder, replacing
 from fedaq.tasks import Examples, Normalise, Task, Training
 
 SIDE = 32
@@ -170,16 +170,13 @@ def _digest(text: str) -> str:
 
 
 def _write_cache(cache: Path, key: str, pixels: Pixels) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cache.parent, delete=False) as file:
-        try:
-            np.savez(file, key=np.array(key), pixels=pixels)
-            file.close()
-            Path(file.name).replace(cache)
-        except BaseException:
-            file.close()  # Windows removes no open file
-            Path(file.name).unlink()
-            raise
+    make_folder(cache.parent)
+    # Others on this machine may begin with the same folder at the same time.
+    with (
+        replacing(cache, private=True, writer=f".{os.getpid()}") as partial,
+        partial.open("wb") as file,  # given a path, it would add an ending
+    ):
+        np.savez(file, key=np.array(key), pixels=pixels)
 
 
 def decode(files: Sequence[Path]) -> Pixels:

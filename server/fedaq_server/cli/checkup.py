@@ -4,7 +4,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedaq.cli.checkup import Finding, certificates, disk, look, machine, memory, ok, wrong
+from fedaq.cli.checkup import (
+    Finding,
+    certificates,
+    disk,
+    look,
+    machine,
+    memory,
+    ok,
+    survived,
+    wrong,
+)
+from fedaq.cli.wording import sentence_of
 from fedaq.errors import UserError
 from fedaq.net.addresses import is_loopback, joined
 from fedaq.net.credentials import server_certificates
@@ -21,13 +32,16 @@ MODELS_ON_DISK = 3
 def server_findings(settings: Settings, out: Path | None) -> Iterator[Finding]:
     """Check one thing after the other."""
     yield from machine()
-    yield from _access(settings)
-    yield port(settings.network.host, settings.network.port)
-    # As a server does.
-    open_files.raise_limit()
+    yield from survived("identity", lambda: _access(settings))
+    yield from survived("port", lambda: port(settings.network.host, settings.network.port))
+    yield from survived("open files", lambda: _files(settings))
+    yield from survived("task", lambda: _task(settings, out))
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    open_files.raise_limit()  # as a server does
     if (files := open_files.limit()) is not None:
         yield room(settings, files)
-    yield from _task(settings, out)
 
 
 def port(host: str, number: int) -> Finding:
@@ -90,7 +104,7 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
         began = time.monotonic()
         evaluated(task, module, test_data)
     except Exception as error:
-        yield wrong("task", str(error), f"fedaq check-task {settings.task} says more")
+        yield wrong("task", sentence_of(error), f"fedaq check-task {settings.task} says more")
         return
     seconds = time.monotonic() - began
     yield ok("task", f"{settings.task}: tested after each round, which takes {seconds:.1f} s")

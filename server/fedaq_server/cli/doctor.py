@@ -1,7 +1,13 @@
 """``fedaq doctor server``."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from fedaq.cli.options import Clients, Config, Data, Out, Set, Task, settings_of
 from fedaq_server.cli.server import Host, Port, Tls, Tokens
+
+if TYPE_CHECKING:
+    from fedaq.cli.checkup import Finding
 
 
 def server(
@@ -24,9 +30,8 @@ def server(
 
     Example: fedaq doctor server --task digits --clients 20 --host 0.0.0.0 --tls certs/server
     """
-    from fedaq.cli.checkup import show
+    from fedaq.cli.checkup import of_side, show
     from fedaq.settings import load_settings
-    from fedaq_server.cli.checkup import server_findings
 
     settings = load_settings(
         config=config,
@@ -41,4 +46,10 @@ def server(
         ),
         assignments=assignments or [],
     )
-    show(server_findings(settings, out))
+
+    def findings() -> "Iterator[Finding]":
+        from fedaq_server.cli.checkup import server_findings
+
+        return server_findings(settings, out)
+
+    show(of_side(findings))

@@ -4,13 +4,14 @@ The settings come before gRPC: what it writes is decided when it is imported.
 """
 
 import gc
+import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedaq.errors import FedaqError, UserError
+from fedaq.errors import FedaqError, UserError, refused
 from fedaq.process import stopping
 from fedaq.process.terminal import console
 from fedaq.settings import Settings, load_settings
@@ -22,6 +23,8 @@ from fedaq_server.transport.tls_failures import reported
 
 if TYPE_CHECKING:
     from fedaq_server.run import Run
+
+log = logging.getLogger(__name__)
 
 Opened = AbstractContextManager[tuple[Settings, Ledger]]
 
@@ -98,8 +101,11 @@ def show_run(
         gc.collect()
         from fedaq_server.records.picture import draw_run
 
-        picture = draw_run(ledger.folder)
-        console.print(f"results: {ledger.folder}\npicture: {picture}")
+        console.print(f"results: {ledger.folder}")
+        try:
+            console.print(f"picture: {draw_run(ledger.folder)}")
+        except OSError as error:  # the run has its results
+            log.warning("the picture could not be drawn: %s", refused(error) or error)
     if trouble:
         raise FedaqError(f"the run is over, and of its last model {trouble}")
 

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedaq.errors import UserError
+from fedaq.errors import UserError, refused
+from fedaq.files import make_folder, write
 from fedaq.net.client_names import checked_name
 from fedaq_server.identity.fingerprints import fingerprint, read_fingerprints
-from fedaq_server.identity.private_files import write_secret
 
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 CA_DAYS = 3650
@@ -109,7 +109,7 @@ def issue(
             made.append(_issue_server(server, authority, alternatives, days))
         made += [_issue_client(folder, authority, name, days) for name in clients]
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+        raise UserError(refused(error) or str(error)) from None
     return made
 
 
@@ -125,7 +125,8 @@ def _revoke(folder: Path, name: str) -> None:
 
 def _authority(folder: Path) -> _Authority:
     certificate_path, key_path = folder / "ca.crt", folder / "ca.key"
-    if not certificate_path.exists() and not key_path.exists():
+    # A first call that was interrupted may have left the key: it has signed nothing.
+    if not certificate_path.exists() and not (folder / "server").exists():
         key = ec.generate_private_key(ec.SECP256R1())
         # Two authorities of one name could not be told apart by what verification says.
         subject = _subject(f"FedAQ private CA {secrets.token_hex(4)}")
@@ -138,15 +139,18 @@ def _authority(folder: Path) -> _Authority:
             )
             .sign(key, hashes.SHA256())
         )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _write_key(key_path, key)
-        certificate_path.write_bytes(_pem(certificate))
+        write(certificate_path, _pem(certificate))
         return _Authority(certificate, key)
     try:
         certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
         loaded = serialization.load_pem_private_key(key_path.read_bytes(), None)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{folder}: ca.crt and ca.key cannot be read: {error}") from None
+        raise UserError(
+            f"{folder}: ca.crt and ca.key cannot be read: {error}; put back a copy of them, or "
+            "begin anew in another folder"
+        ) from None
     if not isinstance(loaded, ec.EllipticCurvePrivateKey) or (
         loaded.public_key() != certificate.public_key()
     ):
@@ -247,7 +251,9 @@ def _hosts_of(path: Path) -> list[x509.GeneralName]:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (ValueError, x509.ExtensionNotFound) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        raise UserError(
+            f"{path}: cannot be read: {error}; remove it, and name its hosts again with --host"
+        ) from None
     return list(extension.value)
 
 
@@ -258,20 +264,21 @@ def _write_folder(
     certificate: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_key(folder / f"{role}.key", key)
-    (folder / f"{role}.crt").write_bytes(_pem(certificate))
-    (folder / "ca.crt").write_bytes(_pem(authority.certificate))
+    write(folder / f"{role}.crt", _pem(certificate))
+    write(folder / "ca.crt", _pem(authority.certificate))
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    write_secret(
+    write(
         path,
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         ),
+        private=True,
     )
 
 
@@ -284,5 +291,5 @@ def _der(certificate: x509.Certificate) -> bytes:
 
 
 def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    before = path.read_bytes() if path.exists() else b""
+    write(path, before + line.encode())

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from fedaq.errors import UserError
+from fedaq.errors import UserError, refused
+from fedaq.files import make_folder, write
 from fedaq.net.client_names import checked_name
 from fedaq_server.identity.line_files import is_digest, read_lines
-from fedaq_server.identity.private_files import write_secret
 
 _TOKEN_BYTES = 32
 SCHEME = "Bearer "
@@ -63,19 +63,19 @@ def make_tokens(file: Path, names: Sequence[str]) -> list[Path]:
     digests = dict(read_tokens(file).digests) if file.exists() else {}
     made = []
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         for name in map(checked_name, names):
             secret = secrets.token_urlsafe(_TOKEN_BYTES)
             path = file.with_name(f"{name}.token")
             if path == file:
                 raise UserError(f"{file}: the token of {name} would take its place")
-            write_secret(path, f"{quote(name, safe='')}:{secret}\n".encode())
+            write(path, f"{quote(name, safe='')}:{secret}\n".encode(), private=True)
             digests[name] = _digest(secret)
             made.append(path)
         lines = "".join(f"{name} {digest}\n" for name, digest in digests.items())
-        write_secret(file, lines.encode())
+        write(file, lines.encode(), private=True)
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+        raise UserError(refused(error) or str(error)) from None
     return made
 
 
@@ -89,6 +89,11 @@ def read_tokens(file: Path) -> Tokens:
     """
     digests: dict[str, str] = {}
     lines = read_lines(file, "not a file of tokens; fedaq tokens makes one")
+    if not lines:
+        raise UserError(
+            f"{file}: is empty; put back a copy of it, or remove it and make the tokens anew: "
+            "fedaq tokens"
+        )
     for number, line in enumerate(lines, 1):
         name, _, digest = line.partition(" ")
         # The line itself may hold a secret that somebody put in the wrong file.

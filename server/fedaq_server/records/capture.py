@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedaq.codec import model
 from fedaq.codec.model import ModelSpec
+from fedaq.files import make_folder, write
 from fedaq.v1 import federation_pb2 as pb
 
 
@@ -19,12 +20,12 @@ class Capture:
         self, spec: ModelSpec, header: pb.PayloadHeader, chunks: Sequence[pb.Chunk], sender: str
     ) -> None:
         """Write one payload to ``round-0001-<sender>.payload``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         captured = pb.CapturedPayload(
             model=model.to_message(spec), header=header, chunks=chunks, sender=sender
         )
         path = self.folder / f"round-{header.round:04}-{sender}.payload"
-        path.write_bytes(captured.SerializeToString())
+        write(path, captured.SerializeToString())
 
     def keep_sent(self, spec: ModelSpec, messages: Sequence[bytes], sender: str) -> None:
         """Write a payload of which the server's messages are at hand: its header, then its chunks.

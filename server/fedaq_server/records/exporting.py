@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from fedaq.errors import FedaqError, UserError
+from fedaq.files import replacing
 from fedaq.modules.bound import Bound
 from fedaq.tasks import Examples, Task, initial_model, load_task, read_data, signature_of
 from fedaq.tasks.examples import example, pair_of
-from fedaq_server.records.files import replacing
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 from fedaq_server.records.weights import read_weights
 

@@ -12,8 +12,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
-from math import nan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,19 +21,30 @@ import numpy as np
 
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats, Spread
-from fedaq.errors import UserError
+from fedaq.errors import SystemFaultError, UserError
+from fedaq.files import flush_folder, replacing
 from fedaq.settings import LimitsSettings
 from fedaq_server.conduct import Conduct
-from fedaq_server.records.files import replacing
+from fedaq_server.records.database import locked, told
+from fedaq_server.records.lost import LEDGER, from_last_model
 from fedaq_server.records.migrations import migrate
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.rows import ranges_of, ranges_text, record_of, row_of
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
-from fedaq_server.records.weights import UNCHANGED, read_weights, write_weights
+from fedaq_server.records.weights import (
+    UNCHANGED,
+    file_digest,
+    read_weights,
+    refuse_if_damaged,
+    write_weights,
+)
 
-FILE = "ledger.sqlite"
+FILE = LEDGER
 # What lies beside it for a round: the model, and what the server's optimizer remembers.
 MODEL, MOMENTS = "round", "moments"
+# Where their digests are kept.
+_DIGESTS = {MODEL: "model", MOMENTS: "moments"}
 
 # The age and the size of a write-ahead log that a commit brings into the file of the ledger. Every
 # time would cost most of another commit.
@@ -122,36 +133,52 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = _locked(folder)
-        self._database = sqlite3.connect(folder / FILE, check_same_thread=False)
+        self._file = folder / FILE
+        self._lock = locked(_lock_path(folder))
         # No thread reads while another one commits: the log is not checkpointed beside a reader.
         self._turn = threading.Lock()
+        # The round whose model was written last, and the digest of that file.
+        self._written: dict[str, tuple[int, str]] = {}
         try:
-            # Readers are not kept waiting, and a commit costs one flush to the disk.
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            # `_checkpoint` has to know what the file names without the log.
-            self._database.execute("PRAGMA wal_autocheckpoint = 0")
-            self._database.execute("PRAGMA journal_size_limit = 0")
-            migrate(self._database, folder / FILE)
+            with told(self._file):
+                self._database = sqlite3.connect(self._file, check_same_thread=False)
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            with told(self._file):
+                self._prepare()
             self.rounds_done: int = self._read("SELECT MAX(round) FROM rounds")[0][0] or 0
             self._clients = self.clients()
             self._sent = self.sent()
+            # The files that the ledger names, and those that it would name if its log were lost.
+            self._named = self._checkpointed = self._names()
+            self._checkpoint()
         except (sqlite3.DatabaseError, ValueError) as error:
             self.close()
-            raise UserError(f"{folder / FILE}: not the ledger of a run: {error}") from None
+            raise UserError(
+                f"{self._file}: not the ledger of a run: {error}; {from_last_model(folder)}"
+            ) from None
         except BaseException:  # a migration that was interrupted
             self.close()
             raise
-        # The files that the ledger names, and those that it would name if its log were lost.
-        self._named = self._checkpointed = self._names()
-        self._checkpoint()
+
+    def _prepare(self) -> None:
+        # Readers are not kept waiting, and a commit costs one flush to the disk.
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        # `_checkpoint` has to know what the file names without the log.
+        self._database.execute("PRAGMA wal_autocheckpoint = 0")
+        self._database.execute("PRAGMA journal_size_limit = 0")
+        migrate(self._database, self._file)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Keep the settings of the run."""
-        with self._turn, self._database:
+        """Keep the settings of the run, also if the log were lost."""
+        with self._transaction():
             self._set("id", secrets.token_hex(8))
             self._set("settings", json.dumps(settings))
+        self._checkpoint()
+        flush_folder(self.folder)
 
     def settings(self) -> dict[str, Any] | None:
         """Return the settings of the run, None if it has not begun."""
@@ -178,13 +205,13 @@ class Ledger:
         """Yield the committed rounds after one, a few at a time from the disk."""
         query = f"SELECT {', '.join(_ROUND)} FROM rounds WHERE round > ? ORDER BY round LIMIT ?"
         while rows := self._read(query, (after, AT_A_TIME)):
-            yield from map(_record, rows)
+            yield from map(record_of, rows)
             after = rows[-1][0]
 
     def clients(self) -> dict[str, ClientMemory]:
         """Return what is known of the clients, by name."""
         rows = self._read("SELECT name, present, ranges FROM clients ORDER BY name")
-        return {name: ClientMemory(bool(present), _ranges(text)) for name, present, text in rows}
+        return {name: ClientMemory(bool(present), ranges_of(text)) for name, present, text in rows}
 
     def traffic(self) -> dict[tuple[str, str], int]:
         """Return the payload bytes of every client so far, by its name and the direction."""
@@ -210,12 +237,15 @@ class Ledger:
             " ORDER BY number"
         )
         snapshots = self._read("SELECT number, digest FROM snapshots")
+        # Ledgers of earlier versions do not say.
+        digest = bytes.fromhex(self._value("held") or "")
         return Sent(
             tuple(
                 Difference(number, base, payload_bytes, segment, start, tuple(json.loads(lengths)))
                 for number, base, payload_bytes, segment, start, lengths in differences
             ),
             Snapshot(*snapshots[0]) if snapshots else None,
+            digest,
         )
 
     def read_start(
@@ -231,20 +261,27 @@ class Ledger:
             If the file cannot be read, belongs to another task, or has NaN or infinity.
         """
         kept = self._start_path
-        read_weights(kept if kept.exists() else given, spec, out, renamed)
-        if not kept.exists():
+        if kept.exists():
+            refuse_if_damaged(kept, self._value("start"))
+            read_weights(kept, spec, out, renamed)
+        else:
+            read_weights(given, spec, out, renamed)
             for tensor, values in zip(spec.tensors, spec.split(out), strict=True):
                 if not np.isfinite(values).all():
                     raise UserError(f"--from {given}: {tensor.name} has NaN or infinity")
-            with replacing(kept, flush=True) as partial:
+            with replacing(kept) as partial:
                 write_weights(partial, spec, out)
+                digest = file_digest(partial)
+            with self._transaction():
+                self._set("start", digest)
 
     def write_model(
         self, round_number: int, spec: ModelSpec, flat: Floats, kind: str = MODEL
     ) -> None:
         """Bring the model of a round that is about to be committed, or moments, to the disk."""
-        with replacing(self._beside(kind, round_number), flush=True) as partial:
+        with replacing(self._beside(kind, round_number)) as partial:
             write_weights(partial, spec, flat)
+            self._written[kind] = round_number, file_digest(partial)
 
     def read_model(
         self,
@@ -259,15 +296,18 @@ class Ledger:
         Raises
         ------
         UserError
-            If it is not there or belongs to another task.
+            If it is not there, is damaged or belongs to another task.
         """
-        read_weights(self._beside(kind, round_number), spec, out, renamed)
+        path = self._beside(kind, round_number)
+        number, _, digest = (self._value(_DIGESTS[kind]) or "").partition(" ")
+        refuse_if_damaged(path, digest if number == str(round_number) else None)
+        read_weights(path, spec, out, renamed)
 
     def commit(self, committed: Committed) -> None:
         """Commit a round whose model is on disk; only what it changed is written."""
         record = committed.record
-        with self._turn, self._database:
-            self._insert("rounds", _ROUND, [_row(record)])
+        with self._transaction():
+            self._insert("rounds", _ROUND, [row_of(record)])
             self._insert(
                 "transfers",
                 ("round", "client", "direction", "payload_bytes", "counted"),
@@ -278,6 +318,9 @@ class Ledger:
                 self._commit_sent(committed.sent)
             self._set("scheme", json.dumps(state_of(committed.scheme)))
             self._set("conduct", json.dumps(committed.conduct.state()))
+            for kind, (number, digest) in self._written.items():
+                if number == record.round:
+                    self._set(_DIGESTS[kind], f"{number} {digest}")
         self._clients = {**self._clients, **committed.clients}
         self._sent = committed.sent or self._sent
         self.rounds_done = record.round
@@ -309,7 +352,7 @@ class Ledger:
             "clients",
             ("name", "present", "ranges"),
             (
-                (name, memory.present, _ranges_text(memory.ranges))
+                (name, memory.present, ranges_text(memory.ranges))
                 for name, memory in clients.items()
                 if memory != self._clients.get(name)
             ),
@@ -326,6 +369,7 @@ class Ledger:
                 if d.number >= self._sent.count
             ),
         )
+        self._set("held", sent.digest.hex())
         if sent.differences:
             first = sent.differences[0].number
             self._database.execute("DELETE FROM differences WHERE number < ?", (first,))
@@ -335,15 +379,19 @@ class Ledger:
 
     def finish(self) -> None:
         """Note that all rounds are done; what only further rounds would need is removed."""
-        with self._turn, self._database:
+        with self._transaction():
             self._set("over", "all rounds are done")
             self._database.execute("DELETE FROM differences")
             self._database.execute("DELETE FROM snapshots")
-        self._forget_all_but(())
-        self._start_path.unlink(missing_ok=True)
+        # The run is over, whatever becomes of what is superfluous now.
+        with suppress(SystemFaultError, OSError):
+            self._checkpoint()
+            self._forget_all_but(())
+            self._start_path.unlink(missing_ok=True)
         # Nobody goes on with it any more.
         self._lock.close()
-        _lock_path(self.folder).unlink(missing_ok=True)
+        with suppress(OSError):
+            _lock_path(self.folder).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the ledger."""
@@ -376,8 +424,13 @@ class Ledger:
         rows = self._read("SELECT value FROM run WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._turn, told(self._file), self._database:
+            yield
+
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._turn:
+        with self._turn, told(self._file):
             return self._database.execute(query, values).fetchall()
 
     def _set(self, name: str, value: str) -> None:
@@ -399,50 +452,5 @@ class Ledger:
         self._database.executemany(statement, rows)
 
 
-def _locked(folder: Path) -> sqlite3.Connection:
-    """Return a transaction that no other process can begin before this one's end.
-
-    SQLite locks files on every system. That of the ledger itself must stay open to readers.
-    """
-    file = _lock_path(folder)
-    try:
-        lock = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error:
-            lock.close()
-            raise
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise UserError(f"{folder}: another server is at work on this run") from None
-        raise UserError(f"{file}: cannot be used: {error}") from None
-    return lock
-
-
 def _lock_path(folder: Path) -> Path:
     return folder / f"{FILE}.lock"
-
-
-def _ranges_text(ranges: tuple[Spread, ...] | None) -> str | None:
-    return None if ranges is None else json.dumps([astuple(spread) for spread in ranges])
-
-
-def _ranges(text: str | None) -> tuple[Spread, ...] | None:
-    return None if text is None else tuple(Spread(*values) for values in json.loads(text))
-
-
-def _row(record: RoundRecord) -> tuple[Any, ...]:
-    return tuple(
-        value if isinstance(value, int | float | None) else json.dumps(value) if value else None
-        for value in vars(record).values()
-    )
-
-
-def _record(row: tuple[Any, ...]) -> RoundRecord:
-    """Return a row as a record; SQLite has no NaN, it keeps NULL in its place."""
-    values: dict[str, Any] = dict(zip(_ROUND, row, strict=True))
-    for name in _FLOATS:
-        values[name] = nan if values[name] is None else values[name]
-    values["test_metrics"] = json.loads(values["test_metrics"] or "{}")
-    values["not_finite"] = tuple(json.loads(values["not_finite"] or "[]"))
-    return RoundRecord(**values)

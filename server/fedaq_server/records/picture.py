@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedaq.files import replacing
 from fedaq_server.records.record import RoundRecord, summarize
 from fedaq_server.records.saved import read_run
 
@@ -34,7 +35,8 @@ def draw_run(folder: Path) -> Path:
     bottom.set_xlabel("round")
     figure.tight_layout()
     path = folder / "run.png"
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
     return path
 
 

@@ -8,8 +8,8 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import Any
 
+from fedaq.files import replacing
 from fedaq.metric import Metric
-from fedaq_server.records.files import replacing
 from fedaq_server.records.record import FORMAT_VERSION, RoundRecord, Totals, in_json, round_in_json
 
 # The file is written whole. So it is written when it has grown by this share: then each round is

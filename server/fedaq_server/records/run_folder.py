@@ -1,14 +1,19 @@
 """The folder of a run."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fedaq.errors import UserError
+from fedaq.errors import SystemFaultError, UserError, refused, why
+from fedaq.files import make_folder
 from fedaq.settings import Settings
 from fedaq_server.records.ledger import FILE, Ledger
+from fedaq_server.records.lost import behind, refuse_if_lost, sign_of_a_run
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -23,15 +28,15 @@ def results_folder(out: Path | None, settings: Settings) -> Iterator[Path]:
     if out is None:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.task}-{settings.scheme}"
         out = Path("runs") / name.replace(":", ".")
-    if (out / "run.json").exists() or (out / FILE).exists():
+    if sign_of_a_run(out) is not None or (out / FILE).exists():
         raise UserError(
             f"--out {out}: a run is in there already; choose another folder, or go on with it: "
             f"--resume {out}"
         )
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be made: {error.strerror}") from None
+        raise UserError(f"--out {out}: cannot be made: {why(error)}") from None
     try:
         yield out
     finally:
@@ -51,7 +56,8 @@ def new_run(out: Path | None, settings: Settings) -> Iterator[tuple[Settings, Le
     with results_folder(out, settings) as folder, closing(Ledger(folder)) as ledger:
         ledger.begin(settings.model_dump(mode="json"))
         try:
-            yield settings, ledger
+            with _told_how_to_go_on(ledger):
+                yield settings, ledger
         finally:
             if not ledger.rounds_done:
                 ledger.discard()
@@ -72,19 +78,43 @@ def resumed_run(
     Raises
     ------
     UserError
-        If the run is over, or its folder cannot be used.
+        If the run is over, its ledger is lost, or its folder cannot be used.
+    SystemFaultError
+        If the system refuses what the run needs.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
-        raise UserError(f"--resume {folder}: cannot be made: {error.strerror}") from None
-    if (folder / "run.json").exists() and not (folder / FILE).exists():
-        raise UserError(f"--resume {folder}: this run was made without a ledger; begin another")
-    with closing(Ledger(folder)) as ledger:
+        raise UserError(f"--resume {folder}: cannot be made: {why(error)}") from None
+    refuse_if_lost(folder)
+    with closing(Ledger(folder)) as ledger, _told_how_to_go_on(ledger):
         begun = ledger.settings()
         if ledger.is_over:
             raise UserError(f"--resume {folder}: the run is over after {ledger.rounds_done} rounds")
         settings = settings_of(begun)
         if begun is None:
             ledger.begin(settings.model_dump(mode="json"))
+        later = behind(folder, ledger.rounds_done)
+        if later is not None:
+            log.warning(
+                "%s is there, but the ledger ends with round %d: its %s-wal was lost; the run goes "
+                "on from there", later, ledger.rounds_done, FILE,
+            )  # fmt: skip
         yield settings, ledger
+
+
+@contextmanager
+def _told_how_to_go_on(ledger: Ledger) -> Iterator[None]:
+    """Let an error of the system say what the run has, and how it goes on."""
+    try:
+        yield
+    except (OSError, SystemFaultError) as error:
+        said = str(error) if isinstance(error, SystemFaultError) else refused(error)
+        if said is None:
+            raise
+        if ledger.rounds_done:
+            said += (
+                f"; {ledger.rounds_done} rounds are safe, then go on with: fedaq server --resume "
+                f"{ledger.folder}"
+            )
+        raise SystemFaultError(said) from error

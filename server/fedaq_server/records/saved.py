@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedaq.errors import UserError
 from fedaq.metric import Metric
 from fedaq_server.conduct import ShutOut
+from fedaq_server.records.lost import LEDGER
 from fedaq_server.records.record import FORMAT_VERSION, RoundRecord
 
 FILE = "run.json"
@@ -86,7 +87,10 @@ def read_run(folder: Path) -> SavedRun:
         where = ".".join(map(str, problem["loc"]))
         raise UserError(f"{path}: not the record of a run: {where}: {problem['msg']}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{path}: not the record of a run") from None
+        raise UserError(
+            f"{path}: not the record of a run; its rounds are in {LEDGER} beside it, and a run "
+            "that goes on (--resume) writes it anew"
+        ) from None
     if run.version != FORMAT_VERSION:
         raise UserError(f"{path}: has version {run.version}; this fedaq reads {FORMAT_VERSION}")
     return run

@@ -60,10 +60,13 @@ class Sent:
         The last ones, without a gap.
     snapshot : Snapshot, optional
         The last one; None before the first.
+    digest : bytes
+        Of what clients held after all of them; empty where that is not known.
     """
 
     differences: tuple[Difference, ...] = ()
     snapshot: Snapshot | None = None
+    digest: bytes = b""
 
     @property
     def count(self) -> int:

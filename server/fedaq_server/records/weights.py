@@ -1,5 +1,6 @@
 """A model as a safetensors file."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from fedaq.codec.model import ModelSpec, class_difference
 from fedaq.codec.quantizer import Floats
-from fedaq.errors import UserError
+from fedaq.errors import UserError, refused
 
 _ALIGNMENT = 8
 _CLASSES = "classes"
@@ -36,7 +37,7 @@ def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
     header += b" " * (-len(header) % _ALIGNMENT)
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        flat.astype("<f4", copy=False).tofile(file)
+        file.write(flat.astype("<f4", copy=False).data)  # tofile would not say why it failed
 
 
 def read_weights(
@@ -81,6 +82,31 @@ def read_weights(
                 out[part] = values.ravel()
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a model that can be read: {error}") from None
+
+
+def file_digest(path: Path) -> str:
+    """Return what tells a file from every other one."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def refuse_if_damaged(path: Path, digest: str | None) -> None:
+    """Refuse a file other than the one that was written; earlier versions kept no digest.
+
+    Raises
+    ------
+    UserError
+        If it is another one, or cannot be read.
+    """
+    try:
+        damaged = digest is not None and file_digest(path) != digest
+    except OSError as error:
+        raise UserError(f"{path}: not a model that can be read: {refused(error)}") from None
+    if damaged:
+        raise UserError(
+            f"{path}: damaged, it is not what was written; put back a copy of the folder, or begin "
+            "another run"
+        )
 
 
 def _check_classes(path: Path, spec: ModelSpec, metadata: Mapping[str, str]) -> None:

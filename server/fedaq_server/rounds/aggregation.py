@@ -165,6 +165,8 @@ class Contribution:
         ------
         ProtocolError
             If the chunk is not the next one or is malformed; the sum is unchanged.
+        OSError
+            If it cannot be kept on the disk; the sum is unchanged.
         """
         if chunk.offset != self.received:
             raise ProtocolError(
@@ -173,8 +175,9 @@ class Contribution:
             )
         content = coding.decode(self._payload, chunk)
         squares = self._measured(content)
-        self._aggregate.fold(self._payload, self._examples, content, sign=1)
+        # First what may fail: an undo takes out of the sum what was kept, and nothing else.
         self._spool.keep(content)
+        self._aggregate.fold(self._payload, self._examples, content, sign=1)
         self.received += chunk.size
         self.payload_bytes += chunk.cost_bytes
         self.chunks += 1

@@ -18,6 +18,7 @@ from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from fedaq.codec import chunks, coding, headers, model, payload, statistics
 from fedaq.codec.chunks import Chunk
@@ -26,9 +27,10 @@ from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
 from fedaq.codec.statistics import Scaled
-from fedaq.errors import UserError
+from fedaq.errors import ProtocolError, UserError
+from fedaq.files import naming, replacing
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.records.files import replacing
+from fedaq_server.records.lost import from_last_model
 from fedaq_server.records.sent import Difference, Sent, Snapshot, segment_path, snapshot_path
 
 # Differences since the last snapshot, and how many whole models they may cost: what a run that is
@@ -100,9 +102,14 @@ class History:
             last = difference is self.sent.differences[-1]
             if last and model.digest(self.held) != difference.base:
                 raise _other(self._path(difference))
-            self._replay(self._messages(difference))
-        self._file = self._opened()
+            try:
+                self._replay(self._messages(difference))
+            except (ValueError, DecodeError, ProtocolError):
+                raise _other(self._path(difference)) from None
         self.digest = model.digest(self.held)
+        if self.sent.digest not in (b"", self.digest):
+            raise _other(segment_path(self.folder, self.sent.segment))
+        self._file = self._opened()
 
     @cached_property
     def whole_bytes(self) -> int:
@@ -171,19 +178,21 @@ class History:
         """
         sent = self.sent
         self._added()
-        self._file.seek(sent.end)
-        lengths = tuple(map(self._file.write, frames))
-        # They are read through other handles.
-        self._file.flush()
+        with naming(segment_path(self.folder, sent.segment)):
+            self._file.seek(sent.end)
+            lengths = tuple(map(self._file.write, frames))
+            # They are read through other handles.
+            self._file.flush()
         difference = Difference(
             sent.count, self.digest, payload_bytes, sent.segment, sent.end, lengths
         )
-        self.sent = replace(sent, differences=(*sent.differences, difference))
         self.digest = model.digest(self.held)
+        self.sent = replace(sent, differences=(*sent.differences, difference), digest=self.digest)
 
     def settle(self) -> None:
         """Bring what was sent to the disk, before its round is committed; drop what is too old."""
-        os.fsync(self._file.fileno())
+        with naming(segment_path(self.folder, self.sent.segment)):
+            os.fsync(self._file.fileno())
         since = self.sent.since_snapshot
         since_bytes = sum(difference.payload_bytes for difference in since)
         if len(since) >= MOST_SINCE or since_bytes >= MODELS_SINCE * self.whole_bytes:
@@ -232,8 +241,8 @@ class History:
 
     def _take_snapshot(self) -> None:
         number = self.sent.count
-        with replacing(snapshot_path(self.folder, number), flush=True) as partial:
-            self.held.astype("<f4", copy=False).tofile(partial)
+        with replacing(snapshot_path(self.folder, number)) as partial:
+            partial.write_bytes(self.held.astype("<f4", copy=False).data)
         self.sent = replace(self.sent, snapshot=Snapshot(number, self.digest))
         self._file.close()
         self._file = self._opened()
@@ -269,7 +278,8 @@ class History:
         header = headers.from_message(self.spec, announcement)
         for message in messages[1:]:
             chunk = chunks.parse(message, pb.ServerMessage)
-            assert isinstance(chunk, Chunk)
+            if not isinstance(chunk, Chunk):
+                raise ValueError("not a chunk")
             self.add(header, coding.decode(header, chunk))
         self._added()
 
@@ -289,4 +299,7 @@ def _read(path: Path, start: int, length: int) -> bytes:
 
 
 def _other(path: Path) -> UserError:
-    return UserError(f"{path}: holds other differences than the ledger beside it")
+    return UserError(
+        f"{path}: damaged, it holds other differences than the ledger beside it; "
+        + from_last_model(path.parent)
+    )

@@ -106,7 +106,8 @@ async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
                     sent.append(message)
                 yield message
             if current.capture is not None:
-                current.capture.keep_sent(current.state.spec, sent, "server-whole")
+                spec = current.state.spec
+                await asyncio.to_thread(current.capture.keep_sent, spec, sent, "server-whole")
             return
         async for message in history.frames(catch_up.missed, current.worker):
             yield message
@@ -200,6 +201,9 @@ async def _receive_update(
                 _check_limit(contribution, limit_bytes)
         current.norms[client.name] = contribution.norm
         _check_norm(contribution.norm, current.norm_limit)
+        if current.capture is not None:
+            sent = [chunk.to_message() for chunk in captured]
+            await asyncio.to_thread(current.capture.keep, update.spec, message, sent, client.name)
         await client.send(pb.ServerMessage(receipt=pb.Receipt(round=current.number)))
     except BaseException:
         # A cancelled fold may still run; the undo waits its turn behind it.
@@ -207,9 +211,6 @@ async def _receive_update(
         raise
     contribution.commit()
     current.charged[client.name] = contribution.payload_bytes
-    if current.capture is not None:
-        sent = [chunk.to_message() for chunk in captured]
-        current.capture.keep(update.spec, message, sent, client.name)
     return update
 
 

@@ -13,6 +13,7 @@ from fedaq.codec.coding import Codes, Content
 from fedaq.codec.kernels import GROUP
 from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats, packed_bytes
+from fedaq.files import naming
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,26 @@ class Spool:
 
     def __init__(self, header: Payload, folder: Path) -> None:
         self.header = header
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._folder = folder
+        with naming(folder):
+            # Without a buffer: what could not be written is not tried again later.
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self._kept: list[_Kept] = []
         self._end = 0
 
     def keep(self, content: Content) -> None:
-        """Add the codes of the next chunk."""
+        """Add the codes of the next chunk, or raise an OSError and add none of them."""
+        kept, end = [], self._end
         for piece, codes in content:
-            self._file.write(codes.data.data)
-            self._kept.append(_Kept(piece, codes.width, self._end))
-            self._end += codes.data.size
+            kept.append(_Kept(piece, codes.width, end))
+            end += codes.data.size
+        with naming(self._folder):
+            self._file.seek(self._end)
+            left = memoryview(b"".join(codes.data.data for _, codes in content))
+            while left:
+                left = left[self._file.write(left) :]
+        self._kept += kept
+        self._end = end
 
     def content(self) -> Iterator[tuple[Piece, Codes]]:
         """Yield what was kept, in its order."""
