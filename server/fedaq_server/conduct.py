@@ -40,6 +40,8 @@ class Conduct:
     shut_out : dict of str to ShutOut
     medians : list of float
         The median L2 norms of the updates of the last rounds.
+    magnitudes : list of float
+        The median sums of magnitudes of the updates of the last rounds, as clients reported them.
     capped : set of str
         Clients that were told of for holding more than the limit of weights allows.
     """
@@ -48,6 +50,7 @@ class Conduct:
     strikes: dict[str, int] = field(default_factory=dict)
     shut_out: dict[str, ShutOut] = field(default_factory=dict)
     medians: list[float] = field(default_factory=list)
+    magnitudes: list[float] = field(default_factory=list)
     capped: set[str] = field(default_factory=set)
 
     def state(self) -> dict[str, Any]:
@@ -56,13 +59,16 @@ class Conduct:
             "strikes": self.strikes,
             "shut_out": [asdict(entry) for entry in list(self.shut_out.values())],
             "medians": self.medians,
+            "magnitudes": self.magnitudes,
         }
 
     @classmethod
     def restored(cls, limits: LimitsSettings, state: Mapping[str, Any]) -> "Conduct":
         """Return what `state` was taken from."""
         shut_out = {entry["name"]: ShutOut(**entry) for entry in state["shut_out"]}
-        return cls(limits, dict(state["strikes"]), shut_out, list(state["medians"]))
+        # Ledgers of earlier versions have no magnitudes.
+        magnitudes = list(state.get("magnitudes", []))
+        return cls(limits, dict(state["strikes"]), shut_out, list(state["medians"]), magnitudes)
 
     def weights(self, examples: Mapping[str, int]) -> dict[str, int]:
         """Return the weights of updates in a mean: what clients say they hold, up to a limit."""
@@ -85,6 +91,18 @@ class Conduct:
         """
         largest = max(self.medians, default=0.0)
         return self.limits.norm_factor * largest or inf
+
+    def magnitude_limit(self) -> float:
+        """Return the largest sum of magnitudes that an update of the coming round may have.
+
+        Clients report theirs, and a minority that lies moves no median.
+        """
+        return self.limits.norm_factor * max(self.magnitudes, default=0.0)
+
+    def learn_magnitudes(self, magnitudes: Collection[float]) -> None:
+        """Remember the magnitudes that were reported in a round."""
+        if len(magnitudes) >= FEWEST_NORMS:
+            self.magnitudes = [*self.magnitudes, median(magnitudes)][-RECENT_ROUNDS:]
 
     def learn_norms(self, norms: Collection[float]) -> None:
         """Remember the norms of all whole updates of a round, also of those refused for them.

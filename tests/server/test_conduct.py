@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -13,13 +14,15 @@ import pytest
 
 import packed_codes
 from fedaq.codec import payload
-from fedaq.codec.model import ModelSpec
+from fedaq.codec.model import ModelSpec, TensorSpec
+from fedaq.codec.payload import Payload, step_code
 from fedaq.codec.quantizer import Floats, Range
 from fedaq.errors import ProtocolError, UserError
 from fedaq.settings import LimitsSettings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
 from fedaq_server.conduct import Conduct
+from fedaq_server.rounds import exchange
 from fedaq_server.run import Run
 from fedaq_server.transport import rate_limit
 from fedaq_server.transport.faults import TrainingFailedError, is_fault
@@ -416,3 +419,26 @@ def test_where_most_are_out_of_range_the_model_is_at_fault_and_nobody_is_shut_ou
     run = asyncio.run(federate_learners(tmp_path, settings, [Astray, Astray, Learner]))
     assert [(r.clients, r.left_out) for r in run.records] == [(1, 2)] * 3
     assert not run.conduct.strikes
+
+
+def test_the_limit_has_room_for_what_rounding_adds() -> None:
+    """Small values at a coarse step: the codes have ten times their norm, and are honest."""
+    generator = np.random.default_rng(1)
+    values = generator.normal(0, 1e-3, 20_000)
+    step = 0.5
+    codes = np.floor(values / step + generator.random(values.size))
+    coded = float(np.linalg.norm(step * codes))
+    conduct = Conduct(LimitsSettings())
+    conduct.learn_norms([float(np.linalg.norm(values))] * 3)
+    conduct.learn_magnitudes([float(np.abs(values).sum())] * 2 + [1e9])
+    assert coded > conduct.norm_limit()
+    header = Payload(
+        ModelSpec((TensorSpec("t", (values.size,)),)), (step_code(Range(-1.0, 1.0), step),)
+    )
+    begun = SimpleNamespace(
+        norm_limit=conduct.norm_limit(), magnitude_limit=conduct.magnitude_limit()
+    )
+    limit = exchange._norm_limit(begun, header)  # type: ignore[arg-type]
+    assert coded < limit < 10 * coded
+    fine = Payload(header.spec, (step_code(Range(-1.0, 1.0), 1e-4),))
+    assert exchange._norm_limit(begun, fine) < 2 * conduct.norm_limit()  # type: ignore[arg-type]

@@ -161,3 +161,30 @@ def test_a_run_that_goes_on_keeps_its_start() -> None:
         with pytest.raises(UserError, match=r"^--from: the run has begun with start_from = None,"):
             load_settings(environment={}, begun=run, flags={"start_from": Path("x.safetensors")})
     assert load_settings(environment={}, begun=older) == load_settings(environment={}, begun=begun)
+
+
+@pytest.mark.parametrize("budget_j", [0.08, 0.2])
+def test_a_budget_pays_for_the_trained_model_first(
+    budget_j: float, trained: Path, tmp_path: Path
+) -> None:
+    """Clients train the trained model, and the budget lasts for the rounds."""
+    run = Run(
+        settings_of(CLIENTS, rounds=6, start_from=trained, energy__budget_j=budget_j),
+        Ledger(tmp_path),
+        ignore,
+    )
+    asyncio.run(federate(run))
+    first, *_, last = run.records
+    assert len(run.records) == 6
+    assert first.downlink_bits > 1
+    assert min(first.test_accuracy, last.test_accuracy) > 0.9
+    assert budget_j / 2 < sum(record.energy_j for record in run.records) <= budget_j
+
+
+def test_a_budget_that_does_not_pay_for_the_trained_model_is_refused(
+    trained: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(CLIENTS, rounds=6, start_from=trained, energy__budget_j=0.005)
+    run = Run(settings, Ledger(tmp_path), ignore)
+    with pytest.raises(UserError, match=r"the model that the run begins with, which clients lack"):
+        asyncio.run(federate(run))

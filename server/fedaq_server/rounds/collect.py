@@ -72,6 +72,7 @@ async def _judge(current: Round, counted: int, refused: list[tuple[Client, Proto
     """Count what was refused against those whose fault it was."""
     conduct = current.federation.conduct
     conduct.learn_norms(current.norms.values())
+    conduct.learn_magnitudes(current.magnitudes.values())
     # Where most are refused for their values, it is the model that has gone astray, or the limit.
     forgiven = sum(error.reason in OF_VALUES for _, error in refused) > counted
     for client, error in refused:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from math import ceil, isnan
+from math import ceil, hypot, isnan, sqrt
 
 from fedaq.codec import headers, payload
 from fedaq.codec.chunks import Chunk, expected
-from fedaq.codec.model import DIGEST_BYTES
+from fedaq.codec.model import DIGEST_BYTES, ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
 from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import ProtocolError
@@ -55,6 +55,7 @@ async def exchange(client: Client, current: Round) -> Report:
         await _send_model(client, current)
         client.phase = Phase.TRAINING
         ranges, loss = await _receive_report(client, current)
+        current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
         client.phase = Phase.SENDING
         granted, limit_bytes = await _grant(client, current, ranges)
         update = await _receive_update(client, current, granted, limit_bytes)
@@ -124,6 +125,8 @@ async def _receive_report(client: Client, current: Round) -> tuple[tuple[Spread,
             f"the range report has {len(report.ranges)} tensors, the model {len(tensors)}",
         )
     if isnan(report.train_loss):
+        # Else it would be sent again what it holds, at the cost of all.
+        _note_model(client, report.holds)
         raise TrainingFailedError(
             pb.REFUSAL_REASON_NOT_FINITE, f"the training loss {report.train_loss} is no finite loss"
         )
@@ -142,13 +145,22 @@ async def _receive_report(client: Client, current: Round) -> tuple[tuple[Spread,
     return ranges, report.train_loss
 
 
-async def _check_model(client: Client, differences: Differences, holds: bytes) -> None:
+def magnitude_of(ranges: tuple[Spread, ...], spec: ModelSpec) -> float:
+    """Return the sum of the magnitudes of an update's values, those of statistics left out."""
+    return sum(s.magnitude * d for s, d in zip(ranges, spec.coded_elements, strict=True))
+
+
+def _note_model(client: Client, holds: bytes) -> None:
     if len(holds) > DIGEST_BYTES:
         raise ProtocolError(
             pb.REFUSAL_REASON_WRONG_SIZE,
             f"a digest of {len(holds)} bytes; it has {DIGEST_BYTES}",
         )
     client.holds = holds
+
+
+async def _check_model(client: Client, differences: Differences, holds: bytes) -> None:
+    _note_model(client, holds)
     if holds != await asyncio.shield(differences.advanced):
         raise ProtocolError(
             pb.REFUSAL_REASON_OTHER_MODEL,
@@ -200,7 +212,7 @@ async def _receive_update(
             if limit_bytes is not None:
                 _check_limit(contribution, limit_bytes)
         current.norms[client.name] = contribution.norm
-        _check_norm(contribution.norm, current.norm_limit)
+        _check_norm(contribution.norm, _norm_limit(current, update))
         if current.capture is not None:
             sent = [chunk.to_message() for chunk in captured]
             await asyncio.to_thread(current.capture.keep, update.spec, message, sent, client.name)
@@ -260,6 +272,16 @@ def _check_count(chunks: int, most: int) -> None:
         raise ProtocolError(
             pb.REFUSAL_REASON_WRONG_SIZE, f"more than {most} chunks of an update; send larger ones"
         )
+
+
+def _norm_limit(current: Round, update: Payload) -> float:
+    """Return the largest norm that codes of honest values may have.
+
+    A value x, rounded at random to multiples of a step s, has a mean square of at most
+    ``x**2 + s |x|``.
+    """
+    steps = [code.grid.step for code in update.codes if code.grid is not None]
+    return hypot(current.norm_limit, sqrt(current.magnitude_limit * max(steps, default=0.0)))
 
 
 def _check_norm(norm: float, limit: float) -> None:

@@ -139,10 +139,15 @@ class Round:
         The largest chunk of an update.
     norm_limit : float
         The largest L2 norm of an update.
+    magnitude_limit : float
+        The largest sum of magnitudes of an update, from which follows what rounding adds to its
+        norm.
     started_s : float
         On the monotonic clock.
     norms : dict of str to float
         L2 norms of the updates that arrived whole, by client.
+    magnitudes : dict of str to float
+        Sums of the magnitudes of the updates as their clients reported them.
     charged : dict of str to int
         Payload bytes that each client's update took; those it was told to send at the most if
         it was not whole in time, for they may have cost energy too.
@@ -161,8 +166,10 @@ class Round:
     statistics: Floats
     chunk_bytes: int
     norm_limit: float
+    magnitude_limit: float
     started_s: float
     norms: dict[str, float] = field(default_factory=dict)
+    magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -237,6 +244,7 @@ async def begin(
         statistics=statistics,
         chunk_bytes=_chunk_bytes(settings, UPLINK_MEMORY_BYTES, len(clients)),
         norm_limit=federation.conduct.norm_limit(),
+        magnitude_limit=federation.conduct.magnitude_limit(),
         started_s=started_s,
     )
 

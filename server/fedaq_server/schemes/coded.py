@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from fedaq.codec.payload import ZERO, Bits, step_bits
 from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.energy.cost import downlink_j_per_bit
-from fedaq_server.schemes.code_lengths import HEADER_BITS, Tensors, sample_bits, tensors
+from fedaq_server.schemes.code_lengths import (
+    HEADER_BITS,
+    Tensors,
+    root_mean_square,
+    sample_bits,
+    tensors,
+)
 from fedaq_server.schemes.optimizer import resolution, resolutions
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
@@ -36,6 +42,9 @@ FIRST_SHARE = 0.3
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
 # before its limit acts.
 SLACK = 3.0
+# The run begins with a model that clients lack (--from): it goes down at once, in steps of this
+# share of the deviation of what they lack. What is left of it is in the differences after it.
+START_STEP = 0.25
 # Share of the last round's joules to be planned; the rest is for lengths expected too short.
 LAST_SHARE = 0.98
 # Weight of the newest length of a client's updates.
@@ -122,6 +131,14 @@ class CodedBudget:
             return None
         spreads = stacked(known_spreads(state, FIRST_UPDATE))
         expected = _expected(state, spreads, self.up)
+        start_j = expected.start_j()
+        if start_j > left - least_j:
+            raise too_small(
+                self.budget_j,
+                "does not pay for the model that the run begins with, which clients lack: that "
+                f"takes {start_j:.6g} J",
+            )
+        left -= start_j
         # Above this price noise would drown what is sent: fewer and better rounds are run.
         dearest = _bisect(lambda price: -expected.noise_to_signal(price), -DROWNED)
         affordable = rounds_paid(state, left, expected.round_j(dearest))
@@ -131,7 +148,10 @@ class CodedBudget:
         share_j = left / rounds * (LAST_SHARE if rounds == 1 else 1.0)
         price = min(_bisect(expected.round_j, share_j), dearest)
         down_j, up_j = expected.down_j(price), expected.up_j(price)
-        down_limit_j, slack = _limits(state, share_j, left - least_j, down_j, _total(up_j))
+        # Of a start, all that is expected of the rounds that are left to it may be taken at once.
+        down_limit_j, slack = _limits(
+            state, share_j, left + start_j - least_j, down_j + start_j, _total(up_j)
+        )
         self._round = _Round(
             up_steps={},
             shares_j=dict(zip(state.clients, up_j.tolist(), strict=True)),
@@ -140,13 +160,14 @@ class CodedBudget:
                 for (name, client), joules in zip(state.clients.items(), up_j.tolist(), strict=True)
             },
         )
-        down = downlink_grant(state, _downlink_step(state, price))
+        step = expected.start_step if start_j else _downlink_step(state, price)
+        down = downlink_grant(state, step)
         limit = _bytes(down_limit_j, state.downlink_j_per_bit)
         return Plan(
             Grant(down.bits, down.steps, limit),
             _foreseen(state, spreads, expected.up_steps(price)),
             price,
-            forecast_j=min(rounds * (down_j + _total(up_j)), left) + state.catch_up_j,
+            forecast_j=min(rounds * (down_j + _total(up_j)), left) + start_j + state.catch_up_j,
         )
 
     def grant(
@@ -243,13 +264,32 @@ class _Expected:
     def down_j(self, price: float) -> float:
         """Return the joules of what goes down."""
         state = self.state
-        if self.usual is None and all(spread.is_zero for spread in state.downlink_ranges):
-            # Nothing is to go down yet. Later on it takes more than the uplink.
+        if self.usual is None and state.differences:
+            # But for a start, nothing is to go down yet. Later on it takes more than the uplink.
             return _total(self.up_j(price)) * (1 / FIRST_SHARE - 1)
         step, elements = _downlink_step(state, price), state.spec.elements
         return state.downlink_j_per_bit * sample_bits(
             self.samples, elements, step, nearest=state.differences
         )
+
+    def start_j(self) -> float:
+        """Return the joules of the model that the run begins with, if clients lack it."""
+        state = self.state
+        if self.usual is not None or not self.start_step:
+            return 0.0
+        return state.downlink_j_per_bit * sample_bits(
+            self.samples, state.spec.elements, self.start_step, nearest=state.differences
+        )
+
+    @cached_property
+    def start_step(self) -> float:
+        """The step of a model that the run begins with; 0 where clients lack nothing."""
+        if not self.state.differences:
+            return 0.0
+        lacking = arrays(self.state.downlink_ranges)
+        elements = np.array(self.state.spec.coded_elements)
+        squares = elements * root_mean_square(lacking) ** 2
+        return START_STEP * float(np.sqrt(np.sum(squares) / max(np.sum(elements), 1)))
 
     def up_steps(self, price: float) -> Array:
         """Return the quantization step of each update, shape (senders,)."""
