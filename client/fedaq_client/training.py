@@ -57,8 +57,9 @@ class Learner:
         self.task = task
         self.device = device
         self._data = data
-        self.model = initial_model(task, seed).to(device)
+        self.model = initial_model(task, seed)
         self.spec = signature_of(task, self.model)
+        self.model.to(device)
         self._bound = Bound(self.model, self.spec)
         self.weights = self._bound.flat
         self.held = self.weights.copy()

@@ -96,8 +96,9 @@ class Run:
                 settings.aggregation, settings.aggregation.replace("_", " "),
             )  # fmt: skip
         use_threads(settings.threads, default=1)
-        module = initial_model(self.task, settings.seed).to(device_named(settings.device))
+        module = initial_model(self.task, settings.seed)
         self.spec = signature_of(self.task, module)
+        module.to(device_named(settings.device))
         total = np.zeros(self.spec.parameters, np.int64)
         exact = settings.differences or settings.added_to == "exact"
         bound = Bound(

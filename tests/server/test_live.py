@@ -170,4 +170,4 @@ def test_without_a_plan_the_recent_rounds_go_on() -> None:
 
 def test_settings_have_dotted_names_and_words() -> None:
     nested = {"a": None, "b": {"c": True, "d": {"e": "x" * 500, "f": [1, 2]}}}
-    assert flat(nested) == {"a": "not set", "b.c": "true", "b.d.e": "x" * 100, "b.d.f": "[1, 2]"}
+    assert flat(nested) == {"a": "-", "b.c": "true", "b.d.e": "x" * 100, "b.d.f": "[1, 2]"}

@@ -186,4 +186,4 @@ def test_output_that_cannot_hold_check_marks(commands: Commands) -> None:
         "doctor", "server", "--port", free_port(), env={"PYTHONIOENCODING": "cp1252"}
     )
     assert (found.code, found.err) == (0, "")
-    assert found.out.startswith("\\u2713 versions")
+    assert found.out.startswith("\\u2713 system")

@@ -217,7 +217,7 @@ def flat(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _in_words(value: Any) -> str:
     if value is None:
-        return "not set"
+        return "-"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -40,14 +40,13 @@ from fedaq_server.records.weights import (
     write_weights,
 )
 
-FILE = LEDGER
+FILE, LOCK = LEDGER, f"{LEDGER}.lock"
 # What lies beside it for a round: the model, and what the server's optimizer remembers.
 MODEL, MOMENTS = "round", "moments"
 # Where their digests are kept.
 _DIGESTS = {MODEL: "model", MOMENTS: "moments"}
 
-# The age and the size of a write-ahead log that a commit brings into the file of the ledger. Every
-# time would cost most of another commit.
+# Age and size of a write-ahead log that a commit brings into the ledger.
 LOG_S, LOG_BYTES = 10.0, 2**20
 # Rounds that are read at a time.
 AT_A_TIME = 256
@@ -55,7 +54,6 @@ AT_A_TIME = 256
 S = TypeVar("S")
 
 _ROUND = tuple(field.name for field in fields(RoundRecord))
-_FLOATS = tuple(field.name for field in fields(RoundRecord) if field.type is float)
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = folder / FILE
-        self._lock = locked(_lock_path(folder))
+        self._lock = locked(folder / LOCK)
         # No thread reads while another one commits: the log is not checkpointed beside a reader.
         self._turn = threading.Lock()
         # The round whose model was written last, and the digest of that file.
@@ -391,7 +389,7 @@ class Ledger:
         # Nobody goes on with it any more.
         self._lock.close()
         with suppress(OSError):
-            _lock_path(self.folder).unlink(missing_ok=True)
+            (self.folder / LOCK).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the ledger."""
@@ -450,7 +448,3 @@ class Ledger:
             changes = (f"{name} = excluded.{name}" for name in columns if name != replacing)
             statement += f" ON CONFLICT ({replacing}) DO UPDATE SET {', '.join(changes)}"
         self._database.executemany(statement, rows)
-
-
-def _lock_path(folder: Path) -> Path:
-    return folder / f"{FILE}.lock"
