@@ -161,8 +161,9 @@ class Session:
             )
             with blamed(self.learner.task, "training"):
                 loss = await asyncio.to_thread(
-                    self.learner.train, training, welcome.seed, self.name, plan.round
-                )
+                    self.learner.train, training, welcome.seed, self.name, plan.round,
+                    measure=plan.measure,
+                )  # fmt: skip
             spreads = await asyncio.to_thread(self._spreads)
             grant = await self._report(plan, spreads, loss)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)

@@ -60,21 +60,46 @@ class Learner:
         """Number of training examples."""
         return len(self._data)
 
-    def train(self, training: Training, seed: int, name: str, round_number: int) -> float:
+    def train(
+        self, training: Training, seed: int, name: str, round_number: int, *, measure: bool = False
+    ) -> float:
         """Train from the held model, leave the update in `weights`, return the mean loss.
 
         A round may be trained again, if the server was stopped in it: it gives the same update.
+        With `measure`, means and variances in it are those of the held model, if the task can
+        measure them, and not those that training left.
         """
         if self._unsent_then[0] < round_number:
             self._unsent = self._unsent_then[1]
         training_seed = derive_seed(seed, "train", name, round_number)
+        measured = self._measured(training_seed) if measure else []
         self._bound.load(self.held)
         torch.manual_seed(training_seed)
         loss = self.task.train(self.model, self._data, training, training_seed)
-        self._form_update(self._bound.gather())
+        rounded = self._bound.gather()
+        for part, values in measured:
+            self.weights[part] = values
+        self._form_update(rounded)
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values
         return loss
+
+    def _measured(self, seed: int) -> list[tuple[slice, Floats]]:
+        """Return the statistics of the held model on the client's data, and where they belong."""
+        if self.task.measures is None:
+            return []
+        # What does not travel (a counter of batches) is as it was afterwards.
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self._bound.load(self.held)
+        torch.manual_seed(seed)
+        self.task.measures(self.model, self._data, seed)
+        self._bound.gather()
+        parts = statistics.normalization(self.spec)
+        measured = [(part, self.weights[part].copy()) for part in parts]
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return measured
 
     def receive(self) -> None:
         """Write the held model to the module."""

@@ -131,6 +131,11 @@ def put_back(spec: ModelSpec, held: Floats, before: Floats) -> None:
     held[part] = changed(spec, before, held[part], units(spec, before))
 
 
+def normalization(spec: ModelSpec) -> list[slice]:
+    """Return where the means and variances of normalization layers lie in the flat array."""
+    return [part for tensor, part in spec.named if tensor.kind in (Kind.MEAN, Kind.VARIANCE)]
+
+
 def _members(spec: ModelSpec) -> tuple[TensorSpec, ...]:
     last = spec.tensors[-1:]
     return last[0].members if last and last[0].kind == Kind.STATISTICS else ()

@@ -7,7 +7,12 @@ Here are the built-in tasks, too, and how the data of one machine is shared out.
 model is in `fedaq.codec`.
 """
 
-from fedaq.tasks.classifier import Normalise, evaluate_classifier, train_classifier
+from fedaq.tasks.classifier import (
+    Normalise,
+    evaluate_classifier,
+    measure_statistics,
+    train_classifier,
+)
 from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task
 from fedaq.tasks.parts import Evaluation, Examples, Training
 from fedaq.tasks.task import Task, blamed, initial_model, signature_of, subset
@@ -24,6 +29,7 @@ __all__ = [
     "initial_model",
     "load_attribute",
     "load_task",
+    "measure_statistics",
     "signature_of",
     "subset",
     "train_classifier",

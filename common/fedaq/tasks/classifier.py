@@ -11,6 +11,8 @@ from fedaq.tasks.parts import Evaluation, Examples, Training
 
 # Large enough to keep the processor busy, small enough for a batch to stay in its cache.
 _TEST_BATCH = 250
+# Examples that show the statistics of a model well enough, whatever there are.
+_MEASURED = 1024
 
 
 class Normalise(nn.Module):
@@ -105,6 +107,45 @@ def evaluate_classifier(model: nn.Module, data: Any) -> Evaluation:
             right += int((scores.argmax(dim=1) == targets).sum())
             loss += float(nn.functional.cross_entropy(scores, targets, reduction="sum"))
     return Evaluation(right / len(data), loss / len(data))
+
+
+def measure_statistics(model: nn.Module, data: Any, seed: int) -> None:
+    """Make the running statistics of normalization layers those of the model as it is.
+
+    One pass without gradients over at most 1,024 examples, whose batches count alike. Only layers
+    that training updates take part; all others act as in a test.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its means and variances are written; whatever else the pass changes is left to the caller.
+    data : Examples or Dataset
+        A `Dataset` yields (input, label).
+    seed : int
+        Decides which examples, and in which batches.
+    """
+    model.train()
+    # Layers that a model of its own accord leaves as in a test are not updated in training either.
+    layers = [layer for layer in model.modules() if layer.training and _has_statistics(layer)]
+    model.eval()
+    for layer in layers:
+        layer.train()
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    momenta = [layer.momentum for layer in layers]
+    batches = _shared_out(order[:_MEASURED], _TEST_BATCH)
+    with torch.no_grad():
+        for number, (inputs, _) in enumerate(_batches(data, batches), 1):
+            for layer in layers:
+                # The mean of all batches so far, for layers of any kind.
+                layer.momentum = 1 / number
+            model(inputs)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _has_statistics(layer: Any) -> bool:
+    own = (getattr(layer, name, None) for name in ("running_mean", "running_var"))
+    return hasattr(layer, "momentum") and all(isinstance(value, Tensor) for value in own)
 
 
 def _shared_out(order: Tensor, size: int) -> list[Tensor]:

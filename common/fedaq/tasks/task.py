@@ -16,7 +16,7 @@ from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError, UserError
 from fedaq.modules.signature import spec_of
-from fedaq.tasks.classifier import evaluate_classifier, train_classifier
+from fedaq.tasks.classifier import evaluate_classifier, measure_statistics, train_classifier
 from fedaq.tasks.parts import Evaluation, Examples, Training
 
 
@@ -55,6 +55,10 @@ class Task:
         What becomes of tensors of the model, by patterns of their names: ``coded``, ``fine``,
         ``local``, ``server`` or ``frozen`` (docs/reference/tensors.md). Those that fit none are
         judged by the modules they are in; of patterns that fit, the last counts.
+    measure : callable, optional
+        ``measure(model, data, seed)`` makes the running statistics of the model's normalization
+        layers those of the model as it is, on a client's data (docs/reference/tensors.md).
+        `measure_statistics` with `train_classifier`; with a `train` of yours, nothing unless given.
     """
 
     name: str
@@ -67,6 +71,14 @@ class Task:
     classes: Sequence[str] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     tensors: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[nn.Module, Any, int], None] | None = None
+
+    @property
+    def measures(self) -> Callable[[nn.Module, Any, int], None] | None:
+        """What measures statistics, if something does."""
+        if self.measure is None and self.train is train_classifier:
+            return measure_statistics
+        return self.measure
 
 
 @contextmanager

@@ -29,7 +29,7 @@ async def aggregate(current: Round, reports: list[Report]) -> Evaluation:
         current.aggregate.close()
     with federation.metrics.phase("evaluation"):
         evaluation, _ = await asyncio.gather(
-            asyncio.to_thread(federation.evaluate),
+            asyncio.to_thread(federation.evaluate, current.number),
             asyncio.to_thread(_write_model, federation, current.number),
         )
     return evaluation
@@ -62,16 +62,15 @@ def _advance(current: Round, frames: list[Frame]) -> None:
         sent = [current.broadcast.header, *(frame.message for frame in frames)]
         current.capture.keep_sent(federation.spec, sent, "server")
     own = federation.spec.statistics
-    # Clients trained from these, and their changes are in units of these.
+    # Clients' changes are from these, and in units of these. What clients lack of the server's
+    # is not added: statistics follow from weights and data, and nothing of them adds up.
     held = current.statistics if history is None else history.held[own]
-    exact = federation.settings.added_to == "exact"
-    base = current.statistics if exact else held
     # Before the sum is overwritten.
     changes = current.aggregate.mean(own)
     advanced = statistics.changed(
-        federation.spec, base, changes, statistics.units(federation.spec, held)
+        federation.spec, held, changes, statistics.units(federation.spec, held)
     )
-    if exact:
+    if federation.settings.added_to == "exact":
         current.aggregate.apply(model, model)
     elif history is not None:
         current.aggregate.apply(history.held, model)

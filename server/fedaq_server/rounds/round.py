@@ -55,8 +55,11 @@ class Federation:
         What clients hold, if they are sent differences.
     first_ranges : tuple of Spread
         Of the weights with which the run begins.
+    measured : bool
+        Whether clients measure the statistics of the model that they hold, so that this one is
+        tested.
     evaluate : callable
-        Tests the module; called between rounds, off the event loop.
+        Tests the model after a round of this number; called between rounds, off the event loop.
     ledger : Ledger
         What the next round depends on, and the folder of the run.
     commit : callable
@@ -74,11 +77,19 @@ class Federation:
     scheme: Scheme
     roster: Roster
     conduct: Conduct
-    evaluate: Callable[[], Evaluation]
+    measured: bool
+    evaluate: Callable[[int], Evaluation]
     ledger: Ledger
     commit: Callable[[Committed], None]
     on_round: Callable[[Committed, Plan], None]
     metrics: Metrics
+
+    def tests_held(self, number: int) -> bool:
+        """Tell whether a round's test is of the model that clients held, and not of its successor.
+
+        The first they hold is not trained.
+        """
+        return self.measured and number > 1
 
 
 @dataclass(frozen=True)
