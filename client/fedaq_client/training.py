@@ -128,7 +128,8 @@ class Learner:
             if tensor.kind == Kind.SERVER:
                 self.weights[part] = 0
         own = self.spec.statistics
-        statistics.in_units(self.weights[own], statistics.units(self.spec, self.held[own]))
+        unit = statistics.units(self.spec, self.held[own], statistics.UPLINK)
+        statistics.in_units(self.weights[own], unit)
 
     def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
         """Keep the tensors of a round's update that are not sent, for the rounds after it.

@@ -112,8 +112,8 @@ def evaluate_classifier(model: nn.Module, data: Any) -> Evaluation:
 def measure_statistics(model: nn.Module, data: Any, seed: int) -> None:
     """Make the running statistics of normalization layers those of the model as it is.
 
-    One pass without gradients over at most 1,024 examples, whose batches count alike. Only layers
-    that training updates take part; all others act as in a test.
+    One pass without gradients over at most 1,024 examples. Only layers that training updates take
+    part; all others act as in a test.
 
     Parameters
     ----------
@@ -133,11 +133,13 @@ def measure_statistics(model: nn.Module, data: Any, seed: int) -> None:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     momenta = [layer.momentum for layer in layers]
     batches = _shared_out(order[:_MEASURED], _TEST_BATCH)
+    seen = 0
     with torch.no_grad():
-        for number, (inputs, _) in enumerate(_batches(data, batches), 1):
+        for inputs, targets in _batches(data, batches):
+            seen += len(targets)
             for layer in layers:
-                # The mean of all batches so far, for layers of any kind.
-                layer.momentum = 1 / number
+                # The mean over all examples so far, for layers of any kind.
+                layer.momentum = len(targets) / seen
             model(inputs)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -67,9 +67,8 @@ def _advance(current: Round, frames: list[Frame]) -> None:
     held = current.statistics if history is None else history.held[own]
     # Before the sum is overwritten.
     changes = current.aggregate.mean(own)
-    advanced = statistics.changed(
-        federation.spec, held, changes, statistics.units(federation.spec, held)
-    )
+    unit = statistics.units(federation.spec, held, statistics.UPLINK)
+    advanced = statistics.changed(federation.spec, held, changes, unit)
     if federation.settings.added_to == "exact":
         current.aggregate.apply(model, model)
     elif history is not None:
