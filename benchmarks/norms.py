@@ -47,13 +47,14 @@ def _group(channels: int) -> nn.Module:
     return nn.GroupNorm(4, channels)
 
 
-def _block(norm: Norm, before: int, after: int, **options: int) -> list[nn.Module]:
-    size = options.pop("size", 3)
-    conv = nn.Conv2d(before, after, size, padding=size // 2, bias=False, **options)
+def _block(
+    norm: Norm, before: int, after: int, *, size: int = 3, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    conv = nn.Conv2d(before, after, size, stride, padding=size // 2, groups=groups, bias=False)
     return [conv, norm(after), nn.ReLU()]
 
 
-def _plain(norm: Norm) -> nn.Module:
+def _plain(norm: Norm) -> nn.Sequential:
     return nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)), *_block(norm, 1, 16), *_block(norm, 16, 32), nn.MaxPool2d(2),
         *_block(norm, 32, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
@@ -68,7 +69,7 @@ def _separable(norm: Norm, before: int, after: int, stride: int) -> list[nn.Modu
     ]  # fmt: skip
 
 
-def _mobile(norm: Norm) -> nn.Module:
+def _mobile(norm: Norm) -> nn.Sequential:
     return nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)), *_block(norm, 1, 8), *_separable(norm, 8, 8, 1),
         *_separable(norm, 8, 16, 2), *_separable(norm, 16, 16, 1), *_separable(norm, 16, 24, 2),
@@ -88,7 +89,7 @@ class _Residual(nn.Module):
         return torch.relu(self.main(inputs) + self.short(inputs))
 
 
-def _residual(norm: Norm) -> nn.Module:
+def _residual(norm: Norm) -> nn.Sequential:
     return nn.Sequential(
         *_block(norm, 3, 16), _Residual(norm, 16, 16), _Residual(norm, 16, 32),
         _Residual(norm, 32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
@@ -104,15 +105,16 @@ def _pictures(part: str) -> Examples:
     return Examples(nn.functional.avg_pool2d(data.inputs / 64 - 2, 2), data.targets)
 
 
-def _with_average(module: nn.Module) -> nn.Module:
+def _with_average(module: nn.Sequential) -> nn.Module:
     """Keep a moving average of the last layer, as a hook of the module itself does."""
     last = module[-1]
-    assert isinstance(module, nn.Sequential) and isinstance(last, nn.Linear)
+    assert isinstance(last, nn.Linear)
     module.register_buffer("average", last.weight.detach().clone())
 
     def follow(own: nn.Module, inputs: object, outputs: object) -> None:
         if own.training:
-            own.average.mul_(0.99).add_(last.weight.detach(), alpha=0.01)
+            buffer = own.get_buffer("average")
+            buffer.mul_(0.99).add_(last.weight.detach(), alpha=0.01)
 
     module.register_forward_hook(follow)
     return module

@@ -34,7 +34,7 @@ def test_its_update_has_them_and_is_otherwise_the_same() -> None:
     reported = statistics.changed(asked.spec, asked.held[own], update_asked[own], unit)
     fresh = learner(digits)
     measure_statistics(fresh.model, digits.train_data(None), 7)
-    mean, variance = fresh.model[1].running_mean, fresh.model[1].running_var
+    mean, variance = (fresh.model.get_buffer(f"1.running_{name}") for name in ("mean", "var"))
     assert np.allclose(reported[:8], mean, atol=0.1 * float(variance.max()) ** 0.5)
     assert np.allclose(reported[8:], variance, rtol=0.1)
 
@@ -43,7 +43,7 @@ def test_nothing_else_of_the_measurement_is_left() -> None:
     plain, asked = learner(digits), learner(digits)
     update(plain, measure=False)
     update(asked, measure=True)
-    counted = [one.model[1].num_batches_tracked for one in (plain, asked)]
+    counted = [one.model.get_buffer("1.num_batches_tracked") for one in (plain, asked)]
     assert torch.equal(*counted)
 
 

@@ -126,7 +126,9 @@ def measure_statistics(model: nn.Module, data: Any, seed: int) -> None:
     """
     model.train()
     # Layers that a model of its own accord leaves as in a test are not updated in training either.
-    layers = [layer for layer in model.modules() if layer.training and _has_statistics(layer)]
+    layers: list[Any] = [
+        layer for layer in model.modules() if layer.training and _has_statistics(layer)
+    ]
     model.eval()
     for layer in layers:
         layer.train()
