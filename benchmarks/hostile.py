@@ -115,8 +115,8 @@ HOSTILE = 2
 class Turned(Learner):
     """Sends the opposite of what it learned, eight times."""
 
-    def train(self, *arguments: Any) -> float:
-        loss = super().train(*arguments)
+    def train(self, *arguments: Any, **options: Any) -> float:
+        loss = super().train(*arguments, **options)
         np.multiply(self.weights, -8, self.weights)
         return loss
 

@@ -162,7 +162,7 @@ class Session:
             with blamed(self.learner.task, "training"):
                 loss = await asyncio.to_thread(
                     self.learner.train, self._training, welcome.seed, self.name,
-                    plan.round, plan.rounds, self.on_training,
+                    plan.round, plan.rounds, self.on_training, measure=plan.measure,
                 )  # fmt: skip
             spreads = await asyncio.to_thread(self._spreads)
             grant = await self._report(plan, spreads, loss)

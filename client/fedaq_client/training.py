@@ -91,6 +91,8 @@ class Learner:
         round_number: int,
         rounds: int = 0,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        measure: bool = False,
     ) -> float:
         """Train from the held model, leave the update in `weights`, return the mean loss.
 
@@ -105,11 +107,15 @@ class Learner:
             Of the run; 0 where `round_number` is the last.
         progress : callable
             Told how far it is, if the task tells it.
+        measure : bool
+            Whether means and variances in the update are those of the held model, if the task can
+            measure them, and not those that training left.
         """
         if self._unsent_then[0] < round_number:
             self._unsent = self._unsent_then[1]
         rounds = rounds or round_number
         training_seed = derive_seed(seed, "train", name, round_number)
+        measured = self._measured(training_seed) if measure else []
         self._bound.load(self.held)
         torch.manual_seed(training_seed)
         arguments = self.model, self._data, training.in_round(round_number, rounds), training_seed
@@ -127,13 +133,33 @@ class Learner:
             loss = self.task.train(*arguments, context=context)
         else:
             loss = self.task.train(*arguments)
-        self._form_update(self._bound.gather())
+        rounded = self._bound.gather()
+        for part, values in measured:
+            self.weights[part] = values
+        self._form_update(rounded)
         # What training that failed has left in an optimizer would spoil every later round.
         if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
             self._state.after(round_number, context.state)
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values
         return loss
+
+    def _measured(self, seed: int) -> list[tuple[slice, Floats]]:
+        """Return the statistics of the held model on the client's data, and where they belong."""
+        if self.task.measures is None:
+            return []
+        # What does not travel (a counter of batches) is as it was afterwards.
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self._bound.load(self.held)
+        torch.manual_seed(seed)
+        self.task.measures(self.model, self._data, seed)
+        self._bound.gather()
+        parts = statistics.normalization(self.spec)
+        measured = [(part, self.weights[part].copy()) for part in parts]
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return measured
 
     def receive(self) -> None:
         """Write the held model to the module."""
@@ -162,7 +188,8 @@ class Learner:
             if tensor.kind == Kind.SERVER:
                 self.weights[part] = 0
         own = self.spec.statistics
-        statistics.in_units(self.weights[own], statistics.units(self.spec, self.held[own]))
+        unit = statistics.units(self.spec, self.held[own], statistics.UPLINK)
+        statistics.in_units(self.weights[own], unit)
 
     def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
         """Keep the tensors of a round's update that are not sent, for the rounds after it.

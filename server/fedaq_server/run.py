@@ -15,6 +15,7 @@ import torch
 from fedaq import __version__
 from fedaq.codec import statistics
 from fedaq.codec.payload import tensor_spreads
+from fedaq.codec.quantizer import Floats
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.files import replacing
 from fedaq.metric import ACCURACY
@@ -104,7 +105,9 @@ class Run:
         bound = Bound(
             module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
         )
-        model = bound.flat
+        measured = self._is_measured()
+        # Where the two differ, the module is the tested one.
+        model = bound.flat.copy() if measured else bound.flat
         test_data = read_data(self.task, "test_data", settings.data)
         self._run_file = RunFile(self.folder, self.facts, ledger.records, self.task.metric)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
@@ -144,7 +147,8 @@ class Run:
             roster=self.roster,
             conduct=self.conduct,
             metric=self.task.metric,
-            evaluate=lambda: self._evaluated(bound, test_data),
+            measured=measured,
+            evaluate=lambda number: self._evaluated(number, bound, test_data),
             ledger=ledger,
             commit=self._commit,
             on_round=self._record,
@@ -197,8 +201,30 @@ class Run:
                 self._run_file.close()
             await self._say_goodbye(finish)
 
-    def _evaluated(self, bound: Bound, test_data: Any) -> Evaluation:
-        bound.load(bound.flat)
+    def _is_measured(self) -> bool:
+        """Tell whether clients measure statistics.
+
+        Quantized updates bring noise into the next model, which the statistics of those who
+        trained know nothing of.
+        """
+        return (
+            self.settings.differences
+            and self.settings.scheme != "fp32"
+            and self.task.measures is not None
+            and bool(statistics.normalization(self.spec))
+        )
+
+    def _tested(self, number: int) -> Floats:
+        """Return the model that is tested after a round, and saved if it is the last."""
+        federation, own = self.federation, self.spec.statistics
+        if federation.history is None or not federation.tests_held(number):
+            return federation.model
+        held = federation.history.held.copy()
+        held[own] = federation.model[own]
+        return held
+
+    def _evaluated(self, number: int, bound: Bound, test_data: Any) -> Evaluation:
+        bound.load(self._tested(number))
         return evaluated(self.task, bound.module, test_data)
 
     def _has_fine_steps(self) -> bool:
@@ -211,7 +237,7 @@ class Run:
 
     def _finish(self) -> None:
         with replacing(self.folder / "model.safetensors") as partial:
-            write_weights(partial, self.spec, self.federation.model)
+            write_weights(partial, self.spec, self._tested(self.ledger.rounds_done))
         self._run_file.write(finished=True)
         self.ledger.finish()
 

@@ -43,12 +43,14 @@ CHANGE = st.lists(
     st.floats(-(2.0**15), 2.0**15, width=32), min_size=len(range(2 * N + 2)), max_size=2 * N + 2
 ).map(lambda values: np.array(values, np.float32))
 
+SHARE = st.sampled_from([statistics.UPLINK, statistics.DOWNLINK])
 
-@given(HELD)
-def test_units_are_powers_of_two_near_what_they_are_relative_to(held: Floats) -> None:
-    unit = statistics.units(SPEC, held)
+
+@given(HELD, SHARE)
+def test_units_are_powers_of_two_near_what_they_are_relative_to(held: Floats, share: float) -> None:
+    unit = statistics.units(SPEC, held, share)
     assert (np.frexp(unit)[0] == 0.5).all()
-    fineness, epsilon = statistics.FINENESS, np.float32(statistics.EPSILON)
+    fineness, epsilon = share, np.float32(statistics.EPSILON)
     variances = held[VARIANCE] + epsilon
     assert (unit[VARIANCE] <= fineness * variances).all()
     assert (2 * unit[VARIANCE] > fineness * variances).all()
@@ -58,9 +60,11 @@ def test_units_are_powers_of_two_near_what_they_are_relative_to(held: Floats) ->
         assert Fraction(variance) / 4 < square <= Fraction(variance)
 
 
-@given(HELD, CHANGE)
-def test_to_divide_by_units_and_back_changes_no_bit(held: Floats, change: Floats) -> None:
-    unit = statistics.units(SPEC, held)
+@given(HELD, CHANGE, SHARE)
+def test_to_divide_by_units_and_back_changes_no_bit(
+    held: Floats, change: Floats, share: float
+) -> None:
+    unit = statistics.units(SPEC, held, share)
     scaled = change * unit
     divided = scaled.copy()
     statistics.in_units(divided, unit)
@@ -68,9 +72,11 @@ def test_to_divide_by_units_and_back_changes_no_bit(held: Floats, change: Floats
     assert (divided[big] * unit[big] == scaled[big]).all()
 
 
-@given(HELD, CHANGE)
-def test_no_change_makes_a_variance_negative_or_vanish(held: Floats, change: Floats) -> None:
-    after = statistics.changed(SPEC, held, change, statistics.units(SPEC, held))
+@given(HELD, CHANGE, SHARE)
+def test_no_change_makes_a_variance_negative_or_vanish(
+    held: Floats, change: Floats, share: float
+) -> None:
+    after = statistics.changed(SPEC, held, change, statistics.units(SPEC, held, share))
     assert (after[VARIANCE] >= 0).all()
     assert (after[VARIANCE][held[VARIANCE] > 1e-30] > 0).all()
 
@@ -101,10 +107,11 @@ def test_no_width_or_step_decodes_a_variance_below_zero(
     if code.grid is not None:
         # What is not cut is as near as the step says, in the units of what was held.
         change = gain[slice(6, 18)]
-        near = np.abs(model[6:] - held - change * statistics.units(SPEC, held))
+        unit = statistics.units(SPEC, held, statistics.DOWNLINK)
+        near = np.abs(model[6:] - held - change * unit)
         free = np.abs(change) < statistics.LARGEST_CHANGE
         free[VARIANCE] &= model[6:][VARIANCE] > held[VARIANCE] * 2.0**-7
-        room = 1.001 * code.grid.step * statistics.units(SPEC, held) + 1e-6 * np.abs(held) + 1e-6
+        room = 1.001 * code.grid.step * unit + 1e-6 * np.abs(held) + 1e-6
         assert (near[free] <= room[free]).all()
 
 
@@ -115,7 +122,7 @@ def test_raw_statistics_arrive_to_the_bit() -> None:
     ahead = np.abs(generator.normal(size=2 * N + 2)).astype(np.float32)
     change = (ahead - held).astype(np.float32)
     scaled = change.copy()
-    unit = statistics.units(SPEC, held)
+    unit = statistics.units(SPEC, held, statistics.UPLINK)
     statistics.in_units(scaled, unit)
     assert statistics.changed(SPEC, held, scaled, unit).tobytes() == (held + change).tobytes()
 

@@ -395,8 +395,8 @@ def test_where_most_updates_are_too_long_the_limit_was_wrong(tmp_path: Path) -> 
     """Nobody is shut out for it, and the round after next takes the longer updates."""
 
     class Growing(Learner):
-        def train(self, *arguments: Any) -> float:
-            loss = super().train(*arguments)
+        def train(self, *arguments: Any, **options: Any) -> float:
+            loss = super().train(*arguments, **options)
             np.multiply(self.weights, 1e-3 if arguments[3] == 1 else 1, self.weights)
             return loss
 
@@ -410,8 +410,8 @@ def test_where_most_are_out_of_range_the_model_is_at_fault_and_nobody_is_shut_ou
     tmp_path: Path,
 ) -> None:
     class Astray(Learner):
-        def train(self, *arguments: Any) -> float:
-            loss = super().train(*arguments)
+        def train(self, *arguments: Any, **options: Any) -> float:
+            loss = super().train(*arguments, **options)
             self.weights[0] = 1e6
             return loss
 

@@ -15,8 +15,8 @@ from system.live import settings_of
 class Turned(Learner):
     """Sends the opposite of what it learned, and more of it."""
 
-    def train(self, *arguments: Any) -> float:
-        loss = super().train(*arguments)
+    def train(self, *arguments: Any, **options: Any) -> float:
+        loss = super().train(*arguments, **options)
         np.multiply(self.weights, -8, self.weights)
         return loss
 

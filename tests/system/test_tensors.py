@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import odd_models
 from fedaq import tasks
-from fedaq.tasks import Task, train_classifier
+from fedaq.tasks import Task, measure_statistics, train_classifier
 from fedaq.tasks.digits import task as digits
 from fedaq_client.training import Learner
 from fedaq_lab import local
@@ -21,6 +22,7 @@ from fedaq_lab.local import federate
 from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
+from fedaq_server.transport.tcp_counter import NoWire
 from system.live import settings_of
 
 CLIENTS = 2
@@ -112,6 +114,53 @@ def test_unquantized_statistics_are_the_weighted_mean_of_the_clients(
         assert torch.allclose(value.double(), mean, rtol=1e-5, atol=1e-6), name
 
 
+def test_the_model_that_is_saved_is_what_clients_held_with_its_own_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=normalized)
+    run, _, _ = run_of(tmp_path / "run", monkeypatch, task, rounds=4, energy__budget_j=0.05)
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    module = normalized()
+    module.load_state_dict(saved, strict=False)
+    tested = task.evaluate(module, task.test_data(None))
+    last = run.records[-1]
+    assert (tested.accuracy, tested.loss) == (last.test_accuracy, last.test_loss)
+    measure_statistics(module, task.train_data(None), 1)
+    for name, value in module.state_dict().items():
+        if name.endswith("running_mean"):
+            deviations = module.state_dict()[name.replace("mean", "var")].sqrt()
+            errors = (value - saved[name]) / deviations
+            assert errors.square().mean().sqrt() < 0.15, name
+
+
+def test_a_run_that_goes_on_after_its_last_round_saves_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=normalized)
+    run_of(tmp_path / "whole", monkeypatch, task, rounds=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_finish", lambda self: None)
+        run, _, _ = run_of(tmp_path / "run", patch, task, rounds=3)
+    monkeypatch.setattr(odd_models, "odd", task, raising=False)
+    monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
+    run.ledger.close()
+    again = Run(run.settings, Ledger(tmp_path / "run"), lambda record: None)
+    asyncio.run(again.rounds(NoWire()))
+    whole, resumed = (tmp_path / name / "model.safetensors" for name in ("whole", "run"))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_a_loop_of_ones_own_is_not_measured_unless_it_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(digits, model=normalized, train=in_double)
+    run, state, _ = run_of(tmp_path / "run", monkeypatch, task, rounds=2)
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    # What is saved is the newest model.
+    assert all(torch.equal(value, state[name]) for name, value in saved.items() if name in state)
+    assert not run.federation.measured
+
+
 def test_local_tensors_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Normalization of one's own (FedBN), and a head of one's own."""
     task = replace(digits, model=normalized, tensors={"*.running_*": "local", "6.*": "local"})
@@ -190,7 +239,7 @@ def in_double(model: nn.Module, data: Any, training: Any, seed: int) -> float:
 def test_weights_that_training_puts_elsewhere_are_learned(
     train: Callable[..., float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = replace(digits, model=normalized)
+    task = replace(digits, model=normalized, measure=measure_statistics)
     _, expected, _ = run_of(tmp_path / "plain", monkeypatch, task, rounds=2)
     _, state, _ = run_of(tmp_path / "moved", monkeypatch, replace(task, train=train), rounds=2)
     for name, value in expected.items():

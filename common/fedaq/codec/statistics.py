@@ -14,9 +14,10 @@ import numpy as np
 from fedaq.codec.model import Kind, ModelSpec, TensorSpec
 from fedaq.codec.quantizer import Floats
 
-# What one unit of weights is, as a share of a deviation or variance: with the usual steps, 0.1 up
-# and 0.03 down, statistics err by a hundredth (docs/reference/tensors.md).
-FINENESS = 2.0**-3
+# What one unit of weights is, as a share of a deviation or variance. Of what comes up, an error
+# stays in the model that is tested; of what goes down, it only makes the next change larger
+# (docs/research/statistics.md: what other shares do).
+UPLINK, DOWNLINK = 2.0**-1, 1.0
 # The usual `eps` of normalization layers: below it, a variance makes no difference.
 EPSILON = 1e-5
 # How far a variance may fall in one round, so that no error can make it vanish.
@@ -25,7 +26,7 @@ LEAST_SHARE = 2.0**-8
 LARGEST_CHANGE = 2.0**15
 
 
-def units(spec: ModelSpec, held: Floats) -> Floats:
+def units(spec: ModelSpec, held: Floats, share: float) -> Floats:
     """Return the unit of every statistic, float32, shape (statistics,).
 
     Parameters
@@ -33,6 +34,8 @@ def units(spec: ModelSpec, held: Floats) -> Floats:
     spec : ModelSpec
     held : float32, shape (statistics,)
         Their values in the model that both sides hold.
+    share : float
+        `UPLINK` or `DOWNLINK`.
     """
     out = np.empty_like(held)
     at, deviation_of = 0, None
@@ -47,7 +50,7 @@ def units(spec: ModelSpec, held: Floats) -> Floats:
             out[part] = np.ldexp(np.float32(1), (np.frexp(deviation_of)[1] - 1) // 2)
         else:
             out[part] = _power_of_two(np.abs(held[part]).max(initial=0, keepdims=True))
-    return np.multiply(out, np.float32(FINENESS), out=out)
+    return np.multiply(out, np.float32(share), out=out)
 
 
 def _power_of_two(values: Floats) -> Floats:
@@ -81,7 +84,7 @@ def changed(spec: ModelSpec, before: Floats, change: Floats, unit: Floats) -> Fl
 
 
 class Scaled:
-    """Values of a model as they are coded, at any slice of one tensor: statistics in their units.
+    """Values of a model as they go down, at any slice of one tensor: statistics in their units.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ class Scaled:
         self._first = own.start
         held = (flat if base is None else base)[own]
         self._before = held.copy()
-        self._unit = units(spec, held)
+        self._unit = units(spec, held, DOWNLINK)
         self._base = base
 
     def __getitem__(self, part: slice) -> Floats:
@@ -128,7 +131,12 @@ def taken_out(spec: ModelSpec, held: Floats) -> Floats:
 def put_back(spec: ModelSpec, held: Floats, before: Floats) -> None:
     """Write the statistics after a difference: what was `taken_out`, and what was added since."""
     part = spec.statistics
-    held[part] = changed(spec, before, held[part], units(spec, before))
+    held[part] = changed(spec, before, held[part], units(spec, before, DOWNLINK))
+
+
+def normalization(spec: ModelSpec) -> list[slice]:
+    """Return where the means and variances of normalization layers lie in the flat array."""
+    return [part for tensor, part in spec.named if tensor.kind in (Kind.MEAN, Kind.VARIANCE)]
 
 
 def _members(spec: ModelSpec) -> tuple[TensorSpec, ...]:

@@ -8,7 +8,13 @@ model is in `fedaq.codec`.
 """
 
 from fedaq.metric import Metric
-from fedaq.tasks.classifier import Normalise, evaluate_classifier, train_classifier, trainer
+from fedaq.tasks.classifier import (
+    Normalise,
+    evaluate_classifier,
+    measure_statistics,
+    train_classifier,
+    trainer,
+)
 from fedaq.tasks.context import TrainingContext
 from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task
 from fedaq.tasks.parts import Evaluation, Examples
@@ -45,6 +51,7 @@ __all__ = [
     "iou_macro",
     "load_attribute",
     "load_task",
+    "measure_statistics",
     "read_data",
     "signature_of",
     "subset",

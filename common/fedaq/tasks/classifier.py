@@ -17,6 +17,8 @@ from fedaq.tasks.training import Training
 
 # In the state of a client.
 _OPTIMIZER = "fedaq.optimizer"
+# Examples that show the statistics of a model well enough, whatever there are.
+_MEASURED = 1024
 
 
 class Normalise(nn.Module):
@@ -179,6 +181,49 @@ def evaluate_classifier(model: nn.Module, data: Any) -> Evaluation:
             right += int((scores.argmax(dim=1) == meant).sum())
             loss += float(nn.functional.cross_entropy(scores, labels, reduction="sum"))
     return Evaluation(right / len(data), loss / len(data))
+
+
+def measure_statistics(model: nn.Module, data: Any, seed: int) -> None:
+    """Make the running statistics of normalization layers those of the model as it is.
+
+    One pass without gradients over at most 1,024 examples. Only layers that training updates take
+    part; all others act as in a test.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its means and variances are written; whatever else the pass changes is left to the caller.
+    data : Examples or Dataset
+        A `Dataset` yields (input, label).
+    seed : int
+        Decides which examples, and in which batches.
+    """
+    model.train()
+    # Layers that a model of its own accord leaves as in a test are not updated in training either.
+    layers: list[Any] = [
+        layer for layer in model.modules() if layer.training and _has_statistics(layer)
+    ]
+    model.eval()
+    for layer in layers:
+        layer.train()
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    momenta = [layer.momentum for layer in layers]
+    shares = _shared_out(order[:_MEASURED], TEST_BATCH)
+    seen = 0
+    with torch.no_grad():
+        for inputs, targets in batches(data, shares, device_of(model)):
+            seen += len(targets)
+            for layer in layers:
+                # The mean over all examples so far, for layers of any kind.
+                layer.momentum = len(targets) / seen
+            model(inputs)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _has_statistics(layer: Any) -> bool:
+    own = (getattr(layer, name, None) for name in ("running_mean", "running_var"))
+    return hasattr(layer, "momentum") and all(isinstance(value, Tensor) for value in own)
 
 
 def _shared_out(order: Tensor, size: int) -> list[Tensor]:

@@ -18,7 +18,7 @@ from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError, UserError
 from fedaq.metric import Metric
 from fedaq.modules.signature import spec_of
-from fedaq.tasks.classifier import evaluate_classifier, train_classifier
+from fedaq.tasks.classifier import evaluate_classifier, measure_statistics, train_classifier
 from fedaq.tasks.context import takes_context
 from fedaq.tasks.examples import is_map_style
 from fedaq.tasks.parts import Evaluation, Examples
@@ -64,6 +64,10 @@ class Task:
     metric : Metric
         The one of `evaluate`'s numbers that is to be reached: what tables, pages and pictures
         show, and what a target is compared with.
+    measure : callable, optional
+        ``measure(model, data, seed)`` makes the running statistics of the model's normalization
+        layers those of the model as it is, on a client's data (docs/reference/tensors.md).
+        `measure_statistics` with `train_classifier`; with a `train` of yours, nothing unless given.
     """
 
     name: str
@@ -77,6 +81,14 @@ class Task:
     renamed: Mapping[str, str] = field(default_factory=dict)
     metric: Metric = field(default_factory=Metric)
     tensors: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[nn.Module, Any, int], None] | None = None
+
+    @property
+    def measures(self) -> Callable[[nn.Module, Any, int], None] | None:
+        """What measures statistics, if something does."""
+        if self.measure is None and self.train is train_classifier:
+            return measure_statistics
+        return self.measure
 
     @cached_property
     def takes_context(self) -> bool:

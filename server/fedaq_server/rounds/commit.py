@@ -39,7 +39,7 @@ async def aggregate(current: Round, reports: list[Report]) -> Tested:
         current.aggregate.close()
     with federation.metrics.phase("evaluation"):
         tested, _ = await asyncio.gather(
-            asyncio.to_thread(_tested, federation),
+            asyncio.to_thread(_tested, federation, current.number),
             asyncio.to_thread(_write_model, federation, current.number),
         )
     return tested
@@ -72,17 +72,15 @@ def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:
         sent = [current.broadcast.header, *(frame.message for frame in frames)]
         current.capture.keep_sent(federation.spec, sent, "server")
     own = federation.spec.statistics
-    # Clients trained from these, and their changes are in units of these.
+    # Clients' changes are from these, and in units of these. What clients lack of the server's
+    # is not added: statistics follow from weights and data, and nothing of them adds up.
     held = current.statistics if history is None else history.held[own]
-    exact = federation.settings.added_to == "exact"
-    base = current.statistics if exact else held
     # Before the sum is overwritten.
     changes = current.aggregate.mean(own)
-    advanced = statistics.changed(
-        federation.spec, base, changes, statistics.units(federation.spec, held)
-    )
+    unit = statistics.units(federation.spec, held, statistics.UPLINK)
+    advanced = statistics.changed(federation.spec, held, changes, unit)
     optimizer = federation.optimizer if moves else None
-    if exact:
+    if federation.settings.added_to == "exact":
         _add(current.aggregate, optimizer, model, model)
     elif history is not None:
         _add(current.aggregate, optimizer, history.held, model)
@@ -110,8 +108,8 @@ def _add(
         np.add(base[block.start - part.start : block.stop - part.start], step, out=out[block])
 
 
-def _tested(federation: Federation) -> Tested:
-    evaluation, metric = federation.evaluate(), federation.metric
+def _tested(federation: Federation, number: int) -> Tested:
+    evaluation, metric = federation.evaluate(number), federation.metric
     said = evaluation.loss, evaluation.metrics.get(metric.name, evaluation.loss)
     if all(map(isfinite, said)):
         return Tested(evaluation, ())

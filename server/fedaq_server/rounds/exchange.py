@@ -86,6 +86,7 @@ async def _send_model(client: Client, current: Round) -> None:
         entropy=current.squeeze,
         prove=current.differences is not None,
         chunk_bytes=current.chunk_bytes,
+        measure=current.federation.tests_held(current.number),
     )
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, current):

@@ -60,8 +60,11 @@ class Federation:
         Of the weights with which the run begins.
     metric : Metric
         The task's.
+    measured : bool
+        Whether clients measure the statistics of the model that they hold, so that this one is
+        tested.
     evaluate : callable
-        Tests the module; called between rounds, off the event loop.
+        Tests the model after a round of this number; called between rounds, off the event loop.
     ledger : Ledger
         What the next round depends on, and the folder of the run.
     commit : callable
@@ -81,11 +84,19 @@ class Federation:
     roster: Roster
     conduct: Conduct
     metric: Metric
-    evaluate: Callable[[], Evaluation]
+    measured: bool
+    evaluate: Callable[[int], Evaluation]
     ledger: Ledger
     commit: Callable[[Committed], None]
     on_round: Callable[[Committed, Plan], None]
     metrics: Metrics
+
+    def tests_held(self, number: int) -> bool:
+        """Tell whether a round's test is of the model that clients held, and not of its successor.
+
+        The first they hold is not trained.
+        """
+        return self.measured and number > 1
 
 
 @dataclass(frozen=True)
