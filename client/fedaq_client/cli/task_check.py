@@ -113,8 +113,6 @@ def _check_repeatable(module: nn.Module, spec: ModelSpec, again: nn.Module, task
                 "whose seed is set before the call, and not with numpy or random, so that all "
                 "begin alike"
             )
-        if not torch.isfinite(one[tensor.name]).all():
-            raise BrokenError(f"model(): tensor {tensor.name} has NaN or infinity")
 
 
 def _peculiarities(task: Task, module: nn.Module, spec: ModelSpec) -> Iterator[Finding]:
@@ -156,17 +154,17 @@ def _check_training(learner: Learner, training: Training, checked: Checked) -> f
     started = time.monotonic()
     again = _trained(learner, training, checked)
     batch_s = time.monotonic() - started
-    if signature_of(learner.task, learner.model).frozen != learner.spec.frozen:
-        checked.say(
-            Kind.WRONG,
-            "train changes tensors that are frozen, and so are never sent; let them have "
-            "requires_grad in model(), or name them in the task: tensors={'name': 'coded'}",
-        )
-    elif not np.isfinite(first).all():
+    if not np.isfinite(first).all():
         named = learner.spec.named
         bad = next(t.name for t, part in named if not np.isfinite(first[part]).all())
         checked.say(
             Kind.WRONG, f"training makes {bad} NaN or infinite; a lower learning rate may help"
+        )
+    elif call("train", signature_of, learner.task, learner.model).frozen != learner.spec.frozen:
+        checked.say(
+            Kind.WRONG,
+            "train changes tensors that are frozen, and so are never sent; let them have "
+            "requires_grad in model(), or name them in the task: tensors={'name': 'coded'}",
         )
     elif not first.any():
         checked.say(
