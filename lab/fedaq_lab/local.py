@@ -105,7 +105,8 @@ async def federate(run: Run) -> None:
 async def _federate(run: Run) -> None:
     with ThreadPoolExecutor(1, "work") as worker:
         asyncio.get_running_loop().set_default_executor(worker)
-        learners = _learners(run.settings)
+        base = run.ledger.base_of(run.settings.start_from)
+        learners = _learners(run.settings.model_copy(update={"start_from": base}))
         async with asyncio.TaskGroup() as group:
             for name, learner in learners:
                 up, down = Frames(_QUEUE), Frames(_QUEUE)
@@ -130,6 +131,9 @@ def _learners(settings: Settings) -> list[tuple[str, Learner]]:
         for index in range(settings.clients)
     ]
     return [
-        (f"client-{index}", Learner(task, share, settings.seed, device))
+        (
+            f"client-{index}",
+            Learner(task, share, settings.seed, device, start_from=settings.start_from),
+        )
         for index, share in enumerate(shares, 1)
     ]

@@ -96,7 +96,8 @@ class Run:
                 settings.aggregation, settings.aggregation.replace("_", " "),
             )  # fmt: skip
         use_threads(settings.threads, default=1)
-        module = initial_model(self.task, settings.seed)
+        base = ledger.base_of(settings.start_from)
+        module = initial_model(self.task, settings.seed, base)
         self.spec = signature_of(self.task, module)
         module.to(device_named(settings.device))
         total = np.zeros(self.spec.parameters, np.int64)
@@ -123,7 +124,8 @@ class Run:
         # Clients hold the model of the seed: what they lack of another start goes down like any
         # other difference.
         if settings.start_from is not None:
-            ledger.read_start(settings.start_from, self.spec, model, self.task.renamed)
+            kept_out = module.state_dict().keys() - {tensor.name for tensor, _ in self.spec.named}
+            ledger.read_start(settings.start_from, self.spec, model, self.task.renamed, kept_out)
         first_ranges = tensor_spreads(self.spec, statistics.Scaled(self.spec, model).__getitem__)
         if ledger.rounds_done:
             ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)

@@ -64,23 +64,17 @@ def efficientnet() -> nn.Module:
     models = _torchvision()
     block = models.efficientnet.MBConvConfig
     stages = [block(1, 3, 1, 16, 16, 1, 1.0, 1.0), block(4, 3, 2, 16, 24, 2, 1.0, 1.0)]
-    return nn.Sequential(
-        _Grey(), models.EfficientNet(stages, 0.0, num_classes=10, last_channel=96)
-    )
+    return nn.Sequential(_Grey(), models.EfficientNet(stages, 0.0, num_classes=10, last_channel=96))
 
 
 def convnext() -> nn.Module:
     models = _torchvision()
     stages = [models.convnext.CNBlockConfig(24, 48, 1), models.convnext.CNBlockConfig(48, None, 1)]
-    return nn.Sequential(
-        _Grey(), models.ConvNeXt(stages, layer_scale=1.0, num_classes=10)
-    )
+    return nn.Sequential(_Grey(), models.ConvNeXt(stages, layer_scale=1.0, num_classes=10))
 
 
 def densenet() -> nn.Module:
-    return nn.Sequential(
-        _Grey(), _torchvision().DenseNet(8, (2, 2), 16, bn_size=2, num_classes=10)
-    )
+    return nn.Sequential(_Grey(), _torchvision().DenseNet(8, (2, 2), 16, bn_size=2, num_classes=10))
 
 
 def swin() -> nn.Module:
@@ -132,7 +126,8 @@ def gpt2() -> Any:
     return GPT2ForSequenceClassification(
         GPT2Config(
             vocab_size=18, n_positions=16, n_embd=32, n_layer=2, n_head=4, num_labels=10,
-            pad_token_id=17, bos_token_id=None, eos_token_id=None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            pad_token_id=17, bos_token_id=None, eos_token_id=None,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         )
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ def with_instance_norm() -> nn.Module:
 class Recurrent(nn.Module):
     """Reads an image row by row."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU]) -> None:
         super().__init__()
         self.cells = kind(8, 48, batch_first=True)
         self.head = nn.Linear(48, 10)

@@ -1,12 +1,12 @@
-"""Every kind of model trains as well as fp32 at default settings, or is refused with one sentence."""
+"""Every kind trains as well as fp32 at default settings, or is refused with one sentence."""
 
 import os
 
 import pytest
 
 from fedaq.errors import UserError
-from kinds.zoo import KINDS
 from kinds.run import LOSS, sentence_of_check, trained
+from kinds.zoo import KINDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

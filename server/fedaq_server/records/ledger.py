@@ -247,11 +247,17 @@ class Ledger:
         )
 
     def read_start(
-        self, given: Path, spec: ModelSpec, out: Floats, renamed: Mapping[str, str] = UNCHANGED
+        self,
+        given: Path,
+        spec: ModelSpec,
+        out: Floats,
+        renamed: Mapping[str, str] = UNCHANGED,
+        kept_out: Collection[str] = (),
     ) -> None:
         """Read the model with which the run begins into `out`, and keep it in the folder.
 
-        A run that goes on has it from there, wherever the file has gone. `renamed` is the task's.
+        A run that goes on has it from there, wherever the file has gone. `renamed` is the task's,
+        `kept_out` names what never travels.
 
         Raises
         ------
@@ -263,7 +269,7 @@ class Ledger:
             refuse_if_damaged(kept, self._value("start"))
             read_weights(kept, spec, out, renamed)
         else:
-            read_weights(given, spec, out, renamed)
+            read_weights(given, spec, out, renamed, kept_out)
             for tensor, values in zip(spec.tensors, spec.split(out), strict=True):
                 if not np.isfinite(values).all():
                     raise UserError(f"--from {given}: {tensor.name} has NaN or infinity")
@@ -403,6 +409,14 @@ class Ledger:
         self._forget_all_but(())
         for path in (*self.folder.glob(f"{FILE}*"), self._start_path):
             path.unlink(missing_ok=True)
+
+    def base_of(self, given: Path | None) -> Path | None:
+        """Return the file given as the start, or None if it has gone since the run began with it.
+
+        Frozen weights are not kept in the folder: they can be as large as they like.
+        """
+        has_gone = given is not None and self._start_path.exists() and not given.exists()
+        return None if has_gone else given
 
     @property
     def _start_path(self) -> Path:
