@@ -30,6 +30,15 @@ def _torchvision() -> Any:
     return torchvision.models
 
 
+def _transformers() -> Any:
+    """Import transformers, which imports torchvision where it finds it."""
+    if has("torchvision"):
+        _torchvision()
+    import transformers
+
+    return transformers
+
+
 def has(package: str) -> bool:
     """Tell whether a package is installed."""
     return find_spec(package) is not None
@@ -109,10 +118,9 @@ class Logits(nn.Module):
 
 
 def bert() -> Any:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    return BertForSequenceClassification(
-        BertConfig(
+    package = _transformers()
+    return package.BertForSequenceClassification(
+        package.BertConfig(
             vocab_size=17, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=64, max_position_embeddings=16, num_labels=10,
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -121,10 +129,9 @@ def bert() -> Any:
 
 
 def gpt2() -> Any:
-    from transformers import GPT2Config, GPT2ForSequenceClassification
-
-    return GPT2ForSequenceClassification(
-        GPT2Config(
+    package = _transformers()
+    return package.GPT2ForSequenceClassification(
+        package.GPT2Config(
             vocab_size=18, n_positions=16, n_embd=32, n_layer=2, n_head=4, num_labels=10,
             pad_token_id=17, bos_token_id=None, eos_token_id=None,
             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,

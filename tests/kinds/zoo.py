@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from fedaq.tasks import Examples, Task, Training, train_classifier
+from fedaq.tasks import Examples, Task, Training
 from fedaq.tasks.digits import task as digits
 from kinds import others, own
 
@@ -36,23 +36,6 @@ def squares_as_tokens(pixels: Tensor) -> Tensor:
     return (16 * nn.functional.avg_pool2d(image(pixels), 2).flatten(1)).round().long()
 
 
-def with_adamw(model: nn.Module, data: Examples, training: Training, seed: int) -> float:
-    """Train as people train transformers; with plain SGD they stay where they are."""
-    model.train()
-    order = torch.Generator().manual_seed(seed)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, training.learning_rate)
-    losses = []
-    for _ in range(training.local_epochs):
-        for batch in torch.randperm(len(data), generator=order).split(training.batch_size):
-            loss = nn.functional.cross_entropy(model(data.inputs[batch]), data.targets[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-    return sum(losses) / len(losses)
-
-
 def _changed(read: Callable[[Path | None], object], change: Change) -> Callable[..., Examples]:
     def data(path: Path | None) -> Examples:
         examples = read(path)
@@ -78,7 +61,8 @@ class Kind:
         Learning rate.
     rounds : int
         Until fp32 learns little more.
-    train : callable
+    optimizer : str
+        With plain SGD, what attends stays where it is.
     needs : sequence of str
         Packages that are no dependency of fedaq.
     refused : str
@@ -91,7 +75,7 @@ class Kind:
     batch: int = 16
     rate: float = 0.1
     rounds: int = 12
-    train: Callable[..., float] = train_classifier
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     needs: Sequence[str] = ()
     refused: str = ""
 
@@ -104,8 +88,7 @@ class Kind:
             model=self.model,
             train_data=_changed(digits.train_data, self.inputs),
             test_data=_changed(digits.test_data, self.inputs),
-            training=Training(2, self.batch, self.rate, 0.5),
-            train=self.train,
+            training=Training(2, self.batch, self.rate, 0.5, self.optimizer),
         )
 
     @property
@@ -123,7 +106,7 @@ def _others(
 def _attending(
     says: str, model: Callable[[], nn.Module], inputs: Change, *needs: str, rounds: int = 12
 ) -> Kind:
-    return Kind(says, model, inputs, 32, 0.005, rounds, with_adamw, needs)
+    return Kind(says, model, inputs, 32, 0.005, rounds, "adamw", needs)
 
 
 KINDS: dict[str, Kind] = {

@@ -45,8 +45,8 @@ def run_of(
     monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
     modules: list[nn.Module] = []
 
-    def learner(*arguments: Any) -> Any:
-        one = Learner(*arguments)
+    def learner(*arguments: Any, **others: Any) -> Any:
+        one = Learner(*arguments, **others)
         modules.append(one.model)
         return one
 
@@ -264,9 +264,9 @@ def test_a_client_without_the_file_is_refused(
 ) -> None:
     path = base_file(tmp_path)
 
-    def learner(task: Task, data: Any, seed: int, start_from: Path | None) -> Learner:
+    def learner(*arguments: Any, start_from: Path | None) -> Learner:
         assert start_from == path
-        return Learner(task, data, seed)
+        return Learner(*arguments)
 
     monkeypatch.setattr(odd_models, "odd", replace(digits, model=frozen_base), raising=False)
     monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")

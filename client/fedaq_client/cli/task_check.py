@@ -50,6 +50,7 @@ from fedaq_client.cli.task_findings import (
     listed,
     said,
 )
+from fedaq_client.cli.task_tensors import tensor_classes
 from fedaq_client.training import Learner
 
 TEST_EXAMPLES = 250
@@ -69,12 +70,14 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
         few = first_of(mine, training.batch_size)
         if task.train is train_classifier:
             check_batch(task, settings.seed, mine, few, "training")
-        learner = Learner(task, few, settings.seed, settings.start_from)
+        learner = Learner(task, few, settings.seed, start_from=settings.start_from)
         batch_s = _check_training(learner, replace(training, local_epochs=1), checked)
+        classes = tensor_classes(learner)
         _check_last_batch(task, settings, mine, replace(training, local_epochs=1))
         _check_test(task, settings, learner, checked)
         checked.facts = Facts(
             spec=spec,
+            classes=classes,
             training=training,
             examples=len(mine),
             batches=ceil(len(mine) / training.batch_size),
@@ -210,7 +213,7 @@ def _check_last_batch(task: Task, settings: Settings, data: Sized, training: Tra
     if not left or len(few) == left or few is data:
         return
     try:
-        learner = Learner(task, few, settings.seed, settings.start_from)
+        learner = Learner(task, few, settings.seed, start_from=settings.start_from)
         learner.train(training, 1, "client-1", 1)
     except Exception as error:
         raise BrokenError(
