@@ -154,7 +154,8 @@ def adapted(inner: Any, *targets: str, head: str) -> nn.Module:
     config = LoraConfig(
         r=8, lora_alpha=16, target_modules=list(targets), modules_to_save=[head], lora_dropout=0.0
     )
-    return get_peft_model(inner, config)
+    module: nn.Module = get_peft_model(inner, config)
+    return module
 
 
 def lora_bert() -> nn.Module:
