@@ -37,7 +37,7 @@ from fedaq_server.metrics import Metrics
 from fedaq_server.records.ledger import MOMENTS, Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
-from fedaq_server.records.weights import write_weights
+from fedaq_server.records.weights import base_of, write_weights
 from fedaq_server.rounds.differences import History
 from fedaq_server.rounds.loop import run_rounds
 from fedaq_server.rounds.round import Federation
@@ -96,7 +96,7 @@ class Run:
                 settings.aggregation, settings.aggregation.replace("_", " "),
             )  # fmt: skip
         use_threads(settings.threads, default=1)
-        base = ledger.base_of(settings.start_from)
+        base = base_of(settings.start_from, ledger.start_path)
         module = initial_model(self.task, settings.seed, base)
         self.spec = signature_of(self.task, module)
         module.to(device_named(settings.device))

@@ -34,6 +34,7 @@ from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
 from fedaq_server.records.weights import (
     UNCHANGED,
+    Names,
     file_digest,
     read_weights,
     refuse_if_damaged,
@@ -247,12 +248,7 @@ class Ledger:
         )
 
     def read_start(
-        self,
-        given: Path,
-        spec: ModelSpec,
-        out: Floats,
-        renamed: Mapping[str, str] = UNCHANGED,
-        kept_out: Collection[str] = (),
+        self, given: Path, spec: ModelSpec, out: Floats, renamed: Names, kept_out: Collection[str]
     ) -> None:
         """Read the model with which the run begins into `out`, and keep it in the folder.
 
@@ -264,7 +260,7 @@ class Ledger:
         UserError
             If the file cannot be read, belongs to another task, or has NaN or infinity.
         """
-        kept = self._start_path
+        kept = self.start_path
         if kept.exists():
             refuse_if_damaged(kept, self._value("start"))
             read_weights(kept, spec, out, renamed)
@@ -391,7 +387,7 @@ class Ledger:
         with suppress(SystemFaultError, OSError):
             self._checkpoint()
             self._forget_all_but(())
-            self._start_path.unlink(missing_ok=True)
+            self.start_path.unlink(missing_ok=True)
         # Nobody goes on with it any more.
         self._lock.close()
         with suppress(OSError):
@@ -407,19 +403,12 @@ class Ledger:
         """Remove the ledger of a run that came to nothing."""
         self.close()
         self._forget_all_but(())
-        for path in (*self.folder.glob(f"{FILE}*"), self._start_path):
+        for path in (*self.folder.glob(f"{FILE}*"), self.start_path):
             path.unlink(missing_ok=True)
 
-    def base_of(self, given: Path | None) -> Path | None:
-        """Return the file given as the start, or None if it has gone since the run began with it.
-
-        Frozen weights are not kept in the folder: they can be as large as they like.
-        """
-        has_gone = given is not None and self._start_path.exists() and not given.exists()
-        return None if has_gone else given
-
     @property
-    def _start_path(self) -> Path:
+    def start_path(self) -> Path:
+        """Return the file that keeps what the run began with, if it was given."""
         return self.folder / "start.safetensors"
 
     def _beside(self, kind: str, round_number: int) -> Path:

@@ -15,7 +15,8 @@ _ALIGNMENT = 8
 _CLASSES = "classes"
 # Digest of the weights that are not in the file, as hexadecimal digits.
 _FROZEN = "frozen"
-UNCHANGED: Mapping[str, str] = MappingProxyType({})
+Names = Mapping[str, str]
+UNCHANGED: Names = MappingProxyType({})
 
 
 def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
@@ -141,3 +142,12 @@ def _check_stated(path: Path, spec: ModelSpec, metadata: Mapping[str, str]) -> N
             f"{path}: its classes are not the task's: {class_difference(spec.classes, there)} "
             "(the task here, the file there)"
         )
+
+
+def base_of(given: Path | None, kept: Path) -> Path | None:
+    """Return the file given as the start, or None if it has gone since the run began with it.
+
+    What a run keeps has no frozen weights: they can be as large as they like.
+    """
+    has_gone = given is not None and kept.exists() and not given.exists()
+    return None if has_gone else given
