@@ -17,8 +17,6 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats, Spread
 from fedaq.errors import SystemFaultError, UserError
@@ -38,6 +36,7 @@ from fedaq_server.records.weights import (
     file_digest,
     read_weights,
     refuse_if_damaged,
+    refuse_if_not_finite,
     write_weights,
 )
 
@@ -252,8 +251,7 @@ class Ledger:
     ) -> None:
         """Read the model with which the run begins into `out`, and keep it in the folder.
 
-        A run that goes on has it from there, wherever the file has gone. `renamed` is the task's,
-        `kept_out` names what never travels.
+        A run that goes on has it from there. `kept_out` names what never travels.
 
         Raises
         ------
@@ -266,9 +264,7 @@ class Ledger:
             read_weights(kept, spec, out, renamed)
         else:
             read_weights(given, spec, out, renamed, kept_out)
-            for tensor, values in zip(spec.tensors, spec.split(out), strict=True):
-                if not np.isfinite(values).all():
-                    raise UserError(f"--from {given}: {tensor.name} has NaN or infinity")
+            refuse_if_not_finite(given, spec, out)
             with replacing(kept) as partial:
                 write_weights(partial, spec, out)
                 digest = file_digest(partial)

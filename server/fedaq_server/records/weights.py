@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from fedaq.codec.model import ModelSpec, class_difference
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import UserError, refused
@@ -142,6 +144,19 @@ def _check_stated(path: Path, spec: ModelSpec, metadata: Mapping[str, str]) -> N
             f"{path}: its classes are not the task's: {class_difference(spec.classes, there)} "
             "(the task here, the file there)"
         )
+
+
+def refuse_if_not_finite(path: Path, spec: ModelSpec, flat: Floats) -> None:
+    """Refuse a start that has NaN or infinity.
+
+    Raises
+    ------
+    UserError
+        If it has.
+    """
+    for tensor, values in zip(spec.tensors, spec.split(flat), strict=True):
+        if not np.isfinite(values).all():
+            raise UserError(f"--from {path}: {tensor.name} has NaN or infinity")
 
 
 def base_of(given: Path | None, kept: Path) -> Path | None:
