@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow test-extras test-sanitized fuzz chaos faults hosts containers arm64 \
+.PHONY: demo bench test test-slow test-extras test-sanitized kinds fuzz chaos faults hosts containers arm64 \
 	lint types docs protos native wheels clean
 
 demo: $(VENV)/native
@@ -22,6 +22,16 @@ test-extras: $(VENV)/native
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
 		-e '.[onnx,mlflow]' onnxruntime
 	$(BIN)/python -m pytest tests/server/test_tracking.py tests/server/test_exporting.py
+
+# Kinds of models, each trained beside fp32. torchvision and timm come alone: they ask for nothing
+# that is not there, and would bring another build of torch.
+kinds: $(VENV)/native
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
+		peft transformers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
+		--no-deps timm torchvision
+	REQUIRE_KINDS=1 $(BIN)/python -m pytest -m slow tests/kinds
+	$(BIN)/python tests/kinds/run.py
 
 FUZZ_ARGS ?= --messages 200000
 

@@ -33,6 +33,8 @@ class Learner:
         Where it trains; the arrays stay in the processor's memory.
     state : Path, optional
         Folder that keeps the state of the training for a client that is started again.
+    start_from : Path, optional
+        Model file that has what never travels.
 
     Attributes
     ----------
@@ -53,11 +55,12 @@ class Learner:
         seed: int = 0,
         device: torch.device = CPU,
         state: Path | None = None,
+        start_from: Path | None = None,
     ) -> None:
         self.task = task
         self.device = device
         self._data = data
-        self.model = initial_model(task, seed)
+        self.model = initial_model(task, seed, start_from)
         self.spec = signature_of(task, self.model)
         self.model.to(device)
         self._bound = Bound(self.model, self.spec)

@@ -24,6 +24,7 @@ from fedaq_client.training import Learner, local_data
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run
 from fedaq_server.records.run_folder import new_run
+from fedaq_server.records.weights import base_of
 from fedaq_server.run import Run
 from fedaq_server.serve import page_shown
 from fedaq_server.transport.service import serve_client
@@ -105,7 +106,8 @@ async def federate(run: Run) -> None:
 async def _federate(run: Run) -> None:
     with ThreadPoolExecutor(1, "work") as worker:
         asyncio.get_running_loop().set_default_executor(worker)
-        learners = _learners(run.settings)
+        base = base_of(run.settings.start_from, run.ledger.start_path)
+        learners = _learners(run.settings.model_copy(update={"start_from": base}))
         async with asyncio.TaskGroup() as group:
             for name, learner in learners:
                 up, down = Frames(_QUEUE), Frames(_QUEUE)
@@ -130,6 +132,9 @@ def _learners(settings: Settings) -> list[tuple[str, Learner]]:
         for index in range(settings.clients)
     ]
     return [
-        (f"client-{index}", Learner(task, share, settings.seed, device))
+        (
+            f"client-{index}",
+            Learner(task, share, settings.seed, device, start_from=settings.start_from),
+        )
         for index, share in enumerate(shares, 1)
     ]

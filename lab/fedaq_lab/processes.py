@@ -107,7 +107,8 @@ def run_processes(
     server = [*_fedaq("server", flags, config, assignments),
               "--set", f"network.host={_HOST}", "--set", f"network.port={port}",
               *(["--quiet"] if quiet else [])]  # fmt: skip
-    client_flags = {name: flags.get(name) for name in ("task", "data", "seed", "device", "threads")}
+    shared = ("task", "data", "seed", "device", "threads", "start_from")
+    client_flags = {name: flags.get(name) for name in shared}
     client = [*_fedaq("client", client_flags, config, assignments), "--server", f"{_HOST}:{port}"]
     with results_folder(out, settings) as folder, _processes(folder) as (children, logs):
         children.start([*server, "--out", str(folder)], logs / "server.log", terminal=True)

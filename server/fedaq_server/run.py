@@ -38,7 +38,7 @@ from fedaq_server.metrics import Metrics
 from fedaq_server.records.ledger import MOMENTS, Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
-from fedaq_server.records.weights import write_weights
+from fedaq_server.records.weights import base_of, write_weights
 from fedaq_server.rounds.differences import History
 from fedaq_server.rounds.loop import run_rounds
 from fedaq_server.rounds.round import Federation
@@ -97,7 +97,8 @@ class Run:
                 settings.aggregation, settings.aggregation.replace("_", " "),
             )  # fmt: skip
         use_threads(settings.threads, default=1)
-        module = initial_model(self.task, settings.seed)
+        base = base_of(settings.start_from, ledger.start_path)
+        module = initial_model(self.task, settings.seed, base)
         self.spec = signature_of(self.task, module)
         module.to(device_named(settings.device))
         total = np.zeros(self.spec.parameters, np.int64)
@@ -126,7 +127,8 @@ class Run:
         # Clients hold the model of the seed: what they lack of another start goes down like any
         # other difference.
         if settings.start_from is not None:
-            ledger.read_start(settings.start_from, self.spec, model, self.task.renamed)
+            kept_out = module.state_dict().keys() - {tensor.name for tensor, _ in self.spec.named}
+            ledger.read_start(settings.start_from, self.spec, model, self.task.renamed, kept_out)
         first_ranges = tensor_spreads(self.spec, statistics.Scaled(self.spec, model).__getitem__)
         if ledger.rounds_done:
             ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)

@@ -70,3 +70,34 @@ def test_what_a_task_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "\x1b[31m" not in said
     assert "[bold]red[/bold]" in said
+
+
+def test_what_becomes_of_the_tensors_is_told_class_by_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+from dataclasses import replace
+from torch import nn
+from fedaq.tasks.digits import task as digits
+
+def model():
+    module = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))
+    module[0].requires_grad_(False)
+    return module
+
+task = replace(digits, model=model, tensors={"3.bias": "server"})
+"""
+    said = command("mine:task", folder=tmp_path, monkeypatch=monkeypatch, source=source)
+    names = ("coded", "statistics", "the server's", "local", "frozen")
+    rows = {
+        name: line.strip().removeprefix(name).split()
+        for name in names for line in said.lines if line.strip().startswith(f"{name} ")
+    }  # fmt: skip
+    assert {name: row[:2] for name, row in rows.items()} == {
+        "coded": ["3", "384"], "statistics": ["2", "64"], "the server's": ["1", "10"],
+        "local": ["1", "1"], "frozen": ["2", "2,080"],
+    }  # fmt: skip
+    assert rows["coded"][2:4] == ["1.54", "kB"]
+    assert rows["coded"][5] == "B"
+    assert 16 < float(rows["coded"][4]) < 384
+    assert rows["frozen"][2:] == ["never", "sent", "-"]

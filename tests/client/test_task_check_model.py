@@ -83,7 +83,7 @@ MODELS: list[tuple[Callable[[], Any], str]] = [
         "model() gives other weights each time (weight): draw them with torch, whose seed is set "
         "before the call, and not with numpy or random, so that all begin alike",
     ),
-    (not_finite, "model(): tensor bias has NaN or infinity"),
+    (not_finite, "model: tensor bias has NaN or infinity before any training"),
     (
         lambda: Tied(lambda weight: nn.Parameter(weight.data.t())),
         "model: first.weight and last.weight share memory but are not the same view of it, and "

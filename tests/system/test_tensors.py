@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import odd_models
 from fedaq import tasks
+from fedaq.errors import UserError
 from fedaq.tasks import Task, measure_statistics, train_classifier
 from fedaq.tasks.digits import task as digits
 from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_lab.local import federate
 from fedaq_server.identity.caller import JoinRefusedError
+from fedaq_server.records.exporting import trained_model
 from fedaq_server.records.ledger import Ledger
+from fedaq_server.records.saved import read_run
 from fedaq_server.run import Run
 from fedaq_server.transport.tcp_counter import NoWire
 from system.live import settings_of
@@ -43,8 +46,8 @@ def run_of(
     monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
     modules: list[nn.Module] = []
 
-    def learner(*arguments: Any) -> Any:
-        one = Learner(*arguments)
+    def learner(*arguments: Any, **others: Any) -> Any:
+        one = Learner(*arguments, **others)
         modules.append(one.model)
         return one
 
@@ -270,3 +273,65 @@ def test_weights_of_sixteen_bits_are_learned_in_float32(
     weight = state["0.0.weight"]
     assert not torch.equal(weight.to(torch.bfloat16).float(), weight)
     assert all(module.get_parameter("0.0.weight").dtype == torch.bfloat16 for module in modules)
+
+
+def base_file(folder: Path, names: Callable[[str], bool] = lambda name: True) -> Path:
+    """Save what another seed's model has, as people save models."""
+    torch.manual_seed(77)
+    state = {name: value.clone() for name, value in frozen_base().state_dict().items()}
+    path = folder / "base.safetensors"
+    save_file({name: value for name, value in state.items() if names(name)}, path)
+    return path
+
+
+@pytest.mark.parametrize("what", ["everything", "what is frozen"])
+def test_frozen_weights_come_from_the_file_that_the_run_begins_with(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = [n for n, v in frozen_base().named_parameters() if not v.requires_grad]
+    path = base_file(tmp_path, (lambda n: True) if what == "everything" else never.__contains__)
+    task = replace(digits, model=frozen_base)
+    run, _, modules = run_of(tmp_path / "run", monkeypatch, task, rounds=1, start_from=path)
+    base = load_file(path)
+    for module in modules:
+        state = module.state_dict()
+        assert all(torch.equal(state[name], base[name]) for name in never)
+    trained = trained_model(task, read_run(tmp_path / "run"), tmp_path / "run").state_dict()
+    assert all(torch.equal(trained[name], base[name]) for name in never)
+    accuracy = task.evaluate(
+        trained_model(task, read_run(tmp_path / "run"), tmp_path / "run"), digits.test_data(None)
+    ).accuracy
+    assert accuracy == pytest.approx(run.records[-1].test_accuracy)
+    path.unlink()
+    with pytest.raises(UserError, match="beside other frozen weights"):
+        trained_model(task, read_run(tmp_path / "run"), tmp_path / "run")
+
+
+def test_a_client_without_the_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = base_file(tmp_path)
+
+    def learner(*arguments: Any, start_from: Path | None) -> Learner:
+        assert start_from == path
+        return Learner(*arguments)
+
+    monkeypatch.setattr(odd_models, "odd", replace(digits, model=frozen_base), raising=False)
+    monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
+    monkeypatch.setattr(local, "Learner", learner)
+    run = Run(settings_of(CLIENTS, task="own", start_from=path), Ledger(tmp_path), lambda r: None)
+    with pytest.raises(JoinRefusedError, match="same file by --from"):
+        asyncio.run(federate(run))
+
+
+def test_a_file_with_half_of_what_is_frozen_is_refused(tmp_path: Path) -> None:
+    path = base_file(tmp_path, lambda name: name != "3.weight")
+    task = replace(digits, model=frozen_base)
+    with pytest.raises(UserError, match=r"base.safetensors: has some .* and not 3.weight; it must"):
+        tasks.initial_model(task, 1, path)
+    state = {**frozen_base().state_dict(), "3.weight": torch.zeros(24, 24).double()}
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"3.weight is torch.float64 \(24, 24\); the task's model"):
+        tasks.initial_model(task, 1, path)
+    with pytest.raises(UserError, match="not a model that can be read"):
+        tasks.initial_model(task, 1, tmp_path / "nowhere")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from fedaq.cli.options import Data, Seed, Set, settings_of
-from fedaq_client.cli.client import Config, Part
+from fedaq_client.cli.client import Base, Config, Part
 
 
 def check_task(
@@ -13,6 +13,7 @@ def check_task(
     data: Data = None,
     partition: Part = None,
     seed: Seed = None,
+    start_from: Base = None,
     config: Config = None,
     assignments: Set = None,
 ) -> None:
@@ -30,7 +31,9 @@ def check_task(
 
     settings = load_settings(
         config=config,
-        flags=settings_of(task=task, data=data, partition=partition, seed=seed),
+        flags=settings_of(
+            task=task, data=data, partition=partition, seed=seed, start_from=start_from
+        ),
         assignments=assignments or [],
     )
     task_there = load_task(settings.task, settings.data)

@@ -225,7 +225,7 @@ def _server(address: str, access: Access) -> Generator[Finding, None, pb.Descrip
 def _task(settings: Settings, its: pb.Description | None) -> Iterator[Finding]:
     try:
         task = load_task(settings.task, settings.data)
-        module = initial_model(task, settings.seed)
+        module = initial_model(task, settings.seed, settings.start_from)
         spec = signature_of(task, module)
     except Exception as error:
         yield wrong("task", sentence_of(error), f"fedaq check-task {settings.task} says more")

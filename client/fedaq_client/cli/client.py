@@ -22,6 +22,14 @@ Part = Annotated[
     typer.Option(help="Use part 2 of 5 of the data: 2/5. Default: all of it is this client's."),
 ]
 PartSeed = Annotated[int | None, typer.Option(help="Decides who holds which part of the data [1]")]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Model file that has the frozen weights, the same as the server's.",
+    ),
+]
 Radio = Annotated[
     str | None,
     typer.Option(
@@ -57,6 +65,7 @@ def client(
     data: Data = None,
     partition: Part = None,
     seed: PartSeed = None,
+    start_from: Base = None,
     radio: Radio = None,
     give_up_after: Annotated[
         float | None,
@@ -97,6 +106,7 @@ def client(
             task=task,
             data=data,
             seed=seed,
+            start_from=start_from,
             tls=tls,
             token_file=token_file,
             insecure=insecure,

@@ -50,7 +50,9 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     use_threads(settings.threads, default=0 if part == WHOLE else 1, sharing=part.parts)
     everything = read_data(task, "train_data", settings.data)
     mine = local_data(everything, part, settings.partition, settings.seed)
-    learner = Learner(task, mine, settings.seed, device_named(settings.device), own.state)
+    learner = Learner(
+        task, mine, settings.seed, device_named(settings.device), own.state, settings.start_from
+    )
     console.print(f"{foreign(name)}: {learner.examples} examples, server {foreign(own.server)}")
     log.info(
         "%s has %d examples", name, learner.examples,

@@ -50,6 +50,7 @@ from fedaq_client.cli.task_findings import (
     listed,
     said,
 )
+from fedaq_client.cli.task_tensors import tensor_classes
 from fedaq_client.training import Learner
 
 TEST_EXAMPLES = 250
@@ -63,18 +64,20 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
     checked = Checked()
     torch.set_num_threads(1)
     try:
-        spec = _check_model(task, settings.seed, checked)
+        spec = _check_model(task, settings, checked)
         mine = check_data(task, settings, part, checked)
         training = replace(task.training, **settings.training.model_dump(exclude_none=True))
         few = first_of(mine, training.batch_size)
         if task.train is train_classifier:
             check_batch(task, settings.seed, mine, few, "training")
-        learner = Learner(task, few, settings.seed)
+        learner = Learner(task, few, settings.seed, start_from=settings.start_from)
         batch_s = _check_training(learner, replace(training, local_epochs=1), checked)
-        _check_last_batch(task, settings.seed, mine, replace(training, local_epochs=1))
+        classes = tensor_classes(learner)
+        _check_last_batch(task, settings, mine, replace(training, local_epochs=1))
         _check_test(task, settings, learner, checked)
         checked.facts = Facts(
             spec=spec,
+            classes=classes,
             training=training,
             examples=len(mine),
             batches=ceil(len(mine) / training.batch_size),
@@ -88,10 +91,11 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
 # ---- The model -----------------------------------------------------------------
 
 
-def _check_model(task: Task, seed: int, checked: Checked) -> ModelSpec:
-    module = call("model()", initial_model, task, seed)
+def _check_model(task: Task, settings: Settings, checked: Checked) -> ModelSpec:
+    beginning = (task, settings.seed, settings.start_from)
+    module = call("model()", initial_model, *beginning)
     spec = call("model()", signature_of, task, module)
-    _check_repeatable(module, spec, call("model()", initial_model, task, seed), task)
+    _check_repeatable(module, spec, call("model()", initial_model, *beginning), task)
     for sentence in _peculiarities(task, module, spec):
         checked.findings.append(sentence)
     _check_memory(spec, checked)
@@ -113,8 +117,6 @@ def _check_repeatable(module: nn.Module, spec: ModelSpec, again: nn.Module, task
                 "whose seed is set before the call, and not with numpy or random, so that all "
                 "begin alike"
             )
-        if not torch.isfinite(one[tensor.name]).all():
-            raise BrokenError(f"model(): tensor {tensor.name} has NaN or infinity")
 
 
 def _peculiarities(task: Task, module: nn.Module, spec: ModelSpec) -> Iterator[Finding]:
@@ -156,17 +158,17 @@ def _check_training(learner: Learner, training: Training, checked: Checked) -> f
     started = time.monotonic()
     again = _trained(learner, training, checked)
     batch_s = time.monotonic() - started
-    if signature_of(learner.task, learner.model).frozen != learner.spec.frozen:
-        checked.say(
-            Kind.WRONG,
-            "train changes tensors that are frozen, and so are never sent; let them have "
-            "requires_grad in model(), or name them in the task: tensors={'name': 'coded'}",
-        )
-    elif not np.isfinite(first).all():
+    if not np.isfinite(first).all():
         named = learner.spec.named
         bad = next(t.name for t, part in named if not np.isfinite(first[part]).all())
         checked.say(
             Kind.WRONG, f"training makes {bad} NaN or infinite; a lower learning rate may help"
+        )
+    elif call("train", signature_of, learner.task, learner.model).frozen != learner.spec.frozen:
+        checked.say(
+            Kind.WRONG,
+            "train changes tensors that are frozen, and so are never sent; let them have "
+            "requires_grad in model(), or name them in the task: tensors={'name': 'coded'}",
         )
     elif not first.any():
         checked.say(
@@ -204,14 +206,15 @@ def _trained(learner: Learner, training: Training, checked: Checked) -> Floats:
     return learner.weights.copy()
 
 
-def _check_last_batch(task: Task, seed: int, data: Sized, training: Training) -> None:
+def _check_last_batch(task: Task, settings: Settings, data: Sized, training: Training) -> None:
     """Train on a whole batch and on what an epoch over all the data would leave for its end."""
     left = len(data) % training.batch_size
     few = first_of(data, training.batch_size + left)
     if not left or len(few) == left or few is data:
         return
     try:
-        Learner(task, few, seed).train(training, 1, "client-1", 1)
+        learner = Learner(task, few, settings.seed, start_from=settings.start_from)
+        learner.train(training, 1, "client-1", 1)
     except Exception as error:
         raise BrokenError(
             f"train failed where the last batch has {left} of {training.batch_size} examples: "

@@ -11,6 +11,7 @@ from torch import Tensor
 from fedaq.codec.model import ModelSpec
 from fedaq.errors import FedaqError
 from fedaq.tasks import TaskError, Training
+from fedaq_client.cli.task_tensors import TensorClass
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ class Facts:
 
     Attributes
     ----------
+    classes : tuple of TensorClass
+        Of all tensors.
     examples, batches : int
         Of this client, and of one epoch.
     batch_s : float
@@ -44,6 +47,7 @@ class Facts:
     """
 
     spec: ModelSpec
+    classes: tuple[TensorClass, ...]
     training: Training
     examples: int
     batches: int

@@ -1,5 +1,7 @@
 """What a check of a task found, and what the task costs, as tables and sentences."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -10,6 +12,7 @@ from fedaq.codec.quantizer import Range
 from fedaq.energy.radios import PRESETS
 from fedaq.process.terminal import console, foreign, si
 from fedaq_client.cli.task_findings import Checked, Facts, Kind
+from fedaq_client.cli.task_tensors import TensorClass
 
 WIDTHS = (32, 8, 4, 2)
 
@@ -42,7 +45,23 @@ def _show_facts(facts: Facts) -> None:
     round_s = training.local_epochs * epoch_s
     table.add_row("a round", f"{si(round_s, 's')}, local epochs: {training.local_epochs}")
     console.print(table)
+    console.print(_classes(facts.classes))
     console.print(_transfers(spec))
+
+
+def _classes(classes: Sequence[TensorClass]) -> Table:
+    title = "what becomes of the tensors; the update of one batch is coded at the default steps"
+    table = Table(box=SIMPLE_HEAD, title=title)
+    table.add_column("class")
+    for name in ("tensors", "values", "whole, float32", "coded update"):
+        table.add_column(name, justify="right")
+    for one in classes:
+        table.add_row(
+            one.name, f"{one.tensors:,}", f"{one.values:,}",
+            si(one.whole_bytes, "B") if one.whole_bytes else "never sent",
+            si(one.update_bytes, "B") if one.update_bytes else "-",
+        )  # fmt: skip
+    return table
 
 
 def _transfers(spec: ModelSpec) -> Table:

@@ -16,7 +16,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "prometheus_client": "server",
-    "safetensors": "server",
+    "safetensors": "client",
     "sklearn": "client",
     "starlette": "server",
     "uvicorn": "server",

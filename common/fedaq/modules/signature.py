@@ -188,6 +188,17 @@ def _check_sent(name: str, value: Tensor, own: Mapping[int, object]) -> None:
             f"model: tensor {name} is a view whose values share memory (expand, conj and the "
             "like); .clone(memory_format=torch.contiguous_format) gives each its own"
         )
+    if not _is_finite(value):
+        raise UserError(
+            f"model: tensor {name} has NaN or infinity before any training; where it is a range "
+            "that an observer has yet to see, let model() run the module on an example first"
+        )
+
+
+def _is_finite(value: Tensor) -> bool:
+    value = value.detach()
+    # Nearly always that is enough, and it takes no memory.
+    return bool(torch.isfinite(value.sum())) or bool(torch.isfinite(value).all())
 
 
 def _check_apart(own: Mapping[int, tuple[str, Tensor]], sent: set[Place]) -> None:

@@ -15,6 +15,10 @@ def _check_width(bits: int) -> int:
 
 Width = Annotated[int, AfterValidator(_check_width)]
 
+# Resolution of entropy-coded updates that serves without a budget, in the unit of weights
+# (docs/research/resolutions.md).
+CODED_UPLINK = 0.1
+
 
 class FixedSettings(Section):
     """Scheme ``fixed``: the same bits in every round."""

@@ -142,6 +142,8 @@ def _trained(
             gradients: Sequence[Tensor | None] = torch.autograd.grad(
                 loss, weights, allow_unused=True
             )
+            # Of an embedding they may be sparse, to which torch adds nothing dense.
+            gradients = [g.to_dense() if g is not None and g.is_sparse else g for g in gradients]
             if training.proximal:
                 gradients = drawn_back(gradients, weights, anchors, training.proximal)
             if training.clip_norm:

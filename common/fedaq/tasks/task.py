@@ -17,6 +17,7 @@ from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import derive_seed
 from fedaq.errors import FedaqError, UserError
 from fedaq.metric import Metric
+from fedaq.modules.base import load_base
 from fedaq.modules.signature import spec_of
 from fedaq.tasks.classifier import evaluate_classifier, measure_statistics, train_classifier
 from fedaq.tasks.context import takes_context
@@ -135,17 +136,24 @@ def blamed(task: Task, part: str, hint: str = "") -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def initial_model(task: Task, seed: int) -> nn.Module:
+def initial_model(task: Task, seed: int, start_from: Path | None = None) -> nn.Module:
     """Return the model with which a run begins: both sides build it from the run's seed.
+
+    What never travels is read from the file `start_from`, if it has it.
 
     Raises
     ------
     TaskError
         If it cannot be built.
+    UserError
+        If the file cannot be read, or is not for this model.
     """
     torch.manual_seed(derive_seed(seed, "model"))
     with blamed(task, "model()"):
-        return task.model()
+        module = task.model()
+    if start_from is not None and isinstance(module, nn.Module):
+        load_base(module, start_from, task.tensors, task.renamed)
+    return module
 
 
 def read_data(task: Task, part: Literal["train_data", "test_data"], path: Path | None) -> Sized:

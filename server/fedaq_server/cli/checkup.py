@@ -98,7 +98,7 @@ def _access(settings: Settings) -> Iterator[Finding]:
 def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
     try:
         task = load_task(settings.task, settings.data)
-        module = initial_model(task, settings.seed)
+        module = initial_model(task, settings.seed, settings.start_from)
         parameters = signature_of(task, module).parameters
         test_data = read_data(task, "test_data", settings.data)
         began = time.monotonic()

@@ -68,6 +68,12 @@ def _data_of(run: SavedRun, folder: Path) -> Path | None:
     return None if data is None else Path(data)
 
 
+def _base_of(run: SavedRun) -> Path | None:
+    """Return the file that the run began with; the digest of what it lacks is checked later."""
+    given = run.settings.get("start_from")
+    return Path(given) if isinstance(given, str) and Path(given).exists() else None
+
+
 def trained_model(task: Task, run: SavedRun, folder: Path) -> nn.Module:
     """Return the task's module with the weights of a run that is over, ready to be used.
 
@@ -78,7 +84,7 @@ def trained_model(task: Task, run: SavedRun, folder: Path) -> nn.Module:
     """
     if not run.finished:
         raise UserError(f"{folder}: the run is not over, and has no final model yet")
-    model = initial_model(task, run.seed)
+    model = initial_model(task, run.seed, _base_of(run))
     spec = signature_of(task, model)
     weights = np.empty(spec.parameters, np.float32)
     read_weights(folder / "model.safetensors", spec, weights, task.renamed)

@@ -17,8 +17,6 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats, Spread
 from fedaq.errors import SystemFaultError, UserError
@@ -34,9 +32,11 @@ from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
 from fedaq_server.records.weights import (
     UNCHANGED,
+    Names,
     file_digest,
     read_weights,
     refuse_if_damaged,
+    refuse_if_not_finite,
     write_weights,
 )
 
@@ -247,26 +247,24 @@ class Ledger:
         )
 
     def read_start(
-        self, given: Path, spec: ModelSpec, out: Floats, renamed: Mapping[str, str] = UNCHANGED
+        self, given: Path, spec: ModelSpec, out: Floats, renamed: Names, kept_out: Collection[str]
     ) -> None:
         """Read the model with which the run begins into `out`, and keep it in the folder.
 
-        A run that goes on has it from there, wherever the file has gone. `renamed` is the task's.
+        A run that goes on has it from there. `kept_out` names what never travels.
 
         Raises
         ------
         UserError
             If the file cannot be read, belongs to another task, or has NaN or infinity.
         """
-        kept = self._start_path
+        kept = self.start_path
         if kept.exists():
             refuse_if_damaged(kept, self._value("start"))
             read_weights(kept, spec, out, renamed)
         else:
-            read_weights(given, spec, out, renamed)
-            for tensor, values in zip(spec.tensors, spec.split(out), strict=True):
-                if not np.isfinite(values).all():
-                    raise UserError(f"--from {given}: {tensor.name} has NaN or infinity")
+            read_weights(given, spec, out, renamed, kept_out)
+            refuse_if_not_finite(given, spec, out)
             with replacing(kept) as partial:
                 write_weights(partial, spec, out)
                 digest = file_digest(partial)
@@ -385,7 +383,7 @@ class Ledger:
         with suppress(SystemFaultError, OSError):
             self._checkpoint()
             self._forget_all_but(())
-            self._start_path.unlink(missing_ok=True)
+            self.start_path.unlink(missing_ok=True)
         # Nobody goes on with it any more.
         self._lock.close()
         with suppress(OSError):
@@ -401,11 +399,12 @@ class Ledger:
         """Remove the ledger of a run that came to nothing."""
         self.close()
         self._forget_all_but(())
-        for path in (*self.folder.glob(f"{FILE}*"), self._start_path):
+        for path in (*self.folder.glob(f"{FILE}*"), self.start_path):
             path.unlink(missing_ok=True)
 
     @property
-    def _start_path(self) -> Path:
+    def start_path(self) -> Path:
+        """Return the file that keeps what the run began with, if it was given."""
         return self.folder / "start.safetensors"
 
     def _beside(self, kind: str, round_number: int) -> Path:

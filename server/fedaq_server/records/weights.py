@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from fedaq.codec.model import ModelSpec, class_difference
 from fedaq.codec.quantizer import Floats
@@ -13,7 +15,10 @@ from fedaq.errors import UserError, refused
 
 _ALIGNMENT = 8
 _CLASSES = "classes"
-UNCHANGED: Mapping[str, str] = MappingProxyType({})
+# Digest of the weights that are not in the file, as hexadecimal digits.
+_FROZEN = "frozen"
+Names = Mapping[str, str]
+UNCHANGED: Names = MappingProxyType({})
 
 
 def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
@@ -30,9 +35,13 @@ def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
         }
         for tensor, part in spec.named
     }
-    if spec.classes:
-        # The format has room for text only.
-        entries["__metadata__"] = {_CLASSES: json.dumps(spec.classes)}
+    # The format has room for text only.
+    stated = {
+        **({_CLASSES: json.dumps(spec.classes)} if spec.classes else {}),
+        **({_FROZEN: spec.frozen.hex()} if spec.frozen else {}),
+    }
+    if stated:
+        entries["__metadata__"] = stated
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     with path.open("wb") as file:
@@ -41,7 +50,11 @@ def write_weights(path: Path, spec: ModelSpec, flat: Floats) -> None:
 
 
 def read_weights(
-    path: Path, spec: ModelSpec, out: Floats, renamed: Mapping[str, str] = UNCHANGED
+    path: Path,
+    spec: ModelSpec,
+    out: Floats,
+    renamed: Mapping[str, str] = UNCHANGED,
+    kept: Collection[str] = (),
 ) -> None:
     """Read a model into a flat array.
 
@@ -53,6 +66,9 @@ def read_weights(
     out : float32, shape (parameters,)
     renamed : mapping of str to str
         Names that an older file may have, to those of `spec`.
+    kept : collection of str
+        Tensors that never travel, which the file may have, too. If it has nothing else, nothing
+        is read.
 
     Raises
     ------
@@ -63,8 +79,11 @@ def read_weights(
 
     try:
         with safe_open(path, framework="numpy") as file:
-            _check_classes(path, spec, file.metadata() or {})
-            names = {renamed.get(name, name): name for name in file.keys()}  # noqa: SIM118
+            _check_stated(path, spec, file.metadata() or {})
+            all_names = {renamed.get(name, name): name for name in file.keys()}  # noqa: SIM118
+            names = {name: there for name, there in all_names.items() if name not in kept}
+            if all_names and not names:
+                return
             missing = [tensor.name for tensor, _ in spec.named if tensor.name not in names]
             if missing or len(names) != len(spec.named):
                 raise UserError(
@@ -109,8 +128,13 @@ def refuse_if_damaged(path: Path, digest: str | None) -> None:
         )
 
 
-def _check_classes(path: Path, spec: ModelSpec, metadata: Mapping[str, str]) -> None:
-    """Refuse a file that states other classes; files from elsewhere state none."""
+def _check_stated(path: Path, spec: ModelSpec, metadata: Mapping[str, str]) -> None:
+    """Refuse a file that states other classes or frozen weights; files from elsewhere do not."""
+    if metadata.get(_FROZEN, spec.frozen.hex()) != spec.frozen.hex():
+        raise UserError(
+            f"{path}: was trained beside other frozen weights than the task's model has here; "
+            "they must come from the same seed and version of torch, or the same file by --from"
+        )
     try:
         stated = json.loads(metadata.get(_CLASSES, "null"))
     except ValueError:
@@ -120,3 +144,25 @@ def _check_classes(path: Path, spec: ModelSpec, metadata: Mapping[str, str]) -> 
             f"{path}: its classes are not the task's: {class_difference(spec.classes, there)} "
             "(the task here, the file there)"
         )
+
+
+def refuse_if_not_finite(path: Path, spec: ModelSpec, flat: Floats) -> None:
+    """Refuse a start that has NaN or infinity.
+
+    Raises
+    ------
+    UserError
+        If it has.
+    """
+    for tensor, values in zip(spec.tensors, spec.split(flat), strict=True):
+        if not np.isfinite(values).all():
+            raise UserError(f"--from {path}: {tensor.name} has NaN or infinity")
+
+
+def base_of(given: Path | None, kept: Path) -> Path | None:
+    """Return the file given as the start, or None if it has gone since the run began with it.
+
+    What a run keeps has no frozen weights: they can be as large as they like.
+    """
+    has_gone = given is not None and kept.exists() and not given.exists()
+    return None if has_gone else given

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedaq.codec.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
+from fedaq.settings.schemes import CODED_UPLINK
 from fedaq_server.schemes.coded import CodedBudget, CodedResolution
 from fedaq_server.schemes.optimizer import resolution_bits
 from fedaq_server.schemes.packed_budget import Budget
@@ -21,7 +22,7 @@ from fedaq_server.schemes.spreads import Spreads, arrays, stacked
 
 # Resolutions that serve without a budget, in the unit of weights (docs/research/resolutions.md).
 PACKED_UPLINK, PACKED_DOWNLINK = 0.03, 0.16
-CODED_UPLINK, CODED_DIFFERENCE = 0.1, 0.03
+CODED_DIFFERENCE = 0.03
 
 
 @dataclass(frozen=True)

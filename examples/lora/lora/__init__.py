@@ -1,0 +1,1 @@
+"""An example: adapters (LoRA) on a transformer, learned by fedaq from text."""
