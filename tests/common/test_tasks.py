@@ -195,7 +195,7 @@ def test_a_task_of_ones_own_is_a_task_or_a_function_of_the_data_path(
 
 
 def test_an_unknown_task_is_told_the_known_ones() -> None:
-    with pytest.raises(UserError, match="digits, fashion-mnist, fashion-mnist-cnn, images"):
+    with pytest.raises(UserError, match="digits, fashion-mnist, fashion-mnist-cnn, images, cifar"):
         load_task("fashion", None)
 
 

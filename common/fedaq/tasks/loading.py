@@ -13,6 +13,9 @@ BUILT_IN = {
     "fashion-mnist": "fedaq.tasks.fashion_mnist:mlp",
     "fashion-mnist-cnn": "fedaq.tasks.fashion_mnist:cnn",
     "images": "fedaq.tasks.images:task",
+    "cifar": "fedaq.tasks.cifar:task",
+    "regression": "fedaq.tasks.diabetes:task",
+    "text": "fedaq.tasks.text:task",
 }
 
 
