@@ -193,9 +193,9 @@ async def _take_part(address: str, honest: Honest) -> None:
     learner = Learner(task, task.train_data(None), 1)
     train = learner.train
 
-    def slowly(*arguments: Any) -> float:
+    def slowly(*arguments: Any, **options: Any) -> float:
         time.sleep(TRAINING_S)
-        return train(*arguments)
+        return train(*arguments, **options)
 
     learner.train = slowly  # type: ignore[assignment,method-assign]
     async with connect(address, PATIENCE_S) as link:
