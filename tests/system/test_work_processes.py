@@ -42,6 +42,7 @@ def test_a_run_whose_work_processes_are_forked(with_tasks: Commands) -> None:
     assert all("trying again" not in log for log in logs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["spawn", "forkserver"])
 def test_a_run_whose_work_processes_are_started_otherwise(how: str, with_tasks: Commands) -> None:
     ended = with_tasks.run(
@@ -50,6 +51,7 @@ def test_a_run_whose_work_processes_are_started_otherwise(how: str, with_tasks: 
     assert (ended.code, ended.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_run_in_one_process(with_tasks: Commands) -> None:
     ended = with_tasks.run(
         "run", "--engine", "local", "--task", "forking_task:task", "--clients", 2, "--rounds", 2
@@ -57,6 +59,7 @@ def test_a_run_in_one_process(with_tasks: Commands) -> None:
     assert (ended.code, ended.err) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", WAYS)
 def test_the_checkup_of_a_task(how: str, with_tasks: Commands) -> None:
     ended = with_tasks.run("check-task", "forking_task:task", env={"HOW": how})
