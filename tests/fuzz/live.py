@@ -197,7 +197,7 @@ async def _take_part(address: str, honest: Honest) -> None:
         time.sleep(TRAINING_S)
         return train(*arguments, **options)
 
-    learner.train = slowly  # type: ignore[assignment,method-assign]
+    learner.train = slowly  # type: ignore[method-assign]
     async with connect(address, PATIENCE_S) as link:
         await Session(link, "honest", learner, None, honest.on_round).participate()
 
