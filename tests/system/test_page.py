@@ -150,8 +150,8 @@ def test_a_client_is_set_aside_and_comes_back(tmp_path: Path) -> None:
     assert views[-1].clients["mallory"].reason.startswith("the update was not there 2 s after")
 
 
-# About one time in fifteen, on a busy machine, the process crashes in this test, and not yet is it
-# known why: the interpreter has no frame of the event loop to show. It waits for who finds that out.
+# On a busy machine, the process crashes here one time in fifteen; why is not known yet. The
+# interpreter has no frame of the event loop to show.
 @pytest.mark.slow
 def test_what_a_client_was_refused_is_known_when_it_comes_back(tmp_path: Path) -> None:
     settings = settings_of(2, rounds=4, network__return_wait_s=0.1)
