@@ -70,6 +70,8 @@ SCHEMES: list[Mapping[str, Any]] = [
     {"energy__budget_j": 0.2, "coding__downlink": "model"},
     {"energy__budget_j": 0.6, "coding__entropy": False},
     {"energy__budget_j": 0.6, "coding__entropy": False, "coding__downlink": "model"},
+    # So little that all of it is spent.
+    {"energy__budget_j": 0.05, "coding__entropy": False, "coding__downlink": "model"},
     {"coding__entropy": False, "coding__downlink": "model"},
     {"scheme": "fixed", "fixed__uplink_bits": 1, "fixed__downlink_bits": 1},
     {"scheme": "fixed", "fixed__uplink_bits": 2, "coding__downlink": "difference"},

@@ -90,7 +90,12 @@ class Allocation:
 
 
 def make_items(
-    errors: Array, elements: Sequence[int], *, coefficients: Array, j_per_bit: Array
+    errors: Array,
+    elements: Sequence[int],
+    *,
+    coefficients: Array,
+    j_per_bit: Array,
+    always_bits: Array | float = 0.0,
 ) -> Items:
     """Return the items of senders, one sender's after the other's.
 
@@ -104,13 +109,17 @@ def make_items(
         ``c``: ``a_u p_i**2`` on the uplink, ``a_d`` on the downlink.
     j_per_bit : float64, shape (senders,)
         ``e``, joules for a payload bit.
+    always_bits : float, or float64 of shape (tensors,)
+        Bits of each tensor that are sent whatever is chosen.
     """
     sizes = np.asarray(elements, np.float64)
     noise = (coefficients[:, None] * sizes)[:, :, None] * errors
     return Items(
         noise=noise.reshape(-1, MAX_BITS),
         bit_j=(j_per_bit[:, None] * sizes).ravel(),
-        overhead_j=np.repeat(j_per_bit * _OVERHEAD_BITS, len(sizes)),
+        overhead_j=np.outer(
+            j_per_bit, np.broadcast_to(_OVERHEAD_BITS + always_bits, sizes.shape)
+        ).ravel(),
     )
 
 

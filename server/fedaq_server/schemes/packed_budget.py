@@ -18,7 +18,8 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.model import ModelSpec
+from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.settings import FedaqSettings
 from fedaq_server.schemes.optimizer import (
     Allocation,
@@ -29,7 +30,14 @@ from fedaq_server.schemes.optimizer import (
     join,
     make_items,
 )
-from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
+from fedaq_server.schemes.scheme import (
+    LEAST_STATISTICS_BITS,
+    ClientState,
+    Grant,
+    Outcome,
+    Plan,
+    RoundState,
+)
 from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
@@ -100,6 +108,7 @@ class Budget:
     updates: Trend = field(default_factory=Trend)
     allowances_j: dict[str, float] = field(default_factory=dict)
     last_round: bool = False
+    _coded: tuple[bool, ...] = ()
 
     def plan(self, state: RoundState) -> Plan | None:
         """Find the price, the downlink bits and every client's allowance.
@@ -109,7 +118,8 @@ class Budget:
         UserError
             If the budget does not pay for the least bits in every round.
         """
-        self.weights.see(rms_deviation(state.downlink_ranges, state.spec.elements))
+        self._coded = tuple(size > 0 for size in state.spec.coded_elements)
+        self.weights.see(rms_deviation(state.downlink_ranges, state.spec.coded_elements))
         down, up, sound = self._offers(state)
         now = join([down, up])
         left = left_j(self.budget_j, self.spent_j, state)
@@ -132,6 +142,8 @@ class Budget:
         bits = chosen.bits[: len(least)] if self.last_round else self._at(now, chosen.price, least)
         tensors = len(state.spec.tensors)
         down_bits, up_bits = bits[:tensors], bits[tensors:].reshape(-1, tensors)
+        _fix_statistics(down_bits, state.spec)
+        _fix_statistics(up_bits, state.spec)
         pool_j = left - down.energy_j(down_bits) - least_j * (rounds - 1)
         shares_j = self._share(pool_j, up, up_bits)
         self.allowances_j = dict(zip(state.clients, shares_j.tolist(), strict=True))
@@ -157,13 +169,17 @@ class Budget:
         bits = self._at(items, plan.price, least)
         if self.last_round or items.energy_j(bits) > allowance_j:
             bits = self._allocate(items, allowance_j, least).bits
+        _fix_statistics(bits, state.spec)
         return Grant(tuple(bits.tolist()))
 
     def learn(self, outcome: Outcome) -> None:
         """Take note of what was spent and of how wide the updates were."""
         self.spent_j += outcome.energy_j
         widths = [
-            spread.deviation for spreads in outcome.update_ranges.values() for spread in spreads
+            spread.deviation
+            for spreads in outcome.update_ranges.values()
+            for spread, is_coded in zip(spreads, self._coded, strict=True)
+            if is_coded
         ]
         if widths:
             self.updates.see(float(np.mean(widths)))
@@ -186,9 +202,12 @@ class Budget:
         up_errors = error_table(updates, clip=self.settings.clip)
         down = make_items(
             down_errors[None],
-            state.spec.elements,
+            state.spec.coded_elements,
             coefficients=np.array([1.0]),
             j_per_bit=np.array([state.downlink_j_per_bit]),
+            always_bits=_statistics_bits(
+                state.spec, LEAST_STATISTICS_BITS if state.differences else RAW_BITS
+            ),
         )
         up = _uplink(up_errors, state, list(state.clients.values()))
         sound = [
@@ -242,13 +261,28 @@ class Budget:
 def _uplink(errors: Array, state: RoundState, clients: list[ClientState]) -> Items:
     return make_items(
         errors,
-        state.spec.elements,
+        state.spec.coded_elements,
         coefficients=np.array([client.weight**2 for client in clients]),
         j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
+        always_bits=_statistics_bits(state.spec, LEAST_STATISTICS_BITS),
     )
+
+
+def _statistics_bits(spec: ModelSpec, width: int) -> Array:
+    """Return the bits of each tensor whose width is not chosen: of the statistics."""
+    bits = np.zeros(len(spec.tensors))
+    if spec.has_statistics:
+        bits[-1] = width * spec.elements[-1]
+    return bits
+
+
+def _fix_statistics(bits: NDArray[np.int64], spec: ModelSpec) -> None:
+    """Give statistics the bits that they are charged for, in place; tensors are the last axis."""
+    if spec.has_statistics:
+        bits[..., -1] = LEAST_STATISTICS_BITS
 
 
 def rms_deviation(spreads: tuple[Spread, ...], elements: tuple[int, ...]) -> float:
     """Return the root mean square of the standard deviations, over all values."""
     squares = sum(s.deviation**2 * d for s, d in zip(spreads, elements, strict=True))
-    return float((squares / sum(elements)) ** 0.5)
+    return float((squares / max(sum(elements), 1)) ** 0.5)
