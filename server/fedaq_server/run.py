@@ -103,12 +103,12 @@ class Run:
         module.to(device_named(settings.device))
         total = np.zeros(self.spec.parameters, np.int64)
         exact = settings.differences or settings.added_to == "exact"
-        bound = Bound(
+        self._bound = Bound(
             module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
         )
         measured = self._is_measured()
         # Where the two differ, the module is the tested one.
-        model = bound.flat.copy() if measured else bound.flat
+        model = self._bound.flat.copy() if measured else self._bound.flat
         test_data = read_data(self.task, "test_data", settings.data)
         self._run_file = RunFile(self.folder, self.facts, ledger.records, self.task.metric)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
@@ -150,7 +150,7 @@ class Run:
             conduct=self.conduct,
             metric=self.task.metric,
             measured=measured,
-            evaluate=lambda number: self._evaluated(number, bound, test_data),
+            evaluate=lambda number: self._evaluated(number, test_data),
             ledger=ledger,
             commit=self._commit,
             on_round=self._record,
@@ -217,17 +217,21 @@ class Run:
         )
 
     def _tested(self, number: int) -> Floats:
-        """Return the model that is tested after a round, and saved if it is the last."""
-        federation, own = self.federation, self.spec.statistics
-        if federation.history is None or not federation.tests_held(number):
-            return federation.model
-        held = federation.history.held.copy()
-        held[own] = federation.model[own]
-        return held
+        """Return the model that is tested after a round, and saved if it is the last.
 
-    def _evaluated(self, number: int, bound: Bound, test_data: Any) -> Evaluation:
-        bound.load(self._tested(number))
-        return evaluated(self.task, bound.module, test_data)
+        It lies in the memory of the module.
+        """
+        federation, own, tested = self.federation, self.spec.statistics, self._bound.flat
+        if federation.history is not None and federation.tests_held(number):
+            np.copyto(tested, federation.history.held)
+            tested[own] = federation.model[own]
+        elif tested is not federation.model:
+            np.copyto(tested, federation.model)
+        return tested
+
+    def _evaluated(self, number: int, test_data: Any) -> Evaluation:
+        self._bound.load(self._tested(number))
+        return evaluated(self.task, self._bound.module, test_data)
 
     def _has_fine_steps(self) -> bool:
         own = self.settings.fedaq

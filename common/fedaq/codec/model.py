@@ -100,15 +100,17 @@ class ModelSpec:
     def named(self) -> tuple[tuple[TensorSpec, slice], ...]:
         """The model's own tensors, members for groups, and where each lies in the flat array."""
         own = [member for tensor in self.tensors for member in tensor.members or (tensor,)]
-        ends = np.cumsum([0, *(tensor.elements for tensor in own)]).tolist()
-        return tuple(zip(own, (slice(a, b) for a, b in pairwise(ends)), strict=True))
+        return tuple(zip(own, _side_by_side([tensor.elements for tensor in own]), strict=True))
+
+    @cached_property
+    def has_statistics(self) -> bool:
+        """Whether the last tensor is a group of statistics."""
+        return any(tensor.kind == Kind.STATISTICS for tensor in self.tensors[-1:])
 
     @cached_property
     def statistics(self) -> slice:
         """Where the statistics lie in the flat array: at its end; empty if there are none."""
-        last = self.tensors[-1:]
-        finely = last and last[0].kind == Kind.STATISTICS
-        first = self.parameters - (last[0].elements if finely else 0)
+        first = self.parameters - (self.elements[-1] if self.has_statistics else 0)
         return slice(first, self.parameters)
 
     @cached_property
@@ -129,8 +131,7 @@ class ModelSpec:
     @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Where each tensor lies in the flat array."""
-        ends = np.cumsum((0, *self.elements)).tolist()
-        return tuple(slice(a, b) for a, b in pairwise(ends))
+        return tuple(_side_by_side(self.elements))
 
     def split(self, flat: Floats) -> Iterator[Floats]:
         """Yield a flat view of each tensor."""
@@ -159,6 +160,11 @@ class ModelSpec:
                 "same file by --from"
             )
         return None
+
+
+def _side_by_side(sizes: Sequence[int]) -> Iterator[slice]:
+    ends = np.cumsum((0, *sizes)).tolist()
+    return (slice(a, b) for a, b in pairwise(ends))
 
 
 def _member_difference(mine: TensorSpec, theirs: TensorSpec) -> str:

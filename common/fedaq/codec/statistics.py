@@ -11,7 +11,7 @@ in deviations, one of a variance in variances (Ioffe and Szegedy, arXiv 1502.031
 
 import numpy as np
 
-from fedaq.codec.model import Kind, ModelSpec, TensorSpec
+from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.quantizer import Floats
 
 # What one unit of weights is, as a share of a deviation or variance. Of what comes up, an error
@@ -38,16 +38,13 @@ def units(spec: ModelSpec, held: Floats, share: float) -> Floats:
         `UPLINK` or `DOWNLINK`.
     """
     out = np.empty_like(held)
-    at, deviation_of = 0, None
-    for member in reversed(_members(spec)):
-        part = slice(len(held) - at - member.elements, len(held) - at)
-        at += member.elements
-        if member.kind == Kind.VARIANCE:
-            out[part] = _power_of_two(held[part] + np.float32(EPSILON))
-            deviation_of = out[part]
-        elif member.kind == Kind.MEAN and deviation_of is not None:
+    # A variance comes after its mean.
+    for kind, part in reversed(_members(spec)):
+        if kind == Kind.VARIANCE:
+            out[part] = variance = _power_of_two(held[part] + np.float32(EPSILON))
+        elif kind == Kind.MEAN:
             # The exponent of a root is half of that of its square.
-            out[part] = np.ldexp(np.float32(1), (np.frexp(deviation_of)[1] - 1) // 2)
+            out[part] = np.ldexp(np.float32(1), (np.frexp(variance)[1] - 1) // 2)
         else:
             out[part] = _power_of_two(np.abs(held[part]).max(initial=0, keepdims=True))
     return np.multiply(out, np.float32(share), out=out)
@@ -73,11 +70,8 @@ def changed(spec: ModelSpec, before: Floats, change: Floats, unit: Floats) -> Fl
     No variance becomes negative, nor 0 if it was not.
     """
     after = before + change * unit
-    at = 0
-    for member in _members(spec):
-        part = slice(at, at + member.elements)
-        at += member.elements
-        if member.kind == Kind.VARIANCE:
+    for kind, part in _members(spec):
+        if kind == Kind.VARIANCE:
             least = np.maximum(before[part], 0) * np.float32(LEAST_SHARE)
             np.maximum(after[part], least, out=after[part])
     return after
@@ -139,6 +133,9 @@ def normalization(spec: ModelSpec) -> list[slice]:
     return [part for tensor, part in spec.named if tensor.kind in (Kind.MEAN, Kind.VARIANCE)]
 
 
-def _members(spec: ModelSpec) -> tuple[TensorSpec, ...]:
-    last = spec.tensors[-1:]
-    return last[0].members if last and last[0].kind == Kind.STATISTICS else ()
+def _members(spec: ModelSpec) -> list[tuple[Kind, slice]]:
+    """Return what each statistic is, and where its values lie among all statistics."""
+    first = spec.statistics.start
+    members = spec.tensors[-1].members if spec.has_statistics else ()
+    named = spec.named[len(spec.named) - len(members) :]
+    return [(m.kind, slice(part.start - first, part.stop - first)) for m, part in named]

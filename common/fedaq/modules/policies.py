@@ -71,15 +71,21 @@ def policies_of(state: Mapping[str, Tensor], patterns: Mapping[str, str]) -> dic
     return chosen
 
 
+def has_statistics(layer: nn.Module) -> bool:
+    """Tell whether a layer keeps a running mean and variance, whatever its class.
+
+    Batch and instance normalization have no public base.
+    """
+    own = (getattr(layer, name, None) for name in ("running_mean", "running_var"))
+    return all(isinstance(value, Tensor) for value in own)
+
+
 def variances_of(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the names of the running mean and variance of every normalization layer."""
     for name, part in module.named_modules():
-        # Whatever its class: batch and instance normalization have no public base.
-        mean, variance = (getattr(part, n, None) for n in ("running_mean", "running_var"))
-        if isinstance(mean, Tensor) and isinstance(variance, Tensor):
+        if has_statistics(part) and part.running_mean.shape == part.running_var.shape:
             prefix = f"{name}." if name else ""
-            if mean.shape == variance.shape:
-                yield f"{prefix}running_mean", f"{prefix}running_var"
+            yield f"{prefix}running_mean", f"{prefix}running_var"
 
 
 def _default(value: Tensor) -> Policy:

@@ -100,7 +100,8 @@ def _in_order(
     plain = [TensorSpec(t.name, t.shape, kinds[policies[t.name]]) for t in plain]
     small = [t for t in plain if t.elements < SMALL and t.kind == Kind.CODED]
     if len(small) > MANY:
-        plain = [t for t in plain if t not in small]
+        together = {t.name for t in small}
+        plain = [t for t in plain if t.name not in together]
         plain.append(group("small tensors", Kind.CODED, small))
     fine = {name: t for name, t in tensors.items() if policies[name] is Policy.FINE}
     statistics = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaq.errors import UserError
+from fedaq.modules.policies import has_statistics
 from fedaq.tasks.context import TrainingContext
 from fedaq.tasks.examples import batches, device_of, in_order
 from fedaq.tasks.optimizers import Optimizer, clipped, drawn_back
@@ -203,7 +204,9 @@ def measure_statistics(model: nn.Module, data: Any, seed: int) -> None:
     model.train()
     # Layers that a model of its own accord leaves as in a test are not updated in training either.
     layers: list[Any] = [
-        layer for layer in model.modules() if layer.training and _has_statistics(layer)
+        layer
+        for layer in model.modules()
+        if layer.training and has_statistics(layer) and hasattr(layer, "momentum")
     ]
     model.eval()
     for layer in layers:
@@ -221,11 +224,6 @@ def measure_statistics(model: nn.Module, data: Any, seed: int) -> None:
             model(inputs)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
-
-
-def _has_statistics(layer: Any) -> bool:
-    own = (getattr(layer, name, None) for name in ("running_mean", "running_var"))
-    return hasattr(layer, "momentum") and all(isinstance(value, Tensor) for value in own)
 
 
 def _shared_out(order: Tensor, size: int) -> list[Tensor]:

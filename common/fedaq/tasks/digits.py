@@ -1,20 +1,15 @@
 """Handwritten digits: 1,797 real 8x8 images that scikit-learn carries.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI
-Machine Learning Repository (1998). The file is read without importing
-scikit-learn, which would add a second to the start of every process.
+Machine Learning Repository (1998).
 """
-
-import gzip
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from fedaq.errors import UserError
 from fedaq.tasks import Examples, Task, Training
+from fedaq.tasks.carried import held_out, shuffled, table
 
 TEST_EXAMPLES = 360
 
@@ -26,28 +21,13 @@ def _model() -> nn.Module:
 
 
 def _read() -> Examples:
-    package = find_spec("sklearn")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("task digits: scikit-learn carries the images; pip install scikit-learn")
-    path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    with gzip.open(path, "rt") as text:
-        table = np.loadtxt(text, delimiter=",", dtype=np.float32)
-    table = table[np.random.default_rng(0).permutation(len(table))]
+    rows = shuffled(table("digits", "digits.csv.gz", ","))
     return Examples(
-        torch.from_numpy(table[:, :64] / 16), torch.from_numpy(table[:, 64].astype(np.int64))
+        torch.from_numpy(rows[:, :64] / 16), torch.from_numpy(rows[:, 64].astype(np.int64))
     )
 
 
-def _train_data(data: Path | None) -> Examples:
-    everything = _read()
-    return Examples(everything.inputs[TEST_EXAMPLES:], everything.targets[TEST_EXAMPLES:])
-
-
-def _test_data(data: Path | None) -> Examples:
-    everything = _read()
-    return Examples(everything.inputs[:TEST_EXAMPLES], everything.targets[:TEST_EXAMPLES])
-
-
+_train_data, _test_data = held_out(_read, TEST_EXAMPLES)
 task = Task(
     name="digits",
     model=_model,

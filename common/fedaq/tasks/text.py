@@ -3,15 +3,14 @@
 About 43,000 characters. A client's part is a random share of pieces of 64.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fedaq.errors import UserError
 from fedaq.metric import Metric
 from fedaq.tasks import Examples, Task, Training, evaluate_tokens, trainer
+from fedaq.tasks.carried import folder
 
 # Printable ASCII and the end of a line; all else is one more.
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
@@ -41,11 +40,8 @@ def _loss(scores: Tensor, targets: Tensor) -> Tensor:
 
 def _pieces() -> Tensor:
     """Return int64, shape (pieces, PIECE + 1): each ends with the first of what follows it."""
-    package = find_spec("sklearn")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("task text: scikit-learn carries the text; pip install scikit-learn")
-    folder = Path(package.submodule_search_locations[0]) / "datasets" / "descr"
-    text = "".join(path.read_text("utf-8") for path in sorted(folder.glob("*.rst")))
+    paths = sorted((folder("text") / "descr").glob("*.rst"))
+    text = "".join(path.read_text("utf-8") for path in paths)
     known = {character: number for number, character in enumerate(CHARACTERS)}
     tokens = torch.tensor([known.get(character, len(CHARACTERS)) for character in text])
     return tokens.unfold(0, PIECE + 1, PIECE).contiguous()

@@ -1,6 +1,6 @@
 """What a scheme is told, what it decides, and what it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -217,8 +217,12 @@ def granted_down(grant: Grant, state: RoundState) -> Grant:
     UserError
         If a scheme, perhaps the user's own, chose a width the wire does not know.
     """
-    finely = _finely if state.differences else lambda bits: RAW_BITS
-    return _checked(grant, state.downlink_ranges, state.spec, finely)
+    chosen = _checked(grant, state.downlink_ranges, state.spec)
+    if state.differences or not (state.spec.has_statistics and chosen.bits[-1]):
+        return chosen
+    return replace(
+        chosen, bits=(*chosen.bits[:-1], RAW_BITS), steps=chosen.steps and (*chosen.steps[:-1], 0.0)
+    )
 
 
 def granted_up(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
@@ -229,20 +233,17 @@ def granted_up(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Gra
     UserError
         As `granted_down`.
     """
-    chosen = _checked(grant, ranges, spec, _finely)
+    chosen = _checked(grant, ranges, spec)
     ours = (t.kind == Kind.SERVER for t in spec.tensors)
     bits = tuple(0 if o else b for o, b in zip(ours, chosen.bits, strict=True))
     return replace(chosen, bits=bits)
 
 
-def _finely(bits: int) -> int:
-    return max(bits, LEAST_STATISTICS_BITS) if bits else 0
+def _checked(grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec) -> Grant:
+    """Return what a scheme chose, if it is possible; a tensor of zeros is not sent.
 
-
-def _checked(
-    grant: Grant, ranges: tuple[Spread, ...], spec: ModelSpec, finely: Callable[[int], int]
-) -> Grant:
-    """Return what a scheme chose, if it is possible; a tensor of zeros is not sent."""
+    Statistics that are coded over their range get enough bits for it.
+    """
     bits, tensors = grant.bits, len(spec.tensors)
     if len(bits) != tensors or not all(b == 0 or is_width(b) for b in bits):
         raise UserError(
@@ -255,11 +256,6 @@ def _checked(
             "finite and not negative, or none at all"
         )
     sent = tuple(0 if r.is_zero else int(b) for b, r in zip(bits, ranges, strict=True))
-    steps = grant.steps
-    if sent and spec.tensors[-1].kind == Kind.STATISTICS:
-        whole = finely(1) == RAW_BITS
-        if steps and whole:
-            steps = (*steps[:-1], 0.0)
-        if sent[-1] and not (steps and steps[-1]):
-            sent = (*sent[:-1], finely(sent[-1]))
-    return replace(grant, bits=sent, steps=steps)
+    if spec.has_statistics and sent[-1] and not any(grant.steps[-1:]):
+        sent = (*sent[:-1], max(sent[-1], LEAST_STATISTICS_BITS))
+    return replace(grant, bits=sent)
