@@ -1,7 +1,7 @@
 """A coroutine on a thread and an event loop of its own, for programs that have theirs.
 
-Who waits for it may be a script, a notebook whose loop runs already, or a coroutine. Its signals, its
-loop and the executor of that loop stay as they are.
+Who waits for it may be a script, a notebook whose loop runs already, or a coroutine. Its signals,
+its loop and the executor of that loop stay as they are.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class Background(Generic[T]):
         """
         calls: asyncio.Queue[Call | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        self._deliver = partial(loop.call_soon_threadsafe, calls.put_nowait)
+        self._deliver = lambda call: loop.call_soon_threadsafe(calls.put_nowait, call)
         try:
             self._thread.start()
             while (call := await calls.get()) is not None:
