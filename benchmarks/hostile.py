@@ -23,6 +23,7 @@ from fedaq.codec import coding, kernels, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.quantizer import value_range
 from fedaq.settings import Settings, load_settings
+from fedaq.tasks import Task
 from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_server.records.ledger import Ledger
@@ -124,8 +125,8 @@ class Turned(Learner):
 def accuracy(settings: Settings, hostile: int) -> float:
     learners = local._learners
 
-    def some_turned(settings: Settings) -> list[tuple[str, Learner]]:
-        found = learners(settings)
+    def some_turned(task: Task, settings: Settings) -> list[tuple[str, Learner]]:
+        found = learners(task, settings)
         for _, learner in found[:hostile]:
             learner.__class__ = Turned
         return found

@@ -44,7 +44,7 @@ from fedaq_server.rounds.loop import run_rounds
 from fedaq_server.rounds.round import Federation
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.loading import load_scheme
-from fedaq_server.schemes.scheme import Plan
+from fedaq_server.schemes.scheme import Plan, Scheme
 from fedaq_server.transport import service
 from fedaq_server.transport.roster import Roster
 from fedaq_server.transport.tcp_counter import WireCounter
@@ -68,6 +68,10 @@ class Run:
         ``run.json`` and ``model.safetensors``, too.
     on_round : callable
         Told of every committed round.
+    task : Task, optional
+        Of a program that has it; else the one that the settings name.
+    build_scheme : callable, optional
+        Takes the settings and returns the scheme; else the one that they name.
 
     Attributes
     ----------
@@ -81,15 +85,20 @@ class Run:
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, on_round: Callable[[RoundRecord], None]
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        on_round: Callable[[RoundRecord], None],
+        task: Task | None = None,
+        build_scheme: Callable[[Settings], Scheme] | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.folder = ledger.folder
-        self.task = load_task(settings.task, settings.data)
+        self.task = task or load_task(settings.task, settings.data)
         _check_target(settings, self.task)
         self.training = training_of(self.task, settings)
-        scheme = ledger.scheme(load_scheme(settings))
+        scheme = ledger.scheme(load_scheme(settings, build_scheme))
         if settings.aggregation != "mean" and settings.entropy and not self._has_fine_steps():
             log.warning(
                 "aggregation %s: the codes of this scheme are so coarse that their %s is mostly 0, "

@@ -49,15 +49,7 @@ class Display(RoundDisplay):
     def on_round(self, record: RoundRecord) -> None:
         """Show a finished round."""
         self._energy_j += record.energy_j
-        metric = self.metric
-        loss = ""
-        if metric.name != LOSS and not isfinite(record.test_loss):
-            loss = f"test loss {written(LOSS, record.test_loss)}  "
-        facts = (
-            f"{metric.name} {metric.written(record.value(metric.name))}  {loss}"
-            f"bits {record.downlink_bits:.2f} down "
-            f"{record.uplink_bits:.2f} up  {si(self._energy_j, 'J')}"
-        )
+        facts = facts_of(record, self.metric, self._energy_j)
         self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
 
     def summary(self, rounds: int, records: Iterable[RoundRecord]) -> None:
@@ -100,6 +92,17 @@ class Display(RoundDisplay):
                 f"[bold red]not finite[/] in {bad} of {rounds} rounds, the last of them "
                 f"round {last_bad.round}: {foreign(last_bad.trouble(self.metric))}"
             )
+
+
+def facts_of(record: RoundRecord, metric: Metric, energy_j: float) -> str:
+    """Return what there is to say of a round, and of all joules so far."""
+    loss = ""
+    if metric.name != LOSS and not isfinite(record.test_loss):
+        loss = f"test loss {written(LOSS, record.test_loss)}  "
+    return (
+        f"{metric.name} {metric.written(record.value(metric.name))}  {loss}"
+        f"bits {record.downlink_bits:.2f} down {record.uplink_bits:.2f} up  {si(energy_j, 'J')}"
+    )
 
 
 def _row(record: RoundRecord, metrics: Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedaq.files import replacing
 from fedaq_server.records.record import RoundRecord, summarize
-from fedaq_server.records.saved import read_run
+from fedaq_server.records.saved import SavedRun, read_run
 
 FEW_ROUNDS = 10
 DOWN, UP, METRIC = "#1f6feb", "#d9480f", "#2b8a3e"
@@ -18,7 +18,15 @@ DOWN, UP, METRIC = "#1f6feb", "#d9480f", "#2b8a3e"
 
 def draw_run(folder: Path) -> Path:
     """Draw ``run.json`` of a folder into ``run.png`` beside it and return the path."""
-    run = read_run(folder)
+    figure = figure_of(read_run(folder))
+    path = folder / "run.png"
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
+    return path
+
+
+def figure_of(run: SavedRun) -> Figure:
+    """Return the picture of a run."""
     figure = Figure(figsize=(8, 6), dpi=120)
     top, bottom = figure.subplots(2, 1, sharex=True)
     metric = run.metric
@@ -34,10 +42,7 @@ def draw_run(folder: Path) -> Path:
     draw_bits(bottom, run.rounds)
     bottom.set_xlabel("round")
     figure.tight_layout()
-    path = folder / "run.png"
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png")
-    return path
+    return figure
 
 
 def draw_bits(axes: Axes, rounds: Sequence[RoundRecord]) -> None:
