@@ -28,7 +28,8 @@ from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.rounds.aggregation import Aggregate, Contribution
-from fedaq_server.rounds.robust import Middle, Robust
+from fedaq_server.rounds.gathered import Gathered
+from fedaq_server.rounds.rules import Rule, median, trimmed_mean
 from fedaq_server.run import Run
 
 SEEDS = (1, 2)
@@ -180,12 +181,12 @@ def show_costs() -> None:
         for clients in (10, 50):
             with TemporaryDirectory() as folder:
                 before = resident_mib()
-                aggregate: Aggregate | Robust
+                aggregate: Aggregate | Gathered
                 if name == "mean":
                     aggregate = Aggregate(spec, clients, Path(folder), total)
                 else:
-                    middle: Middle = "median" if name == "median" else "trimmed_mean"
-                    aggregate = Robust(spec, Path(folder), middle, 0.2)
+                    rule: Rule = median if name == "median" else partial(trimmed_mean, trim=0.2)
+                    aggregate = Gathered(spec, Path(folder), rule)
                 started = time.perf_counter()
                 for _ in range(clients):
                     contribution = Contribution(aggregate, header, 1)

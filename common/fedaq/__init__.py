@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from fedaq.settings import Options, Settings
     from fedaq.tasks import Evaluation, Examples, Task, Training, TrainingContext
     from fedaq_lab.comparing import Comparison, compare
-    from fedaq_lab.result import Result, load
     from fedaq_lab.running import arun, run
+    from fedaq_server.records.result import Result, load
+    from fedaq_server.server import RoundEnd, Server
 
 __version__ = "0.1.0"
 PROTOCOL_VERSION = 3
@@ -25,7 +26,9 @@ _HOMES = {
     "FedaqError": "fedaq.errors",
     "Metric": "fedaq.metric",
     "Options": "fedaq.settings",
-    "Result": "fedaq_lab.result",
+    "Result": "fedaq_server.records.result",
+    "RoundEnd": "fedaq_server.server",
+    "Server": "fedaq_server.server",
     "Settings": "fedaq.settings",
     "Task": "fedaq.tasks",
     "Training": "fedaq.tasks",
@@ -33,7 +36,7 @@ _HOMES = {
     "UserError": "fedaq.errors",
     "arun": "fedaq_lab.running",
     "compare": "fedaq_lab.comparing",
-    "load": "fedaq_lab.result",
+    "load": "fedaq_server.records.result",
     "run": "fedaq_lab.running",
 }
 
@@ -46,6 +49,8 @@ __all__ = [
     "Metric",
     "Options",
     "Result",
+    "RoundEnd",
+    "Server",
     "Settings",
     "Task",
     "Training",

@@ -19,9 +19,10 @@ from fedaq_lab.comparison_table import (
     summarize,
     table_rows,
 )
-from fedaq_lab.result import Result, as_svg
-from fedaq_lab.running import AnyTask, Engine, run_line
+from fedaq_lab.running import Engine, run_line
+from fedaq_server.asked import AnyTask
 from fedaq_server.records.record import round_in_json
+from fedaq_server.records.result import Result, as_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -54,12 +54,13 @@ class _Cell:
     """A line under a notebook's cell, written anew as rounds are over."""
 
     def __init__(self, settings: Settings, metric: Metric) -> None:
-        from IPython.display import HTML, display
+        from IPython import display
 
+        shown: Any = display
         self._settings, self._metric = settings, metric
         self._energy_j, self._shown_at = 0.0, 0.0
-        self._html: Any = HTML
-        self._cell: Any = display(self._line(0, "starting"), display_id=True)
+        self._html: Any = shown.HTML
+        self._cell: Any = shown.display(self._line(0, "starting"), display_id=True)
 
     def on_round(self, record: RoundRecord) -> None:
         """Show a committed round, unless the last one was shown just now."""

@@ -13,24 +13,20 @@ from typing import Any, Literal, Unpack
 
 from fedaq.errors import UserError
 from fedaq.process.background import Background, Tell
-from fedaq.settings import Options, Settings, load_settings, named
-from fedaq.tasks import Task, load_task, made_task
+from fedaq.settings import Options
 from fedaq.tasks.hardware import left_as_it_was
 from fedaq_lab.local import federate
 from fedaq_lab.processes import run_processes
 from fedaq_lab.progress import Shown, shown_by
-from fedaq_lab.result import Result, load
+from fedaq_server.asked import AnyTask, Asked, asked, refuse_what_has_no_name
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.result import Result, load
 from fedaq_server.records.run_folder import new_run
 from fedaq_server.records.saved import record_of
-from fedaq_server.run import Run
-from fedaq_server.schemes.scheme import Scheme
 from fedaq_server.serve import page_shown
 
 Engine = Literal["local", "processes"]
 OnRound = Callable[[RoundRecord], object]
-BuildScheme = Callable[[Settings], Scheme]
-AnyTask = str | Task | Callable[[Path | None], Task]
 
 _TURN_S = 0.05
 # Torch has one generator and one number of threads for all of a process.
@@ -79,9 +75,9 @@ def run(
     FedaqError
         If the run fails.
     """
-    asked = _asked(task, engine, options)
-    with shown_by(asked.settings, asked.task.metric, progress) as shown:
-        return _background(asked, out, shown, on_round).result()
+    wanted = _checked(engine, task, options)
+    with shown_by(wanted.settings, wanted.task.metric, progress) as shown:
+        return _background(wanted, engine, out, shown, on_round).result()
 
 
 async def arun(
@@ -94,9 +90,9 @@ async def arun(
     **options: Unpack[Options],
 ) -> Result:
     """Do what `run` does, without holding up the event loop; a cancellation ends the run."""
-    asked = _asked(task, engine, options)
-    with shown_by(asked.settings, asked.task.metric, progress) as shown:
-        return await _background(asked, out, shown, on_round).aresult()
+    wanted = _checked(engine, task, options)
+    with shown_by(wanted.settings, wanted.task.metric, progress) as shown:
+        return await _background(wanted, engine, out, shown, on_round).aresult()
 
 
 def run_line(
@@ -109,76 +105,38 @@ def run_line(
 ) -> Result:
     """Run one line of a comparison: a scheme and settings, ``name:key=value,...``."""
     name, _, assignments = line.partition(":")
-    asked = _asked(
-        task, engine, {**options, "scheme": name}, [each for each in assignments.split(",") if each]
+    wanted = _checked(
+        engine,
+        task,
+        {**options, "scheme": name},
+        [each for each in assignments.split(",") if each],
     )
-    with shown_by(asked.settings, asked.task.metric, progress) as shown:
-        return _background(asked, out, shown, lambda record: None).result()
+    with shown_by(wanted.settings, wanted.task.metric, progress) as shown:
+        return _background(wanted, engine, out, shown, lambda record: None).result()
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is to be run."""
-
-    task: Task
-    settings: Settings
-    assignments: Sequence[str]
-    engine: str
-    build_scheme: BuildScheme | None
-
-
-def _asked(
-    task: AnyTask, engine: str, options: Mapping[str, Any], assignments: Sequence[str] = ()
-) -> _Asked:
+def _checked(
+    engine: str, task: AnyTask, options: Mapping[str, Any], assignments: Sequence[str] = ()
+) -> Asked:
     if engine not in ("local", "processes"):
         raise UserError(f"engine={engine!r}: it is local or processes")
-    scheme = options.get("scheme")
-    build = scheme if callable(scheme) else None
-    keywords = {**named(options), "task": name_of(task)}
-    if build is not None:
-        keywords["scheme"] = name_of(build)
-    settings = load_settings(keywords=keywords, assignments=assignments)
     if engine == "processes":
-        # Only a name reaches another process.
-        for kind, given in (("task", task), ("scheme", build or "")):
-            if not isinstance(given, str) and ":" not in name_of(given):
-                raise UserError(
-                    f"engine='processes': other processes cannot be given a {kind} that only this "
-                    "one has; put it into a module and name it, package.module:attribute"
-                )
-    made = (
-        load_task(task, settings.data)
-        if isinstance(task, str)
-        else made_task(task, settings.task, settings.data)
-    )
-    given = [f"{name}={_as_toml(value)}" for name, value in keywords.items()]
-    return _Asked(made, settings, [*given, *assignments], engine, build)
-
-
-def name_of(given: Any) -> str:
-    """Return the name by which another program finds a task or a scheme, or the best there is."""
-    if isinstance(given, str):
-        return given
-    if isinstance(given, Task):
-        return given.name
-    module, name = getattr(given, "__module__", ""), getattr(given, "__qualname__", "")
-    if not name:
-        return type(given).__name__
-    return name if module == "__main__" or "<" in name else f"{module}:{name}"
+        refuse_what_has_no_name(task, options)
+    return asked(task, options, assignments)
 
 
 def _background(
-    asked: _Asked, out: Path | str | None, shown: Shown, on_round: OnRound
+    wanted: Asked, engine: Engine, out: Path | str | None, shown: Shown, on_round: OnRound
 ) -> Background[Result]:
     async def work(tell: Tell) -> Result:
         def committed(record: RoundRecord) -> None:
             tell(shown.on_round, record)
             tell(on_round, record)
 
-        carry_out = _in_processes if asked.engine == "processes" else _in_this_process
+        carry_out = _in_processes if engine == "processes" else _in_this_process
         with _folder(out) as (folder, is_kept):
-            await carry_out(asked, folder, committed)
-            result = load(folder, task=asked.task)
+            await carry_out(wanted, folder, committed)
+            result = load(folder, task=wanted.task)
             return result if is_kept else result.without_folder()
 
     return Background(work)
@@ -194,11 +152,11 @@ def _folder(out: Path | str | None) -> Iterator[tuple[Path, bool]]:
 
 
 async def _in_this_process(
-    asked: _Asked, folder: Path, committed: Callable[[RoundRecord], None]
+    wanted: Asked, folder: Path, committed: Callable[[RoundRecord], None]
 ) -> None:
     async with _torch_to_itself():
-        with new_run(folder, asked.settings) as (settings, ledger):
-            run = Run(settings, ledger, committed, asked.task, asked.build_scheme)
+        with new_run(folder, wanted.settings) as (_, ledger):
+            run = wanted.run(ledger, committed)
             async with page_shown(run):
                 await federate(run)
 
@@ -215,7 +173,7 @@ async def _torch_to_itself() -> AsyncIterator[None]:
 
 
 async def _in_processes(
-    asked: _Asked, folder: Path, committed: Callable[[RoundRecord], None]
+    wanted: Asked, folder: Path, committed: Callable[[RoundRecord], None]
 ) -> None:
     stopped, follower = threading.Event(), _Follower(committed)
 
@@ -230,7 +188,7 @@ async def _in_processes(
         out=folder,
         port=None,
         flags={},
-        assignments=list(asked.assignments),
+        assignments=list(wanted.assignments),
         quiet=True,
         look=look,
     )
@@ -267,8 +225,3 @@ class _Follower:
                     event = json.loads(line)
                     if event.get("event") == "round committed":
                         self.committed(record_of(event))
-
-
-def _as_toml(value: Any) -> str:
-    # JSON's strings, booleans and numbers are TOML's.
-    return json.dumps(value)

@@ -22,7 +22,7 @@ from fedaq.settings.options import Options
 from fedaq.tasks import load_task
 from fedaq_server.schemes.fixed import fixed
 
-SMALL: Options = {"rounds": 2, "clients": 2}
+SMALL: Any = {"rounds": 2, "clients": 2}
 PATIENCE_S = 90.0
 
 

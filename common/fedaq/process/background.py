@@ -98,6 +98,8 @@ class Background(Generic[T]):
             while await calls.get() is not None:
                 pass
             raise
+        finally:
+            self._thread.join()  # it has nothing left to do
         return self._outcome.result()
 
     def _carry_out(self) -> None:

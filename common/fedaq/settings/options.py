@@ -46,7 +46,7 @@ class Options(TypedDict, total=False):
     seed: int
     start_from: Path | str | None
     base: Literal["broadcast", "exact"] | None
-    aggregation: str
+    aggregation: str | Callable[..., Any]
     trim: float
     target: float | None
     device: Literal["auto", "cpu", "cuda", "mps"]

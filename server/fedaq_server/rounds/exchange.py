@@ -202,7 +202,8 @@ async def _receive_update(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
             f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
-    contribution = Contribution(current.aggregate, update, current.weights[client.name])
+    weight = current.weights[client.name]
+    contribution = Contribution(current.aggregate, update, weight, client.name)
     most_chunks = _most_chunks(update.code_bytes, current.chunk_bytes)
     captured: list[Chunk] = []
     try:
