@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fedaq.metric import ACCURACY, Metric, written
 from fedaq.process.terminal import console, si
+from fedaq_server.records.picture import Picture
 from fedaq_server.records.record import value_of
 
 FORMAT_VERSION = 1
@@ -183,7 +184,7 @@ def figure_of(comparison: Mapping[str, Any], picture: str) -> Figure:
     """Return one of the `PICTURES` of a comparison."""
     draw_lines = {"metric": _draw_metric, "bits": _draw_bits, "energy": draw_energy}[picture]
     lines, name = ranked(comparison)[:MOST_LINES], comparison["metric"]["name"]
-    figure = Figure(figsize=(8, 5), dpi=120)
+    figure = Picture(figsize=(8, 5), dpi=120)
     draw_lines(figure.subplots(), lines, name, comparison["target"])
     figure.tight_layout()
     return figure

@@ -1,6 +1,7 @@
 """The picture of a run: its metric and both bit-lengths over the rounds."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ FEW_ROUNDS = 10
 DOWN, UP, METRIC = "#1f6feb", "#d9480f", "#2b8a3e"
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, also where nobody has chosen a backend of matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        image = BytesIO()
+        self.savefig(image, format="png")
+        return image.getvalue()
+
+
 def draw_run(folder: Path) -> Path:
     """Draw ``run.json`` of a folder into ``run.png`` beside it and return the path."""
     figure = figure_of(read_run(folder))
@@ -27,7 +37,7 @@ def draw_run(folder: Path) -> Path:
 
 def figure_of(run: SavedRun) -> Figure:
     """Return the picture of a run."""
-    figure = Figure(figsize=(8, 6), dpi=120)
+    figure = Picture(figsize=(8, 6), dpi=120)
     top, bottom = figure.subplots(2, 1, sharex=True)
     metric = run.metric
     draw_rounds(top, run.rounds, [r.value(metric.name) for r in run.rounds], color=METRIC)
