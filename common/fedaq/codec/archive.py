@@ -11,14 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from math import inf, isfinite
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from fedaq.codec import archive_plan, archive_size, chunks, coding
-from fedaq.codec.archive_plan import Plan
+from fedaq.codec.archive_plan import CHUNK_BYTES, Plan
 from fedaq.codec.archive_size import END_BYTES, LENGTH_BYTES, START_BYTES
 from fedaq.codec.arrays import FLOATS, Array, taken
 from fedaq.codec.chunks import Chunk
@@ -34,8 +34,6 @@ MAGIC = b"\xfaFAQ"
 VERSION = 1
 # A header has about 80 bytes a tensor; what protobuf makes of one can be many times as large.
 MAX_HEADER_BYTES = 2**23
-# Code bytes of a chunk, as on the wire.
-MAX_CHUNK_BYTES = 2**21
 MAX_BYTES = 2**32
 
 Item = TypeVar("Item")
@@ -135,7 +133,7 @@ def estimate(
 
 def decode(
     archive: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES, threads: int = 1
-) -> "Values":
+) -> Any:
     """Return the tensors of an archive, as what they were: types, shapes, names and their order.
 
     Parameters
@@ -144,8 +142,8 @@ def decode(
         From anyone: every length is checked before memory is taken for it, and nothing in it is
         executed.
     max_bytes : int
-        What the tensors may take in memory, 4 GiB if nothing is said. Beyond it come a few chunks
-        of a megabyte each, and the header, which has 8 MiB at most.
+        What the tensors may take in memory, 4 GiB if nothing is said. Beyond it come some 20 MB a
+        thread, and the header, which has 8 MiB at most.
     threads : int
         How many chunks are decoded at a time.
 
@@ -257,7 +255,7 @@ def _chunks(view: memoryview, at: int, plan: Plan) -> Iterator[Chunk]:
         if at > len(view):
             raise CodecError("the archive is broken: it ends in a chunk")
         chunk = chunks.parse(bytes(view[begin:at]), federation_pb2.ServerMessage)
-        if not isinstance(chunk, Chunk) or chunk.offset != due or chunk.size > MAX_CHUNK_BYTES:
+        if not isinstance(chunk, Chunk) or chunk.offset != due or chunk.size > CHUNK_BYTES:
             raise CodecError(f"the archive is broken: no chunk of byte {due} where it should be")
         yield chunk
         due += chunk.size

@@ -23,8 +23,8 @@ from fedaq.codec.quantizer import Floats, Key, Range
 from fedaq.errors import CodecError, NotFiniteError, ProtocolError
 from fedaq.v1 import archive_pb2
 
-# Packed code bytes of a chunk: as many as a server asks for.
-CHUNK_BYTES = 2**20
+# The most code bytes of a chunk: of codes of 1 bit, its values take 8 MiB as float32.
+CHUNK_BYTES = 2**18
 BYTE = TensorCode(8, step=1.0)
 # Numbers whose range is measured at a time, where they are first made float32.
 _MEASURED = 2**20

@@ -104,7 +104,7 @@ class Array:
             return found.astype(np.float32, copy=False)
 
     def put(self, part: slice, floats: Floats) -> None:
-        """Write float32 numbers, rounded to the type; beyond it, its last number."""
+        """Write float32 numbers, rounded to the type; for those beyond it, its last number."""
         if self.layout.dtype == BFLOAT16:
             bits = floats.view(np.uint32)
             # To the nearest, and of two the even one.
