@@ -17,7 +17,10 @@ _OFTEN_S = 0.1
 
 
 class Shown(Protocol):
-    """Who is told of rounds."""
+    """Who is told of a run."""
+
+    def on_page(self, address: str) -> None:
+        """Say where the page to watch is."""
 
     def on_round(self, record: RoundRecord) -> None:
         """Show a committed round."""
@@ -46,6 +49,9 @@ def _in_notebook() -> bool:
 
 
 class _Silent:
+    def on_page(self, address: str) -> None:
+        """Say nothing."""
+
     def on_round(self, record: RoundRecord) -> None:
         """Say nothing."""
 
@@ -60,7 +66,13 @@ class _Cell:
         self._settings, self._metric = settings, metric
         self._energy_j, self._shown_at = 0.0, 0.0
         self._html: Any = shown.HTML
-        self._cell: Any = shown.display(self._line(0, "starting"), display_id=True)
+        self._display: Any = shown.display
+        self._cell: Any = self._display(self._line(0, "starting"), display_id=True)
+
+    def on_page(self, address: str) -> None:
+        """Show a link to the page to watch."""
+        shown = escape(address)
+        self._display(self._html(f"<a href='{shown}' target='_blank'>{shown}</a>"))
 
     def on_round(self, record: RoundRecord) -> None:
         """Show a committed round, unless the last one was shown just now."""

@@ -133,9 +133,13 @@ def _background(
             tell(shown.on_round, record)
             tell(on_round, record)
 
-        carry_out = _in_processes if engine == "processes" else _in_this_process
         with _folder(out) as (folder, is_kept):
-            await carry_out(wanted, folder, committed)
+            if engine == "processes":
+                await _in_processes(wanted, folder, committed)
+            else:
+                await _in_this_process(
+                    wanted, folder, committed, lambda address: tell(shown.on_page, address)
+                )
             result = load(folder, task=wanted.task)
             return result if is_kept else result.without_folder()
 
@@ -152,12 +156,17 @@ def _folder(out: Path | str | None) -> Iterator[tuple[Path, bool]]:
 
 
 async def _in_this_process(
-    wanted: Asked, folder: Path, committed: Callable[[RoundRecord], None]
+    wanted: Asked,
+    folder: Path,
+    committed: Callable[[RoundRecord], None],
+    on_page: Callable[[str], None],
 ) -> None:
     async with _torch_to_itself():
         with new_run(folder, wanted.settings) as (_, ledger):
             run = wanted.run(ledger, committed)
-            async with page_shown(run):
+            async with page_shown(run) as page:
+                if page is not None:
+                    on_page(page)
                 await federate(run)
 
 

@@ -387,6 +387,13 @@ def test_the_progress_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == ""
 
 
+def test_the_page_of_a_run_can_be_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    fedaq.run("digits", **SMALL, network={"dashboard_port": 0}, progress=True)
+    out = capsys.readouterr().out
+    assert "watch it: http://127.0.0.1:" in out
+    assert "round 2/2" in out
+
+
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'runn'"):
         fedaq.runn  # noqa: B018
