@@ -133,7 +133,7 @@ FORGED = {
             tensors=[tensor((0,), "int64", name=str(n), exact=True) for n in range(20_000)])),
         "at most 100000 tensors",
     ),
-    "an object": (assembled(header(tensor(dtype="object"))), "its type object is none of"),
+    "an object": (assembled(header(tensor(dtype="object"))), "its type 'object' is none of"),
     "bfloat16 of numpy": (assembled(header(tensor(dtype="bfloat16"))), "none of"),
     "quantized integers": (assembled(header(tensor(dtype="int8")), [CODES]), "never quantized"),
     "exact, in other codes": (
@@ -199,6 +199,20 @@ def test_forged_archives_are_refused_in_a_line(name: str) -> None:
     assert "\n" not in str(told.value)
     # What is known of a tensor is larger than it was in the header.
     assert peak < MOST + 60 * len(data)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "\u202e", "long" * 100_000])
+def test_no_name_steers_whoever_reads_the_error(name: str) -> None:
+    for forged in (
+        header(tensor(name=name, dtype="int8")),
+        header(tensor(name=name, dtype=name)),
+        header(tensor(name=name, exact=True), codes=(STEP,) * 4, code_bytes=16),
+        header(tensor(name=name), codes=(pb.TensorHeader(codec=pb.CODEC_STEP, bits=4),)),
+    ):
+        with pytest.raises(CodecError) as told:
+            decode(assembled(forged, [CODES]))
+        assert str(told.value).isprintable()
+        assert len(str(told.value)) < 600
 
 
 def test_what_decoding_may_take_is_exact() -> None:

@@ -23,7 +23,7 @@ from fedaq.codec.archive_size import END_BYTES, LENGTH_BYTES, START_BYTES
 from fedaq.codec.arrays import FLOATS, Array, taken
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.quantizer import MAX_BITS, MIN_BITS, SMALLEST_STEP
-from fedaq.errors import CodecError, ProtocolError
+from fedaq.errors import CodecError, ProtocolError, printable
 from fedaq.v1 import archive_pb2, federation_pb2
 
 if TYPE_CHECKING:
@@ -98,9 +98,13 @@ def encode(
     arrays, single = taken(values)
     limit = _limit(arrays, ratio)
     plan = _planned(arrays, single, step, grid_bits, limit, seed)
-    while len(archive := _written(plan, seed, threads)) > limit:
-        plan = archive_size.coarser(plan, len(archive), limit, seed)
-    return archive
+    while True:
+        archive = _written(plan, seed, threads)
+        length = len(archive)
+        if length <= limit:
+            return archive
+        del archive  # before there is another
+        plan = archive_size.coarser(plan, length, limit, seed)
 
 
 def estimate(
@@ -166,7 +170,7 @@ def decode(
         ):
             pass
     except (DecodeError, ProtocolError) as error:
-        raise CodecError(f"the archive is broken: {error}") from None
+        raise CodecError(printable(f"the archive is broken: {error}")) from None
     if plan.single:
         return plan.arrays[0].value()
     return {array.layout.name: array.value() for array in plan.arrays}

@@ -62,7 +62,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.dtype not in STORED or (self.dtype in _OF_TORCH and not self.torch):
-            raise CodecError(f"{self}: its type {self.dtype} is none of {', '.join(STORED)}")
+            raise CodecError(f"{self}: its type {self.dtype[:32]!r} is none of {', '.join(STORED)}")
         # A dimension of 0 does not excuse the others, which numpy multiplies, too.
         if len(self.shape) > MAX_DIMENSIONS or prod(n or 1 for n in self.shape) > MAX_ELEMENTS:
             raise CodecError(
@@ -70,7 +70,7 @@ class Layout:
             )
 
     def __str__(self) -> str:
-        return f"tensor {self.name!r}" if self.name else "the tensor"
+        return _said(self.name)
 
     @cached_property
     def numbers(self) -> int:
@@ -162,6 +162,11 @@ def taken(values: "Values") -> tuple[tuple[Array, ...], bool]:
     return tuple(_array(_checked_name(name), value) for name, value in values.items()), False
 
 
+def _said(name: str) -> str:
+    # Whoever sent it may have chosen it to be long, or to steer a terminal.
+    return f"tensor {name[:64]!r}" if name else "the tensor"
+
+
 def _checked_name(name: object) -> str:
     try:
         if isinstance(name, str) and name.encode():
@@ -178,8 +183,8 @@ def _array(name: str, value: object) -> Array:
         return _of_torch(name, value)
     if not isinstance(value, np.ndarray | np.generic):
         raise CodecError(
-            f"tensor {name!r} is of type {type(value).__name__}, not an array of numpy or a tensor "
-            "of torch"
+            f"{_said(name)} is of type {type(value).__name__}, neither an array of numpy nor a "
+            "tensor of torch"
         )
     array = np.asarray(value)
     layout = Layout(name, array.shape, array.dtype.name, torch=False)
