@@ -264,12 +264,14 @@ class Run:
 
     def _record(self, committed: Committed, plan: Plan) -> None:
         record = committed.record
+        # One line of a log is not for what each client has said.
+        said = {name: value for name, value in asdict(record).items() if name != "validations"}
         self.metrics.round_over(record)
         metric = self.task.metric
         log.info(
             "round %d: %s %s, %.4g J", record.round, metric.name,
             metric.written(record.value(metric.name)), record.energy_j,
-            extra=event("round committed", **asdict(record)),
+            extra=event("round committed", **said),
         )  # fmt: skip
         trouble = record.trouble(metric)
         if trouble and not self._in_trouble:  # once: every later round says so in its line
