@@ -21,6 +21,7 @@ from fedaq.files import replacing
 from fedaq.metric import ACCURACY
 from fedaq.modules.bound import Bound
 from fedaq.process.logs import event
+from fedaq.process.memory import given_back
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import (
     Evaluation,
@@ -231,7 +232,8 @@ class Run:
 
     def _evaluated(self, number: int, test_data: Any) -> Evaluation:
         self._bound.load(self._tested(number))
-        return evaluated(self.task, self._bound.module, test_data)
+        with given_back():
+            return evaluated(self.task, self._bound.module, test_data)
 
     def _has_fine_steps(self) -> bool:
         own = self.settings.fedaq
