@@ -15,8 +15,9 @@ from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread, is_width
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
+from fedaq.metric import LOSS
 from fedaq.process.logs import event
-from fedaq.tasks import Training, blamed
+from fedaq.tasks import Evaluation, Training, blamed
 from fedaq.tasks.training import KNOWN, from_message
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.training import Learner
@@ -162,13 +163,14 @@ class Session:
             )
         try:
             downlink_bits = await self._receive_models(plan)
+            validation = await asyncio.to_thread(self.learner.validate)
             with blamed(self.learner.task, "training"):
                 loss = await asyncio.to_thread(
                     self.learner.train, self._training, welcome.seed, self.name,
                     plan.round, plan.rounds, self.on_training, measure=plan.measure,
                 )  # fmt: skip
             spreads = await asyncio.to_thread(self._spreads)
-            grant = await self._report(plan, spreads, loss)
+            grant = await self._report(plan, spreads, loss, _validation_in(validation))
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
@@ -252,7 +254,11 @@ class Session:
         return payload.tensor_spreads(self.learner.spec, self.learner.weights.__getitem__)
 
     async def _report(
-        self, plan: pb.RoundPlan, spreads: tuple[Spread, ...], loss: float
+        self,
+        plan: pb.RoundPlan,
+        spreads: tuple[Spread, ...],
+        loss: float,
+        validation: pb.Validation | None,
     ) -> pb.UplinkGrant:
         report = pb.RangeReport(
             round=self._round,
@@ -264,6 +270,7 @@ class Session:
             ],
             train_loss=loss,
             holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
+            validation=validation,
         )
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
@@ -376,6 +383,17 @@ class Session:
                 training=KNOWN,
             )
         )
+
+
+def _validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation | None:
+    if validation is None:
+        return None
+    evaluation, examples = validation
+    values = {LOSS: evaluation.loss, **evaluation.metrics}
+    return pb.Validation(
+        examples=examples,
+        metrics=[pb.Metric(name=name, value=value) for name, value in values.items()],
+    )
 
 
 def _checked_training(welcome: pb.Welcome) -> Training:

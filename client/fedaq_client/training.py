@@ -13,7 +13,16 @@ from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.errors import UserError
 from fedaq.modules.bound import Bound
 from fedaq.settings import PartitionSettings
-from fedaq.tasks import Task, Training, TrainingContext, initial_model, signature_of, subset
+from fedaq.tasks import (
+    Evaluation,
+    Task,
+    Training,
+    TrainingContext,
+    evaluated,
+    initial_model,
+    signature_of,
+    subset,
+)
 from fedaq.tasks.context import CPU, Received
 from fedaq.tasks.partition import WHOLE, Partition, owners_of
 from fedaq.tasks.state import Kept
@@ -35,6 +44,8 @@ class Learner:
         Folder that keeps the state of the training for a client that is started again.
     start_from : Path, optional
         Model file that has what never travels.
+    held_back : Sized, optional
+        The client's examples that are not trained with.
 
     Attributes
     ----------
@@ -56,10 +67,12 @@ class Learner:
         device: torch.device = CPU,
         state: Path | None = None,
         start_from: Path | None = None,
+        held_back: Sized | None = None,
     ) -> None:
         self.task = task
         self.device = device
         self._data = data
+        self._held_back = held_back
         self.model = initial_model(task, seed, start_from)
         self.spec = signature_of(task, self.model)
         self.model.to(device)
@@ -85,6 +98,25 @@ class Learner:
     def examples(self) -> int:
         """Number of training examples."""
         return len(self._data)
+
+    def validate(self) -> tuple[Evaluation, int] | None:
+        """Test the held model on what is held back, if something is.
+
+        Returns
+        -------
+        Evaluation
+        int
+            Number of examples.
+        """
+        if self._held_back is None:
+            return None
+        self._bound.load(self.held)
+        # A loop of the task's own may rely on the modes that it finds.
+        modes = [(module, module.training) for module in self.model.modules()]
+        found = evaluated(self.task, self.model, self._held_back)
+        for module, mode in modes:
+            module.training = mode
+        return found, len(self._held_back)
 
     def train(
         self,
@@ -222,3 +254,21 @@ def local_data(everything: Sized, partition: Partition, how: PartitionSettings, 
         return everything
     owners = owners_of(everything, partition.parts, how, seed)
     return subset(everything, np.flatnonzero(owners == partition.index))
+
+
+def divided(data: Sized, share: float, seed: int) -> tuple[Sized, Sized | None]:
+    """Return a client's examples to train with, and those to hold back: `share` of them.
+
+    Nothing is held back where that would be less than half an example.
+
+    Raises
+    ------
+    UserError
+        If the data set cannot be divided like that.
+    """
+    count = round(share * len(data))
+    if count == 0:
+        return data, None
+    order = np.random.default_rng(derive_seed(seed, "validation")).permutation(len(data))
+    # In the order of the data set, which may lie on a disk.
+    return subset(data, np.sort(order[count:])), subset(data, np.sort(order[:count]))

@@ -20,7 +20,7 @@ from fedaq.tasks.hardware import device_named
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import ServerStoppedError, Session
-from fedaq_client.training import Learner, local_data
+from fedaq_client.training import Learner, divided, local_data
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run
 from fedaq_server.records.run_folder import new_run
@@ -131,10 +131,14 @@ def _learners(task: Task, settings: Settings) -> list[tuple[str, Learner]]:
         )
         for index in range(settings.clients)
     ]
+    parts = [divided(share, task.validation_share, settings.seed) for share in shares]
     return [
         (
             f"client-{index}",
-            Learner(task, share, settings.seed, device, start_from=settings.start_from),
+            Learner(
+                task, mine, settings.seed, device,
+                start_from=settings.start_from, held_back=held_back,
+            ),
         )
-        for index, share in enumerate(shares, 1)
-    ]
+        for index, (mine, held_back) in enumerate(parts, 1)
+    ]  # fmt: skip

@@ -216,7 +216,7 @@ def render(contents: Contents, pictures: Sequence[Picture]) -> str:
         title=_title(entries),
         entries=entries,
         rows=_rows(entries),
-        metrics=_metrics(entries),
+        metrics=[*_metrics(entries), *map(_of_clients, _client_metrics(entries))],
         trouble=[(entry, _trouble(entry.run)) for entry in entries if _trouble(entry.run)],
         columns=comparison_table.COLUMNS,
         comparisons=[
@@ -246,7 +246,7 @@ def _title(entries: Sequence[Entry]) -> str:
 
 def _rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     """Return the cells of the runs' table, without the columns of which nothing is known."""
-    rows = [_row(entry, _metrics(entries)) for entry in entries]
+    rows = [_row(entry, _metrics(entries), _client_metrics(entries)) for entry in entries]
     empty = {key for key in rows[0] if all(row[key] == "-" for row in rows)}
     return [{key: cell for key, cell in row.items() if key not in empty} for row in rows]
 
@@ -258,7 +258,17 @@ def _metrics(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys([*about, *others]))
 
 
-def _row(entry: Entry, metrics: Sequence[str]) -> dict[str, str]:
+def _client_metrics(entries: Sequence[Entry]) -> list[str]:
+    """Return the names of what clients' own tests gave."""
+    given = (name for e in entries for each in e.run.rounds[-1:] for name in each.client_metrics)
+    return list(dict.fromkeys(given))
+
+
+def _of_clients(name: str) -> str:
+    return f"clients' {name}"
+
+
+def _row(entry: Entry, metrics: Sequence[str], of_clients: Sequence[str]) -> dict[str, str]:
     run, rounds = entry.run, entry.run.rounds
     totals = summarize(rounds, run.metric)
     wire = totals["uplink_wire_bytes"], totals["downlink_wire_bytes"]
@@ -268,6 +278,7 @@ def _row(entry: Entry, metrics: Sequence[str]) -> dict[str, str]:
         "clients": str(run.clients),
         "rounds": str(len(rounds)) if run.finished else f"{len(rounds)} of {_planned(run)}",
         **{name: _final(run, name) for name in metrics},
+        **{_of_clients(name): _clients_final(run, name) for name in of_clients},
         "best": _shown_as(run.metric.name, totals["best_metric"]),
         "energy": si(totals["energy_j"], "J"),
         "bits up": f"{totals['mean_uplink_bits']:.2f}",
@@ -288,6 +299,12 @@ def _final(run: SavedRun, name: str) -> str:
     if not run.rounds or name not in (LOSS, run.metric.name, *run.rounds[-1].metrics):
         return "-"
     return _shown_as(name, run.rounds[-1].value(name))
+
+
+def _clients_final(run: SavedRun, name: str) -> str:
+    """Return the mean of clients' own tests in the last round, a dash if they have none."""
+    given = run.rounds[-1].client_metrics if run.rounds else {}
+    return _shown_as(name, given.get(name))
 
 
 def _shown_as(name: str, value: float | None) -> str:

@@ -82,6 +82,12 @@ class Metrics:
             ["name"],
             registry=registry,
         )
+        self._client_metric = Gauge(
+            "fedaq_client_metric",
+            "Mean of what clients' own tests gave in the last round, by its name.",
+            ["name"],
+            registry=registry,
+        )
         self._values = {
             "test_accuracy": gauge(
                 "test_accuracy_ratio", "Test accuracy after the last round, 0 to 1."
@@ -121,6 +127,8 @@ class Metrics:
             gauge.set(getattr(record, name))
         for name, value in record.metrics.items():
             self._test_metric.labels(name).set(value)
+        for name, value in record.client_metrics.items():
+            self._client_metric.labels(name).set(value)
         self._round_seconds.observe(record.seconds)
         if self._budget_left is not None:
             self._budget_left.dec(record.energy_j)

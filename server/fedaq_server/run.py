@@ -21,6 +21,7 @@ from fedaq.files import replacing
 from fedaq.metric import ACCURACY
 from fedaq.modules.bound import Bound
 from fedaq.process.logs import event
+from fedaq.process.memory import given_back
 from fedaq.settings import HOW_REACHED, Settings
 from fedaq.tasks import (
     Evaluation,
@@ -256,7 +257,8 @@ class Run:
 
     def _evaluated(self, number: int, test_data: Any) -> Evaluation:
         self._bound.load(self._tested(number))
-        return evaluated(self.task, self._bound.module, test_data)
+        with given_back():
+            return evaluated(self.task, self._bound.module, test_data)
 
     def _has_fine_steps(self) -> bool:
         own = self.settings.fedaq
@@ -289,12 +291,14 @@ class Run:
 
     def _record(self, committed: Committed, plan: Plan) -> None:
         record = committed.record
+        # One line of a log is not for what each client has said.
+        said = {name: value for name, value in asdict(record).items() if name != "validations"}
         self.metrics.round_over(record)
         metric = self.task.metric
         log.info(
             "round %d: %s %s, %.4g J", record.round, metric.name,
             metric.written(record.value(metric.name)), record.energy_j,
-            extra=event("round committed", **asdict(record)),
+            extra=event("round committed", **said),
         )  # fmt: skip
         trouble = record.trouble(metric)
         if trouble and not self._in_trouble:  # once: every later round says so in its line

@@ -226,3 +226,20 @@ def test_more_parts_than_examples() -> None:
     assert sentences(result, Kind.WRONG) == [
         "--partition: 40 examples cannot be shared among 50 clients"
     ]
+
+
+# ---- Held back -----------------------------------------------------------------
+
+
+def test_what_is_held_back_is_tested_and_not_trained_with() -> None:
+    sizes = []
+
+    def evaluate(model: Any, data: Any) -> Any:
+        sizes.append(len(data))
+        return GOOD.evaluate(model, data)
+
+    found = checked(replace(GOOD, evaluate=evaluate, validation_share=0.25))
+    assert found.facts is not None
+    whole = len(GOOD.train_data(None))
+    assert found.facts.examples == whole - round(0.25 * whole)
+    assert sizes[-1] == round(0.25 * whole)

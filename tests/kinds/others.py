@@ -30,7 +30,7 @@ def _torchvision() -> Any:
     return torchvision.models
 
 
-def _transformers() -> Any:
+def imported_transformers() -> Any:
     """Import transformers, which imports torchvision where it finds it."""
     if has("torchvision"):
         _torchvision()
@@ -118,7 +118,7 @@ class Logits(nn.Module):
 
 
 def bert() -> Any:
-    package = _transformers()
+    package = imported_transformers()
     return package.BertForSequenceClassification(
         package.BertConfig(
             vocab_size=17, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
@@ -129,7 +129,7 @@ def bert() -> Any:
 
 
 def gpt2() -> Any:
-    package = _transformers()
+    package = imported_transformers()
     return package.GPT2ForSequenceClassification(
         package.GPT2Config(
             vocab_size=18, n_positions=16, n_embd=32, n_layer=2, n_head=4, num_labels=10,

@@ -50,6 +50,11 @@ def report_with(**fields: Any) -> Attack:
     return attack
 
 
+def validation_with(examples: int, **values: float) -> Attack:
+    metrics = [pb.Metric(name=name, value=value) for name, value in values.items()]
+    return report_with(validation=pb.Validation(examples=examples, metrics=metrics))
+
+
 def ranges_with(index: int, lo: float, hi: float, **fields: float) -> Attack:
     async def attack(client: RawClient, number: int) -> None:
         ranges = [pb.TensorRange(lo=-1, hi=1) for _ in client.spec.tensors]
@@ -180,6 +185,21 @@ WITHIN_A_ROUND = {
     "a crowd of chunks": (
         chunks_of(*((lambda h, n=n: (3 * n, 3)) for n in range(81))),
         "WRONG_SIZE", "more than 80 chunks of an update; send larger ones"),
+    "a validation on nothing": (
+        validation_with(0, loss=1.0), "OUT_OF_RANGE", "on 0 examples; it needs 1 to"),
+    "a validation on too much": (
+        validation_with(2**41, loss=1.0), "OUT_OF_RANGE", "on 2199023255552 examples"),
+    "too many metrics": (
+        validation_with(1, **{f"m{number}": 1.0 for number in range(34)}), "WRONG_SIZE",
+        "34 metrics; the loss and 32 others are the most"),
+    "a metric of a name that cannot be": (
+        validation_with(1, **{"a b": 1.0}), "OUT_OF_RANGE", "need names of their own: a letter"),
+    "a metric of a long name": (
+        validation_with(1, **{"x" * 41: 1.0}), "OUT_OF_RANGE", "40 characters at most"),
+    "a metric twice": (
+        report_with(validation=pb.Validation(
+            examples=1, metrics=[pb.Metric(name="loss", value=value) for value in (1.0, 2.0)])),
+        "OUT_OF_RANGE", "need names of their own"),
     "a group split": (chunks_of(lambda h: (0, 4)), "WRONG_SIZE", "splits a group"),
     "a group split later": (
         chunks_of(lambda h: (0, 300), lambda h: (300, 301)), "WRONG_SIZE", "splits a group"),

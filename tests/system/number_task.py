@@ -55,7 +55,9 @@ task = Task(
     metric=Metric("mae", higher_is_better=False),
 )  # fmt: skip
 loss_only = replace(task, evaluate=_only_the_loss, metric=Metric("loss", higher_is_better=False))
+held_back = replace(task, validation_share=0.25)
 spoilt = replace(task, model=Spoilt, evaluate=_spoilt_test)
 lost = replace(
     task, evaluate=lambda model, data: replace(evaluate_regression(model, data), loss=nan)
 )
+lost_held_back = replace(lost, validation_share=0.25)

@@ -20,7 +20,7 @@ from fedaq.tasks.partition import WHOLE, Partition, parse_partition
 from fedaq_client.cli.display import Display
 from fedaq_client.returning import take_part
 from fedaq_client.session import Progress
-from fedaq_client.training import Learner, local_data
+from fedaq_client.training import Learner, divided, local_data
 from fedaq_client.transport.access import Access, access_of
 from fedaq_client.transport.connection import connect
 from fedaq_client.watchdog import notify, watched
@@ -50,9 +50,11 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     use_threads(settings.threads, default=0 if part == WHOLE else 1, sharing=part.parts)
     everything = read_data(task, "train_data", settings.data)
     mine = local_data(everything, part, settings.partition, settings.seed)
+    mine, held_back = divided(mine, task.validation_share, settings.seed)
     learner = Learner(
-        task, mine, settings.seed, device_named(settings.device), own.state, settings.start_from
-    )
+        task, mine, settings.seed, device_named(settings.device), own.state, settings.start_from,
+        held_back,
+    )  # fmt: skip
     console.print(f"{foreign(name)}: {learner.examples} examples, server {foreign(own.server)}")
     log.info(
         "%s has %d examples", name, learner.examples,

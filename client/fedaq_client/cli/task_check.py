@@ -51,7 +51,7 @@ from fedaq_client.cli.task_findings import (
     said,
 )
 from fedaq_client.cli.task_tensors import tensor_classes
-from fedaq_client.training import Learner
+from fedaq_client.training import Learner, divided
 
 TEST_EXAMPLES = 250
 # What to say where a batch of one example fails, and where it is the last one.
@@ -67,6 +67,7 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
         spec = _check_model(task, settings, checked)
         mine = check_data(task, settings, part, checked)
         training = replace(task.training, **settings.training.model_dump(exclude_none=True))
+        mine, held_back = call("train_data", divided, mine, task.validation_share, settings.seed)
         few = first_of(mine, training.batch_size)
         if task.train is train_classifier:
             check_batch(task, settings.seed, mine, few, "training")
@@ -75,6 +76,10 @@ def check(task: Task, settings: Settings, part: Partition) -> Checked:
         classes = tensor_classes(learner)
         _check_last_batch(task, settings, mine, replace(training, local_epochs=1))
         _check_test(task, settings, learner, checked)
+        if held_back is not None:
+            learner.receive()
+            own = first_of(held_back, TEST_EXAMPLES)
+            call("evaluate", in_a_round, evaluated, task, learner.model, own)
         checked.facts = Facts(
             spec=spec,
             classes=classes,

@@ -69,6 +69,14 @@ class Task:
         ``measure(model, data, seed)`` makes the running statistics of the model's normalization
         layers those of the model as it is, on a client's data (docs/reference/tensors.md).
         `measure_statistics` with `train_classifier`; with a `train` of yours, nothing unless given.
+    validation_share : float
+        Of each client's examples, 0 to 0.5: they are not trained with, and the client reports what
+        `evaluate` says of the model that it received, on them, with every round.
+
+    Raises
+    ------
+    ValueError
+        If the share cannot be one.
     """
 
     name: str
@@ -83,6 +91,14 @@ class Task:
     metric: Metric = field(default_factory=Metric)
     tensors: Mapping[str, str] = field(default_factory=dict)
     measure: Callable[[nn.Module, Any, int], None] | None = None
+    validation_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_share <= 0.5:
+            raise ValueError(
+                f"validation_share {self.validation_share}: of a client's examples, 0 to 0.5 may "
+                "be held back"
+            )
 
     @property
     def measures(self) -> Callable[[nn.Module, Any, int], None] | None:

@@ -1,7 +1,7 @@
-"""What adapters cost: bytes on the way, and memory above that of the libraries.
+"""What adapters cost: bytes on the way, and memory.
 
-Runs a server and two clients as processes, and prints the peak of each beside the size of the
-model. Memory is that of Linux.
+Runs a server and two clients as processes, with a large model and with one of next to no weights,
+and prints how much more memory each took at its peak. Memory is that of Linux.
 """
 
 import argparse
@@ -10,54 +10,70 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 MB = 1e6
 _CLIENTS, _ROUNDS = 2, 2
-# The same libraries, and neither a model nor a run.
-_IDLE = (
-    "import psutil, fedaq_client.cli.client_process, fedaq_server.cli.server_process; "
-    "from lora.task import adapted; adapted(16, 1).model()(__import__('torch').zeros(1, 4).long());"
-    "print(psutil.Process().memory_info().rss)"
-)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", nargs="?", default="large", choices=("task", "large"))
-    name = parser.parse_args().task
-    idle = int(subprocess.check_output([sys.executable, "-c", _IDLE], text=True).split()[-1])
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        peaks = _peaks(f"lora.task:{name}", out)
-        run = json.loads((out / "run.json").read_text())
-    base, trained = _values(name)
-    rows = [
-        ("base, float32", f"{4 * base / MB:.1f} MB"),
-        ("adapters, float32", f"{4 * trained / MB:.2f} MB"),
-        ("libraries alone", f"{idle / MB:.0f} MB"),
-    ]
-    for side, peak in sorted(peaks.items()):
-        above = (peak - idle) / MB
-        rows.append((f"{side}, above them", f"{above:.0f} MB, {above * MB / 4 / base:.2f} bases"))
-    rounds = run["rounds"]
-    for record in rounds:
-        sent = record["uplink_payload_bytes"] / _CLIENTS
-        share = 100 * sent / (4 * base)
-        rows.append((f"round {record['round']}, up, a client", f"{sent:,.0f} B, {share:.4f} %"))
-    for what, found in rows:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    for what, found in rows(measured()):
         print(f"| {what} | {found} |")
 
 
-def _values(name: str) -> tuple[int, int]:
-    from lora import task
+@dataclass(frozen=True)
+class Measured:
+    """What the run with the large model took.
 
-    model = getattr(task, name).model()
-    sizes = [(value.numel(), value.requires_grad) for value in model.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+    Attributes
+    ----------
+    base, trained : int
+        Weights that are frozen, and those of the adapters.
+    above : dict of str to float
+        Peak bytes of memory of each process, less those of a run with the tiny model.
+    uplink : list of float
+        Payload bytes of a client's update, by round.
+    """
+
+    base: int
+    trained: int
+    above: dict[str, float]
+    uplink: list[float]
+
+
+def measured(module: str = "lora.task") -> Measured:
+    """Run both; `module` has the tasks."""
+    with tempfile.TemporaryDirectory() as folder:
+        beside = _peaks(f"{module}:tiny", Path(folder) / "tiny")
+        peaks = _peaks(f"{module}:large", Path(folder) / "large")
+        run = json.loads((Path(folder) / "large" / "run.json").read_text())
+    above = {side: peak - beside[side] for side, peak in sorted(peaks.items())}
+    sent = [record["uplink_payload_bytes"] / _CLIENTS for record in run["rounds"]]
+    return Measured(*_values(), above, sent)
+
+
+def rows(found: Measured) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the table."""
+    base = 4 * found.base
+    yield "base, float32", f"{base / MB:.1f} MB"
+    yield "adapters, float32", f"{4 * found.trained / MB:.2f} MB"
+    for side, above in found.above.items():
+        yield f"{side}, above the tiny model", f"{above / MB:.0f} MB, {above / base:.2f} bases"
+    for number, sent in enumerate(found.uplink, 1):
+        yield f"round {number}, up, a client", f"{sent:,.0f} B, {100 * sent / base:.4f} %"
+
+
+def _values() -> tuple[int, int]:
+    from lora.task import large
+
+    sizes = [(weight.numel(), weight.requires_grad) for weight in large.model().parameters()]
+    return sum(n for n, trained in sizes if not trained), sum(n for n, t in sizes if t)
 
 
 def _peaks(task: str, out: Path) -> dict[str, int]:

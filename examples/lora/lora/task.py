@@ -73,6 +73,6 @@ def adapted(width: int, layers: int, most: int | None = None) -> Task:
     )
 
 
-# 3 million weights; and 101 million, to see what they take of the memory.
+# 3 million weights; and 101 million beside next to none, to see what they take of the memory.
 task = adapted(256, 4, most=400)
-large = adapted(1024, 8, most=4)
+large, tiny = adapted(1024, 8, most=2), adapted(16, 1, most=2)

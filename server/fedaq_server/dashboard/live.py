@@ -121,6 +121,8 @@ class View:
         What does not change: task, metric, scheme, settings.
     trouble : str
         What of the last model is not finite.
+    client_metrics : str
+        What clients' own tests gave in the last round, in words.
     """
 
     at: float = field(compare=False)
@@ -131,6 +133,7 @@ class View:
     clients: Mapping[str, ClientView] = field(default_factory=dict)
     turned_away: tuple[TurnedAway, ...] = ()
     trouble: str = ""
+    client_metrics: str = ""
 
 
 @dataclass
@@ -243,8 +246,9 @@ def changes(before: View | None, now: View, first: int = 0) -> dict[str, Any]:
         message["forecast"] = asdict(now.forecast)
     if now.turned_away and (before is None or now.turned_away != before.turned_away):
         message["turned_away"] = [asdict(each) for each in now.turned_away]
-    if now.trouble != ("" if before is None else before.trouble):
-        message["trouble"] = now.trouble
+    for name in ("trouble", "client_metrics"):
+        if getattr(now, name) != ("" if before is None else getattr(before, name)):
+            message[name] = getattr(now, name)
     clients = _client_changes(before, now, first)
     if clients:
         message["clients"] = clients

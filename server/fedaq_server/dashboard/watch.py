@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import printable
+from fedaq.metric import written
 from fedaq.process.logs import event
 from fedaq_server.dashboard.hub import Hub
 from fedaq_server.dashboard.live import (
@@ -76,7 +77,7 @@ class Watch:
             "settings": flat(facts["settings"]),
         }
         self._sums = Sums(run.task.metric.name)
-        self._trouble = ""
+        self._trouble = self._client_metrics = ""
         self._points: tuple[Point, ...] = ()
         for record in run.ledger.records():
             self._add(record)
@@ -105,6 +106,8 @@ class Watch:
         self._points = bounded((*self._points, self._sums.point(vars(record))))
         trouble = record.trouble(self._run.task.metric)
         self._trouble = trouble and printable(f"After round {record.round} {trouble}.")
+        told = record.client_metrics.items()
+        self._client_metrics = ", ".join(f"{name} {written(name, value)}" for name, value in told)
 
     def view(self, *, ended: bool = False) -> View:
         """Return what there is to see now."""
@@ -129,6 +132,7 @@ class Watch:
             clients=self._clients(done + 1),
             turned_away=tuple(run.admission.turned_away.values()),
             trouble=self._trouble,
+            client_metrics=self._client_metrics,
         )
 
     def _clients(self, round_number: int) -> dict[str, ClientView]:

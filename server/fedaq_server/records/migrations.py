@@ -49,8 +49,14 @@ def _metrics(database: sqlite3.Connection, folder: Path) -> None:
     database.execute("ALTER TABLE rounds ADD COLUMN not_finite TEXT")
 
 
+def _validations(database: sqlite3.Connection, folder: Path) -> None:
+    """A round has what clients' own tests gave: the means, and each."""
+    database.execute("ALTER TABLE rounds ADD COLUMN client_metrics TEXT")
+    database.execute("ALTER TABLE rounds ADD COLUMN validations TEXT")
+
+
 # The first makes version 1 of nothing.
-_STEPS = (_first_tables, _snapshots, _metrics)
+_STEPS = (_first_tables, _snapshots, _metrics, _validations)
 VERSION = len(_STEPS)
 
 

@@ -16,7 +16,23 @@ _SUMMED = (
 )  # fmt: skip
 _AVERAGED = ("uplink_bits", "downlink_bits")
 # Of a round's fields, those that few runs have.
-_RARE = ("test_metrics", "not_finite")
+_RARE = ("test_metrics", "not_finite", "client_metrics", "validations")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one client's test of the model that it received gave.
+
+    Attributes
+    ----------
+    examples : int
+        That it holds back.
+    metrics : mapping of str to float
+        By name, the loss among them.
+    """
+
+    examples: int
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,11 @@ class RoundRecord:
     not_finite : tuple of str
         Where the test loss or the task's metric is not finite: tensors of the model that are not
         either, a few of them; not in the file where it is empty.
+    client_metrics : mapping of str to float
+        Means of what clients' own tests of the model that they received gave, weighted by their
+        examples, by name; not in the file where no client has such a test.
+    validations : mapping of str to Validation
+        Those tests, by client; not in the file either then.
     """
 
     round: int
@@ -78,6 +99,8 @@ class RoundRecord:
     seconds: float
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     not_finite: tuple[str, ...] = ()
+    client_metrics: Mapping[str, float] = field(default_factory=dict)
+    validations: Mapping[str, Validation] = field(default_factory=dict)
 
     def value(self, name: str) -> float:
         """Return what the test gave under a name: the loss, the accuracy or another metric."""
@@ -172,6 +195,8 @@ def in_json(values: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, Validation):
+        return _finite(vars(value))
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -6,7 +6,7 @@ from math import nan
 from typing import Any
 
 from fedaq.codec.quantizer import Spread
-from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.record import RoundRecord, Validation
 
 
 def ranges_text(ranges: tuple[Spread, ...] | None) -> str | None:
@@ -21,10 +21,13 @@ def ranges_of(text: str | None) -> tuple[Spread, ...] | None:
 
 def row_of(record: RoundRecord) -> tuple[Any, ...]:
     """Return a record as a row; what is no number is JSON."""
-    return tuple(
-        value if isinstance(value, int | float | None) else json.dumps(value) if value else None
-        for value in vars(record).values()
-    )
+    return tuple(map(_cell, vars(record).values()))
+
+
+def _cell(value: object) -> Any:
+    if isinstance(value, int | float | None):
+        return value
+    return json.dumps(value, default=vars) if value else None
 
 
 def record_of(row: tuple[Any, ...]) -> RoundRecord:
@@ -36,4 +39,7 @@ def record_of(row: tuple[Any, ...]) -> RoundRecord:
     }
     values["test_metrics"] = json.loads(values["test_metrics"] or "{}")
     values["not_finite"] = tuple(json.loads(values["not_finite"] or "[]"))
+    values["client_metrics"] = json.loads(values["client_metrics"] or "{}")
+    told = json.loads(values["validations"] or "{}")
+    values["validations"] = {name: Validation(**each) for name, each in told.items()}
     return RoundRecord(**values)

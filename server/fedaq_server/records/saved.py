@@ -115,6 +115,18 @@ def record_of(fields: Mapping[str, Any]) -> RoundRecord:
 def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
     """JSON has null where a number was not finite."""
     missing: dict[str, Any] = {name: nan for name in _FLOATS if record[name] is None}
-    metrics = record.get("test_metrics", {})
-    given = {name: nan if value is None else value for name, value in metrics.items()}
-    return {**record, **missing, "test_metrics": given}
+    validations = {
+        name: {**each, "metrics": _numbers(each["metrics"])}
+        for name, each in record.get("validations", {}).items()
+    }
+    return {
+        **record,
+        **missing,
+        "test_metrics": _numbers(record.get("test_metrics", {})),
+        "client_metrics": _numbers(record.get("client_metrics", {})),
+        "validations": validations,
+    }
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: nan if value is None else value for name, value in metrics.items()}

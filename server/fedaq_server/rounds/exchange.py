@@ -12,8 +12,10 @@ from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
 from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.records.record import Validation
 from fedaq_server.rounds.aggregation import Contribution, check_magnitude
 from fedaq_server.rounds.round import Differences, Round
+from fedaq_server.rounds.validation import reported
 from fedaq_server.schemes.scheme import granted_up
 from fedaq_server.transport.faults import TrainingFailedError
 from fedaq_server.transport.roster import Client, Phase
@@ -34,6 +36,7 @@ class Report:
     train_loss: float
     update: Payload
     payload_bytes: int
+    validation: Validation | None
 
 
 async def exchange(client: Client, current: Round) -> Report:
@@ -54,7 +57,7 @@ async def exchange(client: Client, current: Round) -> Report:
         client.enter(Phase.RECEIVING)
         await _send_model(client, current)
         client.enter(Phase.TRAINING)
-        ranges, loss = await _receive_report(client, current)
+        ranges, loss, validation = await _receive_report(client, current)
         current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
         client.enter(Phase.SENDING)
         granted, limit_bytes = await _grant(client, current, ranges)
@@ -67,7 +70,7 @@ async def exchange(client: Client, current: Round) -> Report:
         client.enter(phase)
         client.close_round()
     weight, payload_bytes = current.weights[client.name], current.charged[client.name]
-    return Report(client, weight, ranges, loss, update, payload_bytes)
+    return Report(client, weight, ranges, loss, update, payload_bytes, validation)
 
 
 async def _send_model(client: Client, current: Round) -> None:
@@ -118,7 +121,9 @@ async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
         yield message
 
 
-async def _receive_report(client: Client, current: Round) -> tuple[tuple[Spread, ...], float]:
+async def _receive_report(
+    client: Client, current: Round
+) -> tuple[tuple[Spread, ...], float, Validation | None]:
     report = (await expected(client.expect, "range_report")).range_report
     tensors = current.state.spec.tensors
     if len(report.ranges) != len(tensors):
@@ -144,7 +149,7 @@ async def _receive_report(client: Client, current: Round) -> tuple[tuple[Spread,
         )
     if current.differences is not None:
         await _check_model(client, current.differences, report.holds)
-    return ranges, report.train_loss
+    return ranges, report.train_loss, reported(report)
 
 
 def magnitude_of(ranges: tuple[Spread, ...], spec: ModelSpec) -> float:

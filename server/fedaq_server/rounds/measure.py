@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from math import nan
 
 from fedaq.codec.payload import Payload
-from fedaq.metric import ACCURACY
+from fedaq.metric import ACCURACY, LOSS
 from fedaq.tasks import Evaluation
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.exchange import Report
 from fedaq_server.rounds.round import catch_up_j
+from fedaq_server.rounds.validation import averaged, of_names
 from fedaq_server.schemes.scheme import RoundState
 from fedaq_server.transport.tcp_counter import WireBytes
 
@@ -72,6 +73,12 @@ def measure(
     loss = sum(report.weight * report.train_loss for report in reports)
     bits = sum(report.update.sent_bits(report.payload_bytes) for report in reports)
     catch_up_bytes = sum(downlink.catch_up_bytes.values())
+    names = {LOSS, *tested.evaluation.metrics}
+    told = {
+        each.client.name: of_names(each.validation, names)
+        for each in reports
+        if each.validation is not None
+    }
     return RoundRecord(
         round=state.round,
         test_accuracy=tested.evaluation.accuracy,
@@ -94,6 +101,8 @@ def measure(
             name: value for name, value in tested.evaluation.metrics.items() if name != ACCURACY
         },
         not_finite=tested.not_finite,
+        client_metrics=averaged(told),
+        validations=told,
     )
 
 

@@ -3,7 +3,7 @@
 import { ago, count, duration, fixed, isBetter, metricFormat, missing, numberTick, si, siTick } from "./format.js";
 import { AT, Chart, Settings, column, html, useEffect, useState } from "./ui.js";
 
-const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}, counts: null, turned_away: [], trouble: "", skew: 0 };
+const EMPTY = { run: null, status: null, points: [], forecast: null, clients: {}, counts: null, turned_away: [], trouble: "", client_metrics: "", skew: 0 };
 // A browser gives up where the server answers with an error; then this page tries again itself.
 const RETRY_MS = 3000;
 const PAGE = 100;
@@ -24,7 +24,7 @@ export function bounded(points, metric) {
 function merged(state, message) {
   const next = message.run ? { ...EMPTY, run: message.run, skew: Date.now() / 1000 - message.at } : { ...state };
   if (message.points) next.points = bounded([...next.points, ...message.points], next.run.metric);
-  for (const name of ["status", "forecast", "counts", "turned_away", "trouble"]) if (message[name] !== undefined) next[name] = message[name];
+  for (const name of ["status", "forecast", "counts", "turned_away", "trouble", "client_metrics"]) if (message[name] !== undefined) next[name] = message[name];
   if (message.clients) {
     next.clients = { __proto__: null, ...next.clients };  // a client may be named __proto__
     for (const [name, values] of Object.entries(message.clients)) {
@@ -223,6 +223,7 @@ export function Live({ state, first, setFirst }) {
   return html`<main>
     <${Hero} state=${state}/>
     ${state.trouble && html`<p class="card trouble" role="alert">${state.trouble}</p>`}
+    ${state.client_metrics && html`<p class="pace">Mean of clients' own tests: ${state.client_metrics}</p>`}
     ${state.points.length > 0 && html`<${Tiles} state=${state}/><${Curves} state=${state}/>`}
     <${Clients} state=${state} first=${first} setFirst=${setFirst}/>
     <${TurnedAway} state=${state}/>
