@@ -43,7 +43,7 @@ class Measured:
 
     base: int
     trained: int
-    above: dict[str, float]
+    above: Mapping[str, float]
     uplink: list[float]
 
 

@@ -16,7 +16,7 @@ _SUMMED = (
 )  # fmt: skip
 _AVERAGED = ("uplink_bits", "downlink_bits")
 # Of a round's fields, those that few runs have.
-_RARE = ("test_metrics", "not_finite", "client_metrics", "validations")
+_RARE = ("test_metrics", "not_finite", "client_metrics", "validations", "declined")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ class RoundRecord:
         examples, by name; not in the file where no client has such a test.
     validations : mapping of str to Validation
         Those tests, by client; not in the file either then.
+    declined : mapping of str to int
+        Clients that were there and took no part, or gave it up, by the reason; not in the file
+        where it is empty.
     """
 
     round: int
@@ -101,6 +104,7 @@ class RoundRecord:
     not_finite: tuple[str, ...] = ()
     client_metrics: Mapping[str, float] = field(default_factory=dict)
     validations: Mapping[str, Validation] = field(default_factory=dict)
+    declined: Mapping[str, int] = field(default_factory=dict)
 
     def value(self, name: str) -> float:
         """Return what the test gave under a name: the loss, the accuracy or another metric."""

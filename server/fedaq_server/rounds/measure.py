@@ -60,6 +60,7 @@ def measure(
     wire: WireBytes | None,
     *,
     charged: Mapping[str, int],
+    declined: Mapping[str, int],
     price: float,
     seconds: float,
 ) -> RoundRecord:
@@ -103,6 +104,7 @@ def measure(
         not_finite=tested.not_finite,
         client_metrics=averaged(told),
         validations=told,
+        declined=dict(sorted(declined.items())),
     )
 
 
