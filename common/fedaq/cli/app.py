@@ -16,6 +16,11 @@ from fedaq.process import forks, logs, outputs, stopping
 
 log = logging.getLogger("fedaq")
 
+try:
+    from typer import TyperException as MisusedError
+except ImportError:  # before 0.26, which Flower asks for
+    from click import ClickException as MisusedError
+
 COMMANDS = (
     "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
     "certs", "tokens", "check-task", "dashboard", "report", "track", "export",
@@ -66,7 +71,7 @@ def main() -> None:
         sys.exit(code)
     except stopping.StoppedError as stopped:
         _fail("stopped", stopped.code)
-    except typer.TyperException as error:
+    except MisusedError as error:
         _fail(_usage(error), error.exit_code)
     except Exception as error:
         if os.environ.get("FEDAQ_TRACEBACK"):
@@ -74,7 +79,7 @@ def main() -> None:
         _fail(sentence_of(error), 2 if isinstance(error, UserError) else 1)
 
 
-def _usage(error: typer.TyperException) -> str:
+def _usage(error: MisusedError) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "fedaq"
     return f"{error.format_message().rstrip('.')}; see {command} --help"
