@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 import traceback
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -16,10 +17,10 @@ from fedaq.process import forks, logs, outputs, stopping
 
 log = logging.getLogger("fedaq")
 
-try:
-    from typer import TyperException as MisusedError
-except ImportError:  # before 0.26, which Flower asks for
-    from click import ClickException as MisusedError
+# typer's own from 0.26 on; Flower asks for an earlier one, which leaves it to click.
+MisusedError: type[Any] = (
+    getattr(typer, "TyperException", None) or import_module("click").ClickException
+)
 
 COMMANDS = (
     "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
@@ -79,7 +80,7 @@ def main() -> None:
         _fail(sentence_of(error), 2 if isinstance(error, UserError) else 1)
 
 
-def _usage(error: MisusedError) -> str:
+def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "fedaq"
     return f"{error.format_message().rstrip('.')}; see {command} --help"
