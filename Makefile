@@ -87,9 +87,13 @@ types: $(VENV)/native
 docs: $(VENV)/native
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# With a compiler of protobuf 5.29, whose code runs on every later runtime: other libraries in a
+# user's environment (Flower) ask for an older one than ours.
 protos: $(VENV)/native
-	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \
-		protos/fedaq/v1/federation.proto protos/fedaq/v1/archive.proto
+	$(PYTHON) -m venv $(VENV)/protoc
+	$(VENV)/protoc/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.71.2
+	$(VENV)/protoc/bin/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \
+		$(addprefix protos/fedaq/v1/,federation.proto archive.proto flower.proto)
 
 # The codec's loops, anew from their sources in native/; whatever runs them does this as well.
 native: $(VENV)/native

@@ -17,7 +17,7 @@ NARROW = {
     "Latin 1": {"PYTHONIOENCODING": "latin-1"},
 }
 OLD_PROTOBUF = {
-    "__init__.py": "__version__ = '5.29.0'",
+    "__init__.py": "__version__ = '4.25.0'",
     "descriptor.py": "",
     "descriptor_pool.py": "",
     "symbol_database.py": "",
@@ -28,7 +28,7 @@ class VersionError(Exception): pass
 class Domain: PUBLIC = 1
 def ValidateProtobufRuntimeVersion(*versions): raise VersionError("Detected incompatible versions")
 """
-FITS_NOT = "protobuf 5.29.0 in {} does not fit: fedaq needs protobuf>="
+FITS_NOT = "protobuf 4.25.0 in {} does not fit: fedaq needs protobuf>="
 
 
 def one_line(ended: Ended) -> str:

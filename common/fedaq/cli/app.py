@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 import traceback
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -15,6 +16,11 @@ from fedaq.errors import UserError, printable
 from fedaq.process import forks, logs, outputs, stopping
 
 log = logging.getLogger("fedaq")
+
+# typer's own from 0.26 on; Flower asks for an earlier one, which leaves it to click.
+MisusedError: type[Any] = (
+    getattr(typer, "TyperException", None) or import_module("click").ClickException
+)
 
 COMMANDS = (
     "run", "compare", "server", "client", "doctor", "settings", "health", "inspect", "radio",
@@ -69,7 +75,7 @@ def main() -> None:
         sys.exit(code)
     except stopping.StoppedError as stopped:
         _fail("stopped", stopped.code)
-    except typer.TyperException as error:
+    except MisusedError as error:
         _fail(_usage(error), error.exit_code)
     except Exception as error:
         if os.environ.get("FEDAQ_TRACEBACK"):
@@ -77,7 +83,7 @@ def main() -> None:
         _fail(sentence_of(error), 2 if isinstance(error, UserError) else 1)
 
 
-def _usage(error: typer.TyperException) -> str:
+def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "fedaq"
     return f"{error.format_message().rstrip('.')}; see {command} --help"

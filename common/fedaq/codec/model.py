@@ -1,6 +1,6 @@
 """A model as the federation sees it: named float32 tensors in one flat array."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -23,6 +23,8 @@ MAX_CLASSES = 100_000
 MAX_CLASS_BYTES = 2**20
 DIGEST_BYTES = 8
 FROZEN_DIGEST_BYTES = 16
+# Tensors of fewer values travel as one if they are so many: each header takes 14 bytes.
+SMALL, MANY = 256, 32
 # Names of classes in a sentence: so many, each cut to so many characters.
 _NAMED, _LONGEST_NAMED = 5, 32
 
@@ -76,6 +78,38 @@ def group(name: str, kind: Kind, members: Sequence[TensorSpec]) -> TensorSpec:
     """Return the tensor that some travel as."""
     values = sum(member.elements for member in members)
     return TensorSpec(name, (values,), kind, tuple(members))
+
+
+def arranged(
+    plain: Sequence[TensorSpec],
+    fine: Mapping[str, TensorSpec],
+    layers: Iterable[tuple[str, str]],
+) -> tuple[TensorSpec, ...]:
+    """Return the tensors of a model as they travel; what travels as one comes last.
+
+    Parameters
+    ----------
+    plain : sequence of TensorSpec
+    fine : mapping of str to TensorSpec
+        Statistics, by name.
+    layers : iterable of (str, str)
+        Names of a running mean and its variance.
+    """
+    small = [t for t in plain if t.elements < SMALL and t.kind == Kind.CODED]
+    tensors = list(plain)
+    if len(small) > MANY:
+        together = {t.name for t in small}
+        tensors = [t for t in plain if t.name not in together]
+        tensors.append(group("small tensors", Kind.CODED, small))
+    others, statistics = dict(fine), []
+    for mean, variance in layers:
+        if mean in others and variance in others:
+            for name, kind in ((mean, Kind.MEAN), (variance, Kind.VARIANCE)):
+                statistics.append(replace(others.pop(name), kind=kind))
+    statistics.extend(others.values())
+    if statistics:
+        tensors.append(group("statistics", Kind.STATISTICS, statistics))
+    return tuple(tensors)
 
 
 @dataclass(frozen=True)

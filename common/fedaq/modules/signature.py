@@ -16,8 +16,8 @@ from fedaq.codec.model import (
     Kind,
     ModelSpec,
     TensorSpec,
+    arranged,
     checked_classes,
-    group,
 )
 from fedaq.errors import UserError
 from fedaq.modules.places import Place, identity, may_overlap_itself, own_tensors, place
@@ -27,8 +27,6 @@ from fedaq.modules.policies import Policy, policies_of, variances_of
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 COMPLEX_TYPES = (torch.complex64, torch.complex128)
 NO_PATTERNS: Mapping[str, str] = MappingProxyType({})
-# Tensors of fewer values travel as one if they are so many: each header takes 14 bytes.
-SMALL, MANY = 256, 32
 
 
 def spec_of(
@@ -76,7 +74,7 @@ def spec_of(
     }
     tensors = {name: TensorSpec(name, shape_of(state[name])) for name in sent.values()}
     spec = ModelSpec(
-        tuple(_in_order(tensors, policies, module)), checked_classes(classes), _digest_of(frozen)
+        _in_order(tensors, policies, module), checked_classes(classes), _digest_of(frozen)
     )
     if not spec.parameters:
         raise UserError(
@@ -93,26 +91,16 @@ def shape_of(value: Tensor) -> tuple[int, ...]:
 
 def _in_order(
     tensors: Mapping[str, TensorSpec], policies: Mapping[str, Policy], module: nn.Module
-) -> list[TensorSpec]:
+) -> tuple[TensorSpec, ...]:
     """Return what travels, in the order of the module; what travels as one comes last."""
-    plain = [t for name, t in tensors.items() if policies[name] is not Policy.FINE]
     kinds = {Policy.CODED: Kind.CODED, Policy.SERVER: Kind.SERVER}
-    plain = [TensorSpec(t.name, t.shape, kinds[policies[t.name]]) for t in plain]
-    small = [t for t in plain if t.elements < SMALL and t.kind == Kind.CODED]
-    if len(small) > MANY:
-        together = {t.name for t in small}
-        plain = [t for t in plain if t.name not in together]
-        plain.append(group("small tensors", Kind.CODED, small))
+    plain = [
+        TensorSpec(t.name, t.shape, kinds[policies[name]])
+        for name, t in tensors.items()
+        if policies[name] is not Policy.FINE
+    ]
     fine = {name: t for name, t in tensors.items() if policies[name] is Policy.FINE}
-    statistics = []
-    for mean, variance in variances_of(module):
-        if mean in fine and variance in fine:
-            for name, kind in ((mean, Kind.MEAN), (variance, Kind.VARIANCE)):
-                statistics.append(TensorSpec(name, fine.pop(name).shape, kind))
-    statistics.extend(fine.values())
-    if statistics:
-        plain.append(group("statistics", Kind.STATISTICS, statistics))
-    return plain
+    return arranged(plain, fine, variances_of(module))
 
 
 def _digest_of(frozen: Mapping[str, Tensor]) -> bytes:

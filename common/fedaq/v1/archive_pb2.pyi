@@ -2,8 +2,7 @@ from fedaq.v1 import federation_pb2 as _federation_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -15,7 +14,7 @@ class Archive(_message.Message):
     single: bool
     tensors: _containers.RepeatedCompositeFieldContainer[ArchivedTensor]
     payload: _federation_pb2.PayloadHeader
-    def __init__(self, single: _Optional[bool] = ..., tensors: _Optional[_Iterable[_Union[ArchivedTensor, _Mapping]]] = ..., payload: _Optional[_Union[_federation_pb2.PayloadHeader, _Mapping]] = ...) -> None: ...
+    def __init__(self, single: bool = ..., tensors: _Optional[_Iterable[_Union[ArchivedTensor, _Mapping]]] = ..., payload: _Optional[_Union[_federation_pb2.PayloadHeader, _Mapping]] = ...) -> None: ...
 
 class ArchivedTensor(_message.Message):
     __slots__ = ("name", "shape", "dtype", "torch", "exact")
@@ -29,4 +28,4 @@ class ArchivedTensor(_message.Message):
     dtype: str
     torch: bool
     exact: bool
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., torch: _Optional[bool] = ..., exact: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., torch: bool = ..., exact: bool = ...) -> None: ...

@@ -2,8 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -260,7 +259,7 @@ class Training(_message.Message):
     clip_norm: float
     mixed_precision: bool
     keep_optimizer: bool
-    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_rounds: _Optional[int] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ..., proximal: _Optional[float] = ..., clip_norm: _Optional[float] = ..., mixed_precision: _Optional[bool] = ..., keep_optimizer: _Optional[bool] = ...) -> None: ...
+    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_rounds: _Optional[int] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ..., proximal: _Optional[float] = ..., clip_norm: _Optional[float] = ..., mixed_precision: bool = ..., keep_optimizer: bool = ...) -> None: ...
 
 class RoundPlan(_message.Message):
     __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure")
@@ -288,7 +287,7 @@ class RoundPlan(_message.Message):
     prove: bool
     chunk_bytes: int
     measure: bool
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: _Optional[bool] = ..., payloads: _Optional[int] = ..., entropy: _Optional[bool] = ..., prove: _Optional[bool] = ..., chunk_bytes: _Optional[int] = ..., measure: _Optional[bool] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ...) -> None: ...
 
 class TensorHeader(_message.Message):
     __slots__ = ("codec", "bits", "lo", "hi", "step", "zero")
@@ -430,7 +429,7 @@ class Finish(_message.Message):
     OVER_FIELD_NUMBER: _ClassVar[int]
     reason: str
     over: bool
-    def __init__(self, reason: _Optional[str] = ..., over: _Optional[bool] = ...) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., over: bool = ...) -> None: ...
 
 class CapturedPayload(_message.Message):
     __slots__ = ("model", "header", "codes", "sender", "chunks")

@@ -31,6 +31,7 @@ from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.rules import Rule
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
+from fedaq_server.schemes.spreads import samples_of
 from fedaq_server.transport.client import Client
 from fedaq_server.transport.roster import Roster
 
@@ -41,8 +42,6 @@ T = TypeVar("T")
 # they keep the server under 400 MB (docs/research/benchmarks-speed.md).
 UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES = 5_760 * 1024, 11_520 * 1024
 LEAST_CHUNK_BYTES = 64 * 1024
-# Values that show a scheme how long codes will be, of all tensors and of each at least.
-SAMPLE, LEAST_SAMPLE = 2**17, 2**8
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ async def begin(
     going_down = _going_down(federation)
     spreads = await asyncio.to_thread(payload.tensor_spreads, federation.spec, going_down)
     weights = _weights(federation, clients)
-    samples = _downlink_samples(federation.spec, going_down)
+    samples = samples_of(federation.spec, going_down)
     state = _state(federation, number, clients, weights, spreads, samples, catch_ups)
     # In a thread: with many clients and tensors it takes its time.
     plan = await asyncio.to_thread(federation.scheme.plan, state)
@@ -292,16 +291,6 @@ def _going_down(federation: Federation) -> Callable[[slice], Floats]:
     """Return what gives the values, at a slice, of what is to go down."""
     model, history = federation.model, federation.history
     return model.__getitem__ if history is None else history.gain(model).__getitem__
-
-
-def _downlink_samples(spec: ModelSpec, values_at: Callable[[slice], Floats]) -> tuple[Floats, ...]:
-    parts = spec.slices
-    sample = max(SAMPLE // len(parts), LEAST_SAMPLE)
-    return tuple(
-        # An odd stride, so as not to hit the same few columns of a matrix again and again.
-        values_at(slice(part.start, part.stop, (part.stop - part.start) // sample | 1))
-        for part in parts
-    )
 
 
 def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
