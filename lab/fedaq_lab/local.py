@@ -36,7 +36,7 @@ Frames = asyncio.Queue[bytes | None]
 
 @dataclass(frozen=True)
 class _ServerEnd:
-    """A `fedaq_server.transport.roster.Stream`."""
+    """A `fedaq_server.transport.client.Stream`."""
 
     incoming: Frames
     outgoing: Frames

@@ -17,6 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from fedaq.declines import Reason
 from fedaq.errors import ProtocolError, UserError, reason_name
 from fedaq.net.addresses import joined
 from fedaq.v1 import federation_pb2 as pb
@@ -65,6 +66,10 @@ class Metrics:
             self.refused.labels(reason_name(reason))
             self.left_out.labels(reason_name(reason))
         self.left_out.labels("disconnected")
+        self.left_out.labels("declined")
+        self.declined = counter("declines", "Times that clients said they are not ready.", "reason")
+        for each in Reason:
+            self.declined.labels(each)
         self._rounds = counter("rounds", "Rounds that are over.")
         self._updates = counter("updates", "Updates that counted.")
         self._bytes = {

@@ -34,7 +34,8 @@ from fedaq_server.metrics import Metrics
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
-from fedaq_server.transport.roster import Client, Roster
+from fedaq_server.transport.client import Client
+from fedaq_server.transport.roster import Roster
 from fedaq_server.transport.service import Admission
 
 LINK = {

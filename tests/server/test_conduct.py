@@ -25,9 +25,9 @@ from fedaq_server.conduct import Conduct
 from fedaq_server.rounds import exchange
 from fedaq_server.run import Run
 from fedaq_server.transport import rate_limit
+from fedaq_server.transport.client import Client
 from fedaq_server.transport.faults import TrainingFailedError, is_fault
 from fedaq_server.transport.rate_limit import Bucket
-from fedaq_server.transport.roster import Client
 from server.learners import federate_learners
 from system.live import learner, live_server, settings_of, take_part
 from system.raw_client import EndedError, FinishedError, RawClient, raw_client

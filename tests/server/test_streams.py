@@ -18,7 +18,7 @@ from fedaq_client.session import Session
 from fedaq_client.training import Learner
 from fedaq_client.transport.connection import connect
 from fedaq_server.run import Run
-from fedaq_server.transport.roster import Client, DisconnectedError
+from fedaq_server.transport.client import Client, DisconnectedError
 from server.attacks import (
     HONEST,
     PATIENCE_S,

@@ -9,7 +9,8 @@ from fedaq_client.cli.display import Display
 from fedaq_client.session import Session
 from fedaq_client.transport.connection import connect
 from fedaq_server.cli.display import doing_of
-from fedaq_server.transport.roster import Client, Phase, Roster, Stream
+from fedaq_server.transport.client import Client, Phase, Stream
+from fedaq_server.transport.roster import Roster
 from system.live import PATIENCE_S, learner, live_server, settings_of
 
 

@@ -20,7 +20,7 @@ from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.loop import _drawn
 from fedaq_server.run import Run
-from fedaq_server.transport.roster import Client
+from fedaq_server.transport.client import Client
 from system.commands import Commands, Running, free_port
 from system.live import learner, live_server, settings_of, take_part
 

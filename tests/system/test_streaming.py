@@ -22,7 +22,7 @@ from fedaq_server.records.ledger import Ledger
 from fedaq_server.rounds.aggregation import Contribution
 from fedaq_server.run import Run
 from fedaq_server.schemes.fixed import Fixed
-from fedaq_server.transport.roster import INBOX
+from fedaq_server.transport.client import INBOX
 from fedaq_server.transport.service import serve_client
 from fedaq_server.transport.tcp_counter import NoWire
 

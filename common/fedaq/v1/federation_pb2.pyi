@@ -53,6 +53,14 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_BROKEN_CODE: _ClassVar[RefusalReason]
     REFUSAL_REASON_OTHER_MODEL: _ClassVar[RefusalReason]
     REFUSAL_REASON_NORM: _ClassVar[RefusalReason]
+
+class DeclineReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DECLINE_REASON_UNSPECIFIED: _ClassVar[DeclineReason]
+    DECLINE_REASON_BATTERY: _ClassVar[DeclineReason]
+    DECLINE_REASON_METERED: _ClassVar[DeclineReason]
+    DECLINE_REASON_BUSY: _ClassVar[DeclineReason]
+    DECLINE_REASON_OTHER: _ClassVar[DeclineReason]
 TENSOR_KIND_CODED: TensorKind
 TENSOR_KIND_SERVER: TensorKind
 TENSOR_KIND_STATISTICS: TensorKind
@@ -82,6 +90,11 @@ REFUSAL_REASON_OUT_OF_RANGE: RefusalReason
 REFUSAL_REASON_BROKEN_CODE: RefusalReason
 REFUSAL_REASON_OTHER_MODEL: RefusalReason
 REFUSAL_REASON_NORM: RefusalReason
+DECLINE_REASON_UNSPECIFIED: DeclineReason
+DECLINE_REASON_BATTERY: DeclineReason
+DECLINE_REASON_METERED: DeclineReason
+DECLINE_REASON_BUSY: DeclineReason
+DECLINE_REASON_OTHER: DeclineReason
 
 class DescribeRequest(_message.Message):
     __slots__ = ()
@@ -108,20 +121,22 @@ class Description(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., software: _Optional[str] = ..., task: _Optional[str] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., unix_time_s: _Optional[float] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., clients: _Optional[int] = ...) -> None: ...
 
 class ClientMessage(_message.Message):
-    __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave")
+    __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave", "readiness")
     JOIN_FIELD_NUMBER: _ClassVar[int]
     RANGE_REPORT_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    READINESS_FIELD_NUMBER: _ClassVar[int]
     join: Join
     range_report: RangeReport
     update: PayloadHeader
     chunk: Chunk
     heartbeat: Heartbeat
     leave: Leave
-    def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., range_report: _Optional[_Union[RangeReport, _Mapping]] = ..., update: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+    readiness: Readiness
+    def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., range_report: _Optional[_Union[RangeReport, _Mapping]] = ..., update: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("welcome", "plan", "model", "chunk", "grant", "receipt", "refusal", "finish")
@@ -144,7 +159,7 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training", "readiness")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +169,7 @@ class Join(_message.Message):
     HOLDS_FIELD_NUMBER: _ClassVar[int]
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
+    READINESS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
     examples: int
@@ -163,7 +179,8 @@ class Join(_message.Message):
     holds: bytes
     process: bytes
     training: int
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ...) -> None: ...
+    readiness: Readiness
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("tensors", "classes", "frozen")
@@ -372,6 +389,16 @@ class Refusal(_message.Message):
 class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Readiness(_message.Message):
+    __slots__ = ("declined", "detail", "holds")
+    DECLINED_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
+    declined: DeclineReason
+    detail: str
+    holds: bytes
+    def __init__(self, declined: _Optional[_Union[DeclineReason, str]] = ..., detail: _Optional[str] = ..., holds: _Optional[bytes] = ...) -> None: ...
 
 class Leave(_message.Message):
     __slots__ = ("reason",)

@@ -15,7 +15,8 @@ from fedaq.net.addresses import joined
 from fedaq.process.terminal import RoundDisplay, console, foreign, si
 from fedaq.settings import Settings
 from fedaq_server.records.record import RoundRecord, Totals
-from fedaq_server.transport.roster import Phase, Roster
+from fedaq_server.transport.client import Phase
+from fedaq_server.transport.roster import Roster
 
 _TABLE_ROWS = 12
 

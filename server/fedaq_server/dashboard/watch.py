@@ -31,7 +31,8 @@ from fedaq_server.dashboard.serving import access_of, served
 from fedaq_server.records.ledger import Committed
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.schemes.scheme import Plan
-from fedaq_server.transport.roster import Client, Gone
+from fedaq_server.transport.client import Client
+from fedaq_server.transport.roster import Gone
 
 if TYPE_CHECKING:
     from fedaq_server.run import Run
@@ -138,7 +139,7 @@ class Watch:
         shown = {}
         for client in run.roster.everyone():
             silence_s = monotonic - client.last_seen
-            state = "set aside" if run.roster.is_aside(client) else _phase(client, round_number)
+            state = _state(client, round_number, is_aside=run.roster.is_aside(client))
             seen_at = None if silence_s < silent_s else float(round(now - silence_s))
             shown[client.name] = self._shown(client.name, client, state, seen_at, round_number)
         for name, gone in run.roster.gone.items():
@@ -173,12 +174,20 @@ class Watch:
             downlink_bytes=traffic.downlink,
             seen_at=seen_at,
             refusals=client.refusals,
-            reason=client.refusal,
+            reason=_detail(client) or client.refusal,
         )
 
 
-def _phase(client: Client, round_number: int) -> str:
+def _state(client: Client, round_number: int, *, is_aside: bool) -> str:
+    if is_aside:
+        return "set aside"
+    if client.declined is not None:
+        return f"declined: {client.declined.reason}"
     return client.phase if client.round == round_number else "waiting"
+
+
+def _detail(client: Client | Gone) -> str:
+    return client.declined.detail if isinstance(client, Client) and client.declined else ""
 
 
 @asynccontextmanager

@@ -49,8 +49,13 @@ def _metrics(database: sqlite3.Connection, folder: Path) -> None:
     database.execute("ALTER TABLE rounds ADD COLUMN not_finite TEXT")
 
 
+def _declined(database: sqlite3.Connection, folder: Path) -> None:
+    """A round has how many clients declined it, and why."""
+    database.execute("ALTER TABLE rounds ADD COLUMN declined TEXT")
+
+
 # The first makes version 1 of nothing.
-_STEPS = (_first_tables, _snapshots, _metrics)
+_STEPS = (_first_tables, _snapshots, _metrics, _declined)
 VERSION = len(_STEPS)
 
 

@@ -16,7 +16,7 @@ _SUMMED = (
 )  # fmt: skip
 _AVERAGED = ("uplink_bits", "downlink_bits")
 # Of a round's fields, those that few runs have.
-_RARE = ("test_metrics", "not_finite")
+_RARE = ("test_metrics", "not_finite", "declined")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class RoundRecord:
     not_finite : tuple of str
         Where the test loss or the task's metric is not finite: tensors of the model that are not
         either, a few of them; not in the file where it is empty.
+    declined : mapping of str to int
+        Clients that were there and took no part, or gave it up, by the reason; not in the file
+        where it is empty.
     """
 
     round: int
@@ -78,6 +81,7 @@ class RoundRecord:
     seconds: float
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     not_finite: tuple[str, ...] = ()
+    declined: Mapping[str, int] = field(default_factory=dict)
 
     def value(self, name: str) -> float:
         """Return what the test gave under a name: the loss, the accuracy or another metric."""

@@ -35,5 +35,6 @@ def record_of(row: tuple[Any, ...]) -> RoundRecord:
         for field, value in pairs
     }
     values["test_metrics"] = json.loads(values["test_metrics"] or "{}")
+    values["declined"] = json.loads(values["declined"] or "{}")
     values["not_finite"] = tuple(json.loads(values["not_finite"] or "[]"))
     return RoundRecord(**values)

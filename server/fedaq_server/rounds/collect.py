@@ -9,8 +9,8 @@ from fedaq.process.logs import event
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.exchange import Report, exchange
 from fedaq_server.rounds.round import Round
+from fedaq_server.transport.client import Client, DeclinedError, DisconnectedError
 from fedaq_server.transport.faults import OF_VALUES, blame, is_fault
-from fedaq_server.transport.roster import Client, DisconnectedError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ async def collect(current: Round) -> list[Report]:
     for name, result in zip(at_work, results, strict=True):
         if isinstance(result, Report):
             reports.append(result)
-        elif isinstance(result, ProtocolError | DisconnectedError):
+        elif isinstance(result, ProtocolError | DeclinedError | DisconnectedError):
             _left_out(current, name, result)
             if isinstance(result, ProtocolError):
                 refused.append((at_work[name], result))
@@ -53,6 +53,9 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
         client = at_work[name]
         try:
             report = await exchange(client, current)
+        except DeclinedError as error:
+            current.declined[str(error.decline.reason)] += 1
+            raise
         except DisconnectedError:
             back = None if client.left else await roster.wait_for_return(client, wait_s)
             if back is None or back.examples != client.examples:
@@ -80,8 +83,13 @@ async def _judge(current: Round, counted: int, refused: list[tuple[Client, Proto
             await blame(conduct, current.federation.roster, client, str(error))
 
 
-def _left_out(current: Round, name: str, error: ProtocolError | DisconnectedError) -> None:
-    reason = reason_name(error.reason) if isinstance(error, ProtocolError) else "disconnected"
+def _left_out(
+    current: Round, name: str, error: ProtocolError | DeclinedError | DisconnectedError
+) -> None:
+    if isinstance(error, ProtocolError):
+        reason = reason_name(error.reason)
+    else:
+        reason = "declined" if isinstance(error, DeclinedError) else "disconnected"
     current.federation.metrics.left_out.labels(reason).inc()
     log.warning(
         "round %d: %s left out: %s", current.number, name, error,

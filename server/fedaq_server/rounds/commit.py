@@ -53,7 +53,7 @@ async def commit(
     downlink = await _downlink(current)
     record = measure(
         current.state, downlink, reports, tested, wire.sample(),
-        charged=current.charged, price=current.plan.price,
+        charged=current.charged, declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
     await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))

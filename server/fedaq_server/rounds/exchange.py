@@ -15,8 +15,8 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.aggregation import Contribution, check_magnitude
 from fedaq_server.rounds.round import Differences, Round
 from fedaq_server.schemes.scheme import granted_up
+from fedaq_server.transport.client import Client, Phase
 from fedaq_server.transport.faults import TrainingFailedError
-from fedaq_server.transport.roster import Client, Phase
 
 # The greatest float32: a sum over all examples of all clients stays finite in float64.
 LARGEST_LOSS = 3.4028234663852886e38
@@ -43,6 +43,8 @@ async def exchange(client: Client, current: Round) -> Report:
     ------
     ProtocolError
         If the client broke the protocol; it has been told, and its update does not count.
+    DeclinedError
+        If it gave up the round.
     DisconnectedError
         If its stream ended.
     """
@@ -90,6 +92,7 @@ async def _send_model(client: Client, current: Round) -> None:
     )
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, current):
+        client.check_readiness()
         await client.stream.write(message)
         client.moved_bytes += len(message)
 

@@ -11,7 +11,7 @@ from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.collect import collect
 from fedaq_server.rounds.commit import aggregate, commit
 from fedaq_server.rounds.round import Federation, begin
-from fedaq_server.transport.roster import Client
+from fedaq_server.transport.client import Client
 from fedaq_server.transport.tcp_counter import WireCounter
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,9 @@ async def _participants(federation: Federation, number: int, *, resumed: bool) -
         names = {name for name, memory in known if memory.present}
         await roster.wait_for_all(names, settings.network.return_wait_s)
     await roster.wait_for_lost(settings.network.return_wait_s)
-    wanted = settings.clients if number == 1 else settings.quorum
-    ready = await roster.wait_for(wanted, settings.network.join_timeout_s)
+    # Who is there and declines was waited for, but a round needs those who are ready.
+    present = settings.clients if number == 1 else 0
+    ready = await roster.wait_for(settings.quorum, settings.network.join_timeout_s, present)
     return _drawn(ready, settings, number)
 
 

@@ -59,6 +59,7 @@ def measure(
     wire: WireBytes | None,
     *,
     charged: Mapping[str, int],
+    declined: Mapping[str, int],
     price: float,
     seconds: float,
 ) -> RoundRecord:
@@ -94,6 +95,7 @@ def measure(
             name: value for name, value in tested.evaluation.metrics.items() if name != ACCURACY
         },
         not_finite=tested.not_finite,
+        declined=dict(sorted(declined.items())),
     )
 
 

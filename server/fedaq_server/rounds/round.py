@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.rules import Rule
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
-from fedaq_server.transport.roster import Client, Roster
+from fedaq_server.transport.client import Client
+from fedaq_server.transport.roster import Roster
 
 T = TypeVar("T")
 
@@ -170,6 +172,8 @@ class Round:
     charged : dict of str to int
         Payload bytes that each client's update took; those it was told to send at the most if
         it was not whole in time, for they may have cost energy too.
+    declined : Counter of str
+        Clients that were there and took no part, or gave it up, by the reason.
     """
 
     federation: Federation
@@ -190,6 +194,7 @@ class Round:
     norms: dict[str, float] = field(default_factory=dict)
     magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
+    declined: Counter[str] = field(default_factory=Counter)
 
     @property
     def number(self) -> int:
@@ -223,7 +228,7 @@ async def begin(
 
     `resumed` tells of the first round after the server was stopped.
     """
-    started_s = time.monotonic()
+    started_s, declined = time.monotonic(), federation.roster.declined()
     catch_ups = _catch_ups(federation, clients, resumed=resumed)
     going_down = _going_down(federation)
     spreads = await asyncio.to_thread(payload.tensor_spreads, federation.spec, going_down)
@@ -265,6 +270,7 @@ async def begin(
         norm_limit=federation.conduct.norm_limit(),
         magnitude_limit=federation.conduct.magnitude_limit(),
         started_s=started_s,
+        declined=declined,
     )
 
 

@@ -5,7 +5,8 @@ import logging
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.conduct import Conduct
-from fedaq_server.transport.roster import Client, Roster
+from fedaq_server.transport.client import Client
+from fedaq_server.transport.roster import Roster
 
 log = logging.getLogger(__name__)
 

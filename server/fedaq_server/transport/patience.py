@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fedaq.codec.chunks import Chunk
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.transport.roster import Stream
+from fedaq_server.transport.client import Stream
 
 # Less than this may be HTTP/2 alone, which goes on when the client hangs.
 PROGRESS_BYTES = 1024

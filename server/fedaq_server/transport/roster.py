@@ -1,250 +1,21 @@
-"""The clients that are connected, and the messages between them and the round loop."""
+"""Who is connected, and who of them is waited for."""
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+from dataclasses import dataclass
 
-from fedaq.codec.chunks import Chunk, kind_of
 from fedaq.codec.quantizer import Spread
+from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
-from fedaq.errors import FedaqError, ProtocolError
-from fedaq.v1 import federation_pb2 as pb
+from fedaq.errors import FedaqError
+from fedaq_server.transport.client import Client
 
-# Chunks of one client that wait for the one that is folded in.
-INBOX = 1
-OF_A_ROUND = ("range_report", "update", "chunk")
 # Clients that are gone of which is remembered when and how; of more, those that went first
 # are forgotten.
 REMEMBERED = 1000
-
-
-class Phase(StrEnum):
-    """What a client does in the round that was last opened to it."""
-
-    WAITING = "waiting"
-    RECEIVING = "receiving"
-    TRAINING = "training"
-    SENDING = "sending"
-    DONE = "done"
-
-
-class Stream(Protocol):
-    """The server's end of one client's stream."""
-
-    async def read(self) -> pb.ClientMessage | Chunk | None:
-        """Return the next message, or None when the client has closed the stream."""
-
-    async def write(self, frame: bytes) -> None:
-        """Send a serialized `ServerMessage`.
-
-        Raises
-        ------
-        DisconnectedError
-            If the stream has ended.
-        """
-
-    def received_bytes(self) -> int:
-        """Return the bytes that have come on its connection so far; 0 where nobody knows."""
-
-
-class DisconnectedError(FedaqError):
-    """The client's stream has ended."""
-
-
-@dataclass(eq=False)
-class Client:
-    """One connected client.
-
-    Attributes
-    ----------
-    name : str
-        Its identity.
-    examples : int
-        The weight of its updates.
-    radio : RadioCost, optional
-        Joules per bit of its link as it states them itself; None where the server's energy
-        model applies.
-    holds : bytes
-        Digest of the model that it has shown to hold; empty for none.
-    round : int
-        The last that was opened to it; 0 before.
-    reader : Task, optional
-        Reads its stream; is cancelled where the server parts with the client.
-    parting : str
-        Why the server does.
-    process : bytes
-        Random number of its process; empty for none.
-    left : bool
-        Whether it said that it leaves, or was sent away: then no round waits for its return.
-    on_refusal : callable
-        Told of every refusal that is sent.
-    phase : Phase
-        In its round.
-    moved_bytes : int
-        Payload bytes that have crossed in this phase.
-    refusals : int
-        Those that were sent in this run.
-    refusal : str
-        What the last of them said.
-    """
-
-    name: str
-    examples: int
-    radio: RadioCost | None
-    stream: Stream
-    holds: bytes = b""
-    process: bytes = b""
-    left: bool = False
-    on_refusal: Callable[[ProtocolError], None] = lambda error: None
-    last_seen: float = field(default_factory=time.monotonic)
-    round: int = 0
-    reader: "asyncio.Task[None] | None" = None
-    parting: str = ""
-    phase: Phase = Phase.WAITING
-    moved_bytes: int = 0
-    refusals: int = 0
-    refusal: str = ""
-    _credit: int = 0
-    _inbox: asyncio.Queue[pb.ClientMessage | Chunk | None] | None = None
-    _refused: int = -1
-    _gone: bool = False
-
-    async def send(self, message: pb.ServerMessage) -> None:
-        """Send one message.
-
-        Raises
-        ------
-        DisconnectedError
-            If the stream has ended.
-        """
-        await self.stream.write(message.SerializeToString())
-
-    async def refuse(self, round_number: int, error: ProtocolError) -> None:
-        """Tell the client, once per round, why the round goes on without it."""
-        if self._refused == round_number:
-            return
-        self._refused = round_number
-        self.refusals, self.refusal = self.refusals + 1, str(error)
-        self.on_refusal(error)
-        refusal = pb.Refusal(round=round_number, reason=error.reason, message=str(error))
-        await self.send(pb.ServerMessage(refusal=refusal))
-
-    def enter(self, phase: Phase) -> None:
-        """Go on to the next phase of the round."""
-        self.phase, self.moved_bytes = phase, 0
-
-    def open_round(self, round_number: int) -> None:
-        """Let the messages of this round through to `expect`."""
-        self.round = round_number
-        self._inbox = asyncio.Queue(INBOX)
-        if self._gone:
-            self._inbox.put_nowait(None)
-
-    def close_round(self) -> None:
-        """Refuse whatever else arrives for this round."""
-        inbox, self._inbox = self._inbox, None
-        if inbox is not None:
-            _empty(inbox)
-
-    async def expect(self, kind: str) -> pb.ClientMessage | Chunk:
-        """Return the next message of the round, which must be of this kind.
-
-        Raises
-        ------
-        ProtocolError
-            If it is of another kind.
-        DisconnectedError
-            If the stream has ended.
-        """
-        assert self._inbox is not None
-        message = await self._inbox.get()
-        self._inbox.task_done()
-        if message is None:
-            raise DisconnectedError(f"{self.name} disconnected")
-        if kind_of(message) != kind:
-            raise ProtocolError(
-                pb.REFUSAL_REASON_OUT_OF_ORDER,
-                f"{kind_of(message)} arrived where {kind} was due",
-            )
-        return message
-
-    def give_credit(self, messages: int) -> None:
-        """Let so many messages of rounds through `uses_credit`, and what is left of one before."""
-        self._credit = min(self._credit, messages) + messages
-
-    def uses_credit(self, message: pb.ClientMessage | Chunk) -> bool:
-        """Tell whether a message is of a round that was opened, and not one too many.
-
-        Those of a round that is over count, too: a late client may still be sending.
-        """
-        if kind_of(message) not in OF_A_ROUND or not 0 < _round_of(message) <= self.round:
-            return False
-        if self._credit == 0:
-            return False
-        self._credit -= 1
-        return True
-
-    async def deliver(self, message: pb.ClientMessage | Chunk) -> ProtocolError | None:
-        """Hand a message that was read from the stream to the round that waits for it.
-
-        Returns
-        -------
-        ProtocolError or None
-            What the client was told if none does.
-
-        Raises
-        ------
-        DisconnectedError
-            If the client has come back on another stream.
-        """
-        if self._gone:
-            raise DisconnectedError(f"{self.name} has come back on another stream")
-        self.last_seen = time.monotonic()
-        kind = kind_of(message)
-        if kind in ("heartbeat", None):
-            return None
-        if kind == "join":
-            again = ProtocolError(pb.REFUSAL_REASON_OUT_OF_ORDER, "you have joined already")
-            await self.refuse(0, again)
-            return again
-        round_number = _round_of(message)
-        inbox = self._inbox
-        if inbox is not None and round_number == self.round:
-            await inbox.put(message)
-            # What comes after it stays with gRPC, and behind that with the sender.
-            await inbox.join()
-            return None
-        stale = ProtocolError(
-            pb.REFUSAL_REASON_STALE_ROUND,
-            f"{kind} for round {round_number}, which is not open to you",
-        )
-        await self.refuse(round_number, stale)
-        return stale
-
-    def hang_up(self) -> None:
-        """Let a waiting round, and those to come, know that the stream has ended."""
-        self._gone = True
-        if self._inbox is not None:
-            _empty(self._inbox)
-            self._inbox.put_nowait(None)
-
-
-def _empty(inbox: asyncio.Queue[pb.ClientMessage | Chunk | None]) -> None:
-    while not inbox.empty():
-        inbox.get_nowait()
-        inbox.task_done()
-
-
-def _round_of(message: pb.ClientMessage | Chunk) -> int:
-    """Return the round of a message of a round."""
-    if isinstance(message, Chunk):
-        return message.round
-    round_number: int = getattr(message, str(kind_of(message))).round
-    return round_number
 
 
 @dataclass(frozen=True)
@@ -270,7 +41,8 @@ class Roster:
     """Who is connected, and who of them is waited for.
 
     A client that missed a deadline is set aside until it is heard of again, so that it
-    holds up one round and not all of them.
+    holds up one round and not all of them. One that declines is there, but not ready until it says
+    so, whatever else is heard of it.
 
     Attributes
     ----------
@@ -279,7 +51,7 @@ class Roster:
     gone : dict of str to Gone
         Clients that were connected and have not come back.
     wanted : int
-        Ready clients that are waited for; 0 while nobody waits.
+        Clients that are waited for; 0 while nobody waits.
     """
 
     def __init__(self) -> None:
@@ -303,9 +75,26 @@ class Roster:
         """Return the connected clients in the order of their names."""
         return [self._clients[name] for name in sorted(self._clients)]
 
-    def ready(self) -> list[Client]:
+    def present(self) -> list[Client]:
         """Return those of them that are not set aside."""
         return [client for client in self.everyone() if client.name not in self._aside]
+
+    def ready(self) -> list[Client]:
+        """Return those that a round may begin with: present, and none that declines."""
+        return [client for client in self.present() if client.declined is None]
+
+    def declined(self) -> Counter[str]:
+        """Return how many decline, by the reason."""
+        return Counter(
+            str(client.declined.reason)
+            for client in self._clients.values()
+            if client.declined is not None
+        )
+
+    async def declare(self, client: Client, decline: Decline | None) -> None:
+        """Begin rounds without this client, or with it again."""
+        client.declare(decline)
+        await self.announce()
 
     def add(self, client: Client) -> None:
         """Let a client take part; tell nobody before `announce`.
@@ -369,25 +158,38 @@ class Roster:
             self._aside.remove(client.name)
             await self.announce()
 
-    async def wait_for(self, count: int, timeout_s: float) -> list[Client]:
-        """Wait until `count` clients are ready and return all that are.
+    async def wait_for(self, count: int, timeout_s: float, present: int = 0) -> list[Client]:
+        """Wait until `count` clients are ready, and so many `present`; return all that are ready.
 
         Raises
         ------
         FedaqError
             If there are fewer after `timeout_s` seconds.
         """
-        if not await self._wait(lambda: len(self.ready()) >= count, count, timeout_s):
+
+        def enough() -> bool:
+            return len(self.ready()) >= count and len(self.present()) >= present
+
+        wanted = max(count, present)
+        if not await self._wait(enough, wanted, timeout_s):
+            declined = self.declined()
+            if declined and len(self.present()) >= wanted:
+                why = ", ".join(f"{reason} {times}" for reason, times in sorted(declined.items()))
+                raise FedaqError(
+                    f"{len(self.ready())} of {count} clients were ready within {timeout_s:g} s; "
+                    f"{declined.total()} declined ({why}); go on with --resume, and wait longer "
+                    "with --set network.join_timeout_s=..."
+                )
             raise FedaqError(
-                f"{len(self.ready())} of {count} clients connected within {timeout_s:g} s; "
+                f"{len(self.present())} of {wanted} clients connected within {timeout_s:g} s; "
                 "start more of them or ask for fewer with --clients"
             )
         return self.ready()
 
     async def wait_for_all(self, names: set[str], timeout_s: float) -> None:
-        """Wait until all these clients are ready, but no longer than `timeout_s` seconds."""
+        """Wait until all these clients are present, but no longer than `timeout_s` seconds."""
         await self._wait(
-            lambda: names <= {client.name for client in self.ready()}, len(names), timeout_s
+            lambda: names <= {client.name for client in self.present()}, len(names), timeout_s
         )
 
     async def wait_for_lost(self, wait_s: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from fedaq import PROTOCOL_VERSION, __version__
+from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import model
 from fedaq.codec.chunks import Chunk, kind_of, parse
 from fedaq.codec.model import ModelSpec
@@ -30,11 +30,13 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.conduct import Conduct
 from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.metrics import Metrics
+from fedaq_server.transport import readiness
+from fedaq_server.transport.client import Client, DisconnectedError, Stream
 from fedaq_server.transport.faults import blame, is_fault
 from fedaq_server.transport.grpc_workaround import robust_server
 from fedaq_server.transport.patience import Read, patient
 from fedaq_server.transport.rate_limit import AddressCounts, Bucket, TurnedAway
-from fedaq_server.transport.roster import Client, DisconnectedError, Roster, Stream
+from fedaq_server.transport.roster import Roster
 from fedaq_server.transport.tcp_counter import received_bytes
 
 log = logging.getLogger(__name__)
@@ -124,7 +126,7 @@ class Admission:
             )
         client = Client(
             name, join.examples, self._radio(join), stream, join.holds, process=join.process,
-            on_refusal=self.metrics.on_refusal,
+            on_refusal=self.metrics.on_refusal, declined=declines.from_message(join.readiness),
         )  # fmt: skip
         present = self.roster.get(name)
         same = identity is not None or (
@@ -234,6 +236,7 @@ async def serve_client(admission: Admission, stream: Stream, identity: str | Non
             "%s joined with %d examples", client.name, client.examples,
             extra=event("client joined", client=client.name, examples=client.examples),
         )  # fmt: skip
+        readiness.tell_of(admission.metrics, client)
         async with patient(stream, patience_s) as read:
             await _listen(admission, client, read)
     except TimeoutError:
@@ -289,6 +292,10 @@ async def _listen(admission: Admission, client: Client, read: Read) -> None:
                 )
         if kind != "heartbeat":
             await admission.roster.heard_of(client)
+        if kind == "readiness":
+            assert isinstance(message, pb.ClientMessage)
+            await readiness.heard(admission.roster, admission.metrics, client, message.readiness)
+            continue
         error = await client.deliver(message)
         if error is not None and is_fault(error):
             await blame(admission.conduct, admission.roster, client, str(error))
