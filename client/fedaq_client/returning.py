@@ -11,7 +11,9 @@ from math import inf
 
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, UserError
-from fedaq_client.session import Progress, Session, Stream
+from fedaq_client.events import Event
+from fedaq_client.readiness import Ready
+from fedaq_client.session import Session, Stream
 from fedaq_client.training import Learner
 from fedaq_client.transport.connection import NameTakenError
 
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # Waits grow from the first to the longest, so that a server is found within seconds of its
 # return, and not asked by all clients at once.
+# Seconds of one attempt to connect.
+CONNECT_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 6.0
 # So long the server may take the last life of a client for alive, if it died without a word.
 NAME_TAKEN_S = 40.0
@@ -43,11 +47,12 @@ async def take_part(
     name: str,
     learner: Learner,
     radio: RadioCost | None,
-    on_round: Callable[[Progress], None],
+    on_event: Callable[[Event], None],
     give_up_after_s: float | None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     on_training: Callable[[int, int], None] = lambda done, total: None,
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None,
+    ready: Ready | None = None,
 ) -> str:
     """Take part until the run is over, through every loss of the connection.
 
@@ -55,7 +60,7 @@ async def take_part(
     ----------
     connect : callable
         Opens a stream to the server.
-    name, learner, radio, on_round, on_training, on_transfer
+    name, learner, radio, on_event, on_training, on_transfer, ready
         As of a `Session`.
     give_up_after_s : float, optional
         Seconds without a server; None for patience without end.
@@ -80,8 +85,8 @@ async def take_part(
         try:
             async with connect() as stream:
                 session = Session(
-                    stream, name, learner, radio, on_round, process,
-                    on_training=on_training, on_transfer=on_transfer,
+                    stream, name, learner, radio, on_event, process,
+                    on_training=on_training, on_transfer=on_transfer, ready=ready,
                 )  # fmt: skip
                 return await session.participate()
         except UserError:

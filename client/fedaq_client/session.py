@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 from math import inf, nan
 from typing import NoReturn, Protocol
 
-from fedaq import PROTOCOL_VERSION, __version__
+from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import chunks, coding, headers, model, payload, statistics
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread, is_width
+from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
 from fedaq.tasks.training import KNOWN, from_message
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
+from fedaq_client.readiness import Ready, answer_of
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
@@ -63,17 +66,6 @@ class RefusedError(Exception):
         self.reason = reason_name(refusal.reason)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a client can tell of a round it finished."""
-
-    round: int
-    rounds: int
-    train_loss: float
-    uplink_bits: float
-    downlink_bits: float
-
-
 @dataclass
 class Session:
     """One client in one run.
@@ -87,14 +79,17 @@ class Session:
         Model and data.
     radio : RadioCost, optional
         What its radio costs, where it knows better than the server.
-    on_round : callable
-        Told of every finished round.
+    on_event : callable
+        Told of what happens.
     on_training : callable
         Told, on another thread, how far the training of a round is: what is done, and of how much.
     on_transfer : callable
         Told how far a transfer is: whether it goes down, code bytes that are done, and of how many.
     process : bytes
         Random number of this process, by which the server knows it again; empty for none.
+    ready : callable, optional
+        Asked, on another thread, whether rounds may count on this client: before it joins, when a
+        round is opened to it, and while it waits for the next, at every interval of heartbeats.
     welcomed : bool
         Whether the server has let the client in.
     """
@@ -103,11 +98,13 @@ class Session:
     name: str
     learner: Learner
     radio: RadioCost | None
-    on_round: Callable[[Progress], None]
+    on_event: Callable[[Event], None]
     process: bytes = b""
     welcomed: bool = False
     on_training: Callable[[int, int], None] = lambda done, total: None
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
+    ready: Ready | None = None
+    _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
     _digest: bytes = b""
@@ -121,12 +118,15 @@ class Session:
             If the server breaks off or breaks the protocol.
         """
         try:
+            await asyncio.to_thread(self.learner.resume, self.name)
+            await self._ask()
             await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome
             self._training = _checked_training(welcome)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
             log.info("%s joined", self.name, extra=event("joined", client=self.name))
+            self.on_event(Joined(self.name))
             await self._all_rounds(welcome)
         except FinishedError as finish:
             self.learner.end()
@@ -144,15 +144,60 @@ class Session:
     async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
         try:
-            plan = (await expected(self._expect, "plan")).plan
+            plan = await self._next_plan(welcome)
             while True:
                 try:
                     await self._take_part(plan, welcome)
-                    plan = (await expected(self._expect, "plan")).plan
+                    plan = await self._next_plan(welcome)
                 except SupersededError as newer:
                     plan = newer.plan
         finally:
             heart.cancel()
+
+    async def _next_plan(self, welcome: pb.Welcome) -> pb.RoundPlan:
+        """Wait for a round; say meanwhile whether it may count on this client."""
+        waiting = asyncio.ensure_future(expected(self._expect, "plan"))
+        # What the program raises meanwhile matters more.
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        over = asyncio.Event()
+        asking = asyncio.create_task(self._keep_asking(welcome.heartbeat_interval_s, over))
+        try:
+            await asyncio.wait({waiting, asking}, return_when=asyncio.FIRST_COMPLETED)
+            over.set()
+            await asking  # nobody is asked twice at a time
+            return (await waiting).plan
+        finally:
+            asking.cancel()
+            waiting.cancel()
+
+    async def _keep_asking(self, interval_s: float, over: asyncio.Event) -> None:
+        while not over.is_set():
+            await self._declare()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await over.wait()
+
+    async def _declare(self) -> None:
+        """Tell the server whether this client is ready, if that has changed."""
+        before = self._declined
+        try:
+            await self._ask()
+        except Exception:
+            await self._leave("the client failed")
+            raise
+        if self._declined != before:
+            holds = await asyncio.to_thread(self._holds)
+            said = declines.to_message(self._declined, holds)
+            await self._say(pb.ClientMessage(readiness=said))
+
+    async def _ask(self) -> None:
+        """Ask the program whether its device is ready, and tell of a new reason if it is not."""
+        if self.ready is None:
+            return
+        before, now = self._declined, await asyncio.to_thread(answer_of, self.ready)
+        self._declined = now
+        if now is not None and (before is None or before.reason != now.reason):
+            self.on_event(Declined(now.reason, now.detail))
 
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
@@ -160,6 +205,10 @@ class Session:
             raise FedaqError(
                 f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be"
             )
+        await self._declare()
+        if self._declined is not None:
+            return
+        self.on_event(RoundBegun(plan.round, plan.rounds))
         try:
             downlink_bits = await self._receive_models(plan)
             with blamed(self.learner.task, "training"):
@@ -167,6 +216,7 @@ class Session:
                     self.learner.train, self._training, welcome.seed, self.name,
                     plan.round, plan.rounds, self.on_training, measure=plan.measure,
                 )  # fmt: skip
+            self.on_event(Trained(plan.round, loss))
             spreads = await asyncio.to_thread(self._spreads)
             grant = await self._report(plan, spreads, loss)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
@@ -177,6 +227,7 @@ class Session:
                 extra=event("update refused", client=self.name, round=plan.round,
                             reason=refusal.reason, detail=str(refusal)),
             )  # fmt: skip
+            self.on_event(Refused(plan.round, refusal.reason, printable(str(refusal))))
             return
         except NotFiniteError as error:
             log.warning(
@@ -185,16 +236,11 @@ class Session:
                             detail=str(error)),
             )  # fmt: skip
             await self._report_failure(plan)
+            not_finite = reason_name(pb.REFUSAL_REASON_NOT_FINITE)
+            self.on_event(Refused(plan.round, not_finite, str(error)))
             return
-        self.on_round(
-            Progress(
-                plan.round,
-                plan.rounds,
-                loss,
-                update.sent_bits(update_bytes),
-                downlink_bits,
-            )
-        )
+        bits = update.sent_bits(update_bytes)
+        self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
 
     async def _receive_models(self, plan: pb.RoundPlan) -> float:
         """Receive what the round begins with; return the bits per value of the last of it."""
@@ -306,6 +352,7 @@ class Session:
             )
         self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
         sent_bytes = update.header_bytes
+        await asyncio.to_thread(self.learner.save)
         await self._say(pb.ClientMessage(update=payload.to_message(update, self._round)))
         for chunk in coded:
             await self.stream.send(chunk.frame(pb.ClientMessage))
@@ -374,6 +421,7 @@ class Session:
                 holds=self._holds(),
                 process=self.process,
                 training=KNOWN,
+                readiness=declines.to_message(self._declined) if self._declined else None,
             )
         )
 

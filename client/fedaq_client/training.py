@@ -1,6 +1,8 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from fedaq.tasks import Task, Training, TrainingContext, initial_model, signatur
 from fedaq.tasks.context import CPU, Received
 from fedaq.tasks.partition import WHOLE, Partition, owners_of
 from fedaq.tasks.state import Kept
+from fedaq_client.held_file import HeldFile, Holding, Unsent
+
+log = logging.getLogger(__name__)
 
 
 class Learner:
@@ -32,9 +37,12 @@ class Learner:
     device : torch.device
         Where it trains; the arrays stay in the processor's memory.
     state : Path, optional
-        Folder that keeps the state of the training for a client that is started again.
+        Folder that keeps, for a client that is started again, the state of the training, the model
+        that is held, and what was left unsent.
     start_from : Path, optional
         Model file that has what never travels.
+    around : callable
+        Returns what every training is done within.
 
     Attributes
     ----------
@@ -56,6 +64,7 @@ class Learner:
         device: torch.device = CPU,
         state: Path | None = None,
         start_from: Path | None = None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.task = task
         self.device = device
@@ -66,20 +75,44 @@ class Learner:
         self._bound = Bound(self.model, self.spec)
         self.weights = self._bound.flat
         self.held = self.weights.copy()
+        self._around = around
+        self._folder = state
         self._state = Kept(state)
+        self._held_file: HeldFile | None = None
         self._run_id = ""
-        self._unsent: dict[int, Floats] = {}
-        self._unsent_then: tuple[int, dict[int, Floats]] = (0, {})
+        self._unsent: Unsent = {}
+        self._unsent_then: tuple[int, Unsent] = (0, {})
+
+    def resume(self, name: str) -> None:
+        """Hold, before the first join under a name, what its file says that it held."""
+        if self._folder is None or self._held_file is not None:
+            return
+        self._held_file = HeldFile(self._folder, name, self.spec)
+        holding = self._held_file.read()
+        if holding is not None:
+            self.held[:] = holding.model
+            self._run_id = holding.run_id
+            self._unsent, self._unsent_then = holding.before, (holding.round, holding.after)
 
     def begin(self, run_id: str) -> None:
         """Take part in a run; what another one left unsent is forgotten."""
+        self._state.begin(run_id)
         if run_id != self._run_id:
+            if self._run_id:
+                log.info("another run: what was left unsent in the last one is forgotten")
             self._run_id, self._unsent, self._unsent_then = run_id, {}, (0, {})
-            self._state.begin(run_id)
+
+    def save(self) -> None:
+        """Keep what is held and unsent on the disk, if there is a folder for it."""
+        if self._held_file is not None:
+            number, after = self._unsent_then
+            self._held_file.write(Holding(self._run_id, number, self.held, self._unsent, after))
 
     def end(self) -> None:
         """Forget what only further rounds of the run would need."""
         self._state.end()
+        if self._held_file is not None:
+            self._held_file.remove()
 
     @property
     def examples(self) -> int:
@@ -114,9 +147,23 @@ class Learner:
             Whether means and variances in the update are those of the held model, if the task can
             measure them, and not those that training left.
         """
+        with self._around():
+            return self._trained(
+                training, seed, name, round_number, rounds or round_number, progress, measure
+            )
+
+    def _trained(
+        self,
+        training: Training,
+        seed: int,
+        name: str,
+        round_number: int,
+        rounds: int,
+        progress: Callable[[int, int], None],
+        measure: bool,
+    ) -> float:
         if self._unsent_then[0] < round_number:
             self._unsent = self._unsent_then[1]
-        rounds = rounds or round_number
         training_seed = derive_seed(seed, "train", name, round_number)
         measured = self._measured(training_seed) if measure else []
         self._bound.load(self.held)

@@ -15,7 +15,8 @@ from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError
 from fedaq.tasks import Evaluation, Examples, Task, Training
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.session import Progress, Session
+from fedaq_client.events import Event, Sent
+from fedaq_client.session import Session
 from fedaq_client.training import Learner
 
 Message = pb.ServerMessage
@@ -95,17 +96,23 @@ class Play:
         on_training: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.on_training = on_training
-        self.progress: list[Progress] = []
+        self.progress: list[Sent] = []
+        self.events: list[Event] = []
         self.learner = Learner(task(train), task().train_data(None))
         self.lines = lines
         self.radio = radio
         self.link: ScriptedLink
 
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Sent):
+            self.progress.append(event)
+
     def act(self) -> str:
         async def play() -> str:
             self.link = ScriptedLink(self.lines)
             session = Session(
-                self.link, "anna", self.learner, self.radio, self.progress.append,
+                self.link, "anna", self.learner, self.radio, self._hear,
                 on_training=self.on_training,
             )  # fmt: skip
             async with asyncio.timeout(PATIENCE_S):

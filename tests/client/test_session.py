@@ -35,7 +35,8 @@ from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError
 from fedaq.tasks import Training
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.session import Progress, Session
+from fedaq_client.events import Sent
+from fedaq_client.session import Session
 from fedaq_client.training import Learner
 
 
@@ -63,7 +64,7 @@ def test_a_round_goes_as_the_contract_says() -> None:
     assert [chunk.offset for chunk in chunks] == [0, CHUNK_BYTES]
     sent = np.frombuffer(b"".join(chunk.data for chunk in chunks), "<f4")
     np.testing.assert_array_equal(sent, np.ones(301))
-    assert play.progress == [Progress(1, 9, 0.25, 32.0, 32.0)]
+    assert play.progress == [Sent(1, 9, 0.25, 32.0, 32.0)]
 
 
 def test_it_trains_from_the_model_of_the_round() -> None:
@@ -87,7 +88,7 @@ def test_a_model_may_come_with_other_bits_than_were_planned() -> None:
     play = Play([welcome(), plan(1, (8, 8)), *model_of(1), grant(1), receipt(1), FINISH])
     play.act()
     np.testing.assert_array_equal(play.learner.held, np.full(301, 2.0))
-    assert play.progress == [Progress(1, 9, 0.25, 32.0, 32.0)]
+    assert play.progress == [Sent(1, 9, 0.25, 32.0, 32.0)]
 
 
 def test_what_is_granted_no_bits_is_not_sent_but_comes_with_the_next_update() -> None:

@@ -30,7 +30,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from fedaq.codec import coding, headers
 from fedaq.errors import FedaqError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.session import Progress, Session
+from fedaq_client.events import Event, Sent
+from fedaq_client.session import Session
 from fedaq_client.training import Learner
 from fedaq_client.transport.connection import connect
 from fuzz.mutation import mutate, mutated_bytes
@@ -123,11 +124,12 @@ class Honest:
     last: int = 0
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def on_round(self, progress: Progress) -> None:
+    def on_event(self, event: Event) -> None:
         """Take note of a round."""
-        self.rounds += 1
-        self.last = progress.round
-        self._more.set()
+        if isinstance(event, Sent):
+            self.rounds += 1
+            self.last = event.round
+            self._more.set()
 
     async def completes_rounds(self, count: int) -> None:
         """Wait for so many more rounds.
@@ -199,7 +201,7 @@ async def _take_part(address: str, honest: Honest) -> None:
 
     learner.train = slowly  # type: ignore[method-assign]
     async with connect(address, PATIENCE_S) as link:
-        await Session(link, "honest", learner, None, honest.on_round).participate()
+        await Session(link, "honest", learner, None, honest.on_event).participate()
 
 
 # ---- Peers ------------------------------------------------------------------

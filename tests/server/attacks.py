@@ -22,7 +22,7 @@ from fedaq_client.training import Learner, local_data
 from fedaq_client.transport.connection import connect
 from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.run import Run
-from system.live import live_server
+from system.live import live_server, only_sent
 from system.raw_client import FinishedError, RawClient, raw_client
 
 HONEST = 2
@@ -57,7 +57,7 @@ async def honest_client(address: str, number: int) -> list[int]:
     part = learner(Partition(number, HONEST))
     async with connect(address, PATIENCE_S) as link:
         await Session(
-            link, f"honest-{number}", part, None, lambda progress: rounds.append(progress.round)
+            link, f"honest-{number}", part, None, only_sent(lambda done: rounds.append(done.round))
         ).participate()
     return rounds
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaq.codec.model import ModelSpec
-from fedaq_client.session import Progress
+from fedaq_client.events import Sent
 from fedaq_server.run import Run
 from system.live import learner, live_server, settings_of, take_part
 
@@ -26,7 +26,7 @@ async def federate(
     settings = settings_of(honest + len(hostile), **{"rounds": ROUNDS, **lenient, **flags})
     counted: list[list[int]] = [[] for _ in range(honest)]
 
-    def count(number: int) -> Callable[[Progress], None]:
+    def count(number: int) -> Callable[[Sent], None]:
         return lambda progress: counted[number].append(progress.round)
 
     async with (

@@ -13,7 +13,8 @@ from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task, train_classifier
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.session import Progress, Session, Stream
+from fedaq_client.events import Event, Sent
+from fedaq_client.session import Session, Stream
 from fedaq_client.training import Learner, local_data
 from fedaq_client.transport.connection import connect
 from fedaq_server.records.ledger import Ledger
@@ -101,14 +102,25 @@ class HeardLink:
         return message
 
 
+def only_sent(on_round: Callable[[Sent], object]) -> Callable[[Event], None]:
+    """Return what hears of all events, and tells of rounds whose update counted."""
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Sent):
+            on_round(event)
+
+    return on_event
+
+
 async def take_part(
     address: str,
     name: str,
     part: Learner,
-    on_round: Callable[[Progress], None] = lambda progress: None,
+    on_round: Callable[[Sent], None] = lambda progress: None,
     hear: Callable[[pb.ServerMessage | Chunk], object] = lambda message: None,
     patience_s: float = PATIENCE_S,
 ) -> None:
     """Take part from now to the end of the run; connect within `patience_s`."""
     async with connect(address, patience_s) as link:
-        await Session(HeardLink(link, hear), name, part, None, on_round).participate()
+        session = Session(HeardLink(link, hear), name, part, None, only_sent(on_round))
+        await session.participate()

@@ -73,7 +73,7 @@ def test_a_host_name_that_no_client_can_have(
     from fedaq.errors import UserError
     from fedaq.settings import ClientSettings
     from fedaq.tasks.partition import WHOLE
-    from fedaq_client.cli.client_process import name_of
+    from fedaq_client.naming import name_of
     from fedaq_client.transport.access import PLAIN
 
     monkeypatch.setattr(socket, "gethostname", lambda: "kitchen pi")

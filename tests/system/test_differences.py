@@ -13,7 +13,7 @@ from fedaq.codec.chunks import Chunk, kind_of
 from fedaq.codec.model import ModelSpec
 from fedaq.errors import FedaqError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.session import Progress
+from fedaq_client.events import Sent
 from fedaq_client.training import Learner
 from fedaq_lab.local import federate as federate_locally
 from fedaq_server.records.ledger import Ledger
@@ -70,7 +70,7 @@ class Truant:
         # Slow enough for those that were cut to be back soon.
         return learner(self.number, self.parts, seed, pause_s=0.05)
 
-    def _prove(self, progress: Progress) -> None:
+    def _prove(self, progress: Sent) -> None:
         self.proven[progress.round] = model.digest(self.learner.held)
 
     def _hear(self, message: pb.ServerMessage | Chunk) -> None:
@@ -156,7 +156,7 @@ def test_a_client_with_another_model_is_refused_once_and_sent_the_whole(tmp_path
     witness, counted = Witness(), list[int]()
     part = learner(0, 2)
 
-    def spoil_once(progress: Progress) -> None:
+    def spoil_once(progress: Sent) -> None:
         counted.append(progress.round)
         if progress.round == 2:
             part.held[17] += 1.0
@@ -213,7 +213,7 @@ def test_a_client_alone_that_loses_its_model_is_healed(
     """In the round in which the only client needs the whole, nobody is sent the difference."""
     part, counted = learner(0, 1), list[int]()
 
-    def spoil_once(progress: Progress) -> None:
+    def spoil_once(progress: Sent) -> None:
         counted.append(progress.round)
         if progress.round == 1:
             part.held[:] = 0.5

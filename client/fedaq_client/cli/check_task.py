@@ -25,9 +25,9 @@ def check_task(
     """
     from fedaq.settings import load_settings
     from fedaq.tasks import load_task
-    from fedaq_client.cli.client_process import part_of
     from fedaq_client.cli.task_check import check
     from fedaq_client.cli.task_report import show
+    from fedaq_client.naming import part_of
 
     settings = load_settings(
         config=config,

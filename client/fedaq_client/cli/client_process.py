@@ -1,33 +1,29 @@
 """A client process from its settings to its end."""
 
 import logging
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedaq.energy.radios import PRESETS
-from fedaq.errors import UserError
-from fedaq.net.client_names import RULE, is_name
 from fedaq.process import stopping
 from fedaq.process.logs import event
 from fedaq.process.terminal import console, foreign
-from fedaq.settings import ClientSettings, load_settings
+from fedaq.settings import load_settings
 from fedaq.tasks import load_task, read_data
 from fedaq.tasks.hardware import device_named, use_threads
-from fedaq.tasks.partition import WHOLE, Partition, parse_partition
+from fedaq.tasks.partition import WHOLE
 from fedaq_client.cli.display import Display
-from fedaq_client.returning import take_part
-from fedaq_client.session import Progress
+from fedaq_client.events import Event, Sent
+from fedaq_client.naming import name_of, part_of
+from fedaq_client.returning import CONNECT_S, take_part
 from fedaq_client.training import Learner, local_data
-from fedaq_client.transport.access import Access, access_of
+from fedaq_client.transport.access import access_of
 from fedaq_client.transport.connection import connect
 from fedaq_client.watchdog import notify, watched
 
 log = logging.getLogger(__name__)
-# Of one attempt.
-CONNECT_S = 5.0
 
 
 def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: list[str]) -> None:
@@ -60,9 +56,10 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     )  # fmt: skip
     with Display() as display:
 
-        def on_round(done: Progress) -> None:
-            display.on_round(done)
-            _tell(done)
+        def on_event(told: Event) -> None:
+            if isinstance(told, Sent):
+                display.on_round(told)
+                _tell(told)
 
         cost = None if own.radio is None else PRESETS[own.radio].cost()
 
@@ -73,7 +70,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     name,
                     learner,
                     cost,
-                    on_round,
+                    on_event,
                     own.give_up_after_s,
                     on_training=display.on_training,
                     on_transfer=display.on_transfer,
@@ -85,37 +82,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     log.info("%s: %s", name, reason, extra=event("run over", client=name, reason=reason))
 
 
-def part_of(own: ClientSettings) -> Partition:
-    """Return the part of the data that is this client's.
-
-    Raises
-    ------
-    UserError
-        If it is none.
-    """
-    return WHOLE if own.partition is None else parse_partition(own.partition)
-
-
-def name_of(own: ClientSettings, part: Partition, access: Access) -> str:
-    """Return the name under which this client joins.
-
-    Raises
-    ------
-    UserError
-        If its certificate or token is for another one, or nobody can be called that.
-    """
-    fallback = socket.gethostname() if part == WHOLE else f"client-{part.index + 1}"
-    name = own.name or access.name or fallback
-    if access.name not in ("", name):
-        raise UserError(
-            f"--name {name}: the certificate or token is for {access.name}; leave --name out"
-        )
-    if not is_name(name):
-        raise UserError(f"{name!r}: {RULE}; choose another with --name")
-    return name
-
-
-def _tell(done: Progress) -> None:
+def _tell(done: Sent) -> None:
     """Tell the service manager and the log of a finished round."""
     notify(f"STATUS=round {done.round} of {done.rounds} is done")
     log.info("round %d: the update counted", done.round, extra=event("round done", **asdict(done)))

@@ -1,7 +1,7 @@
 """What a person sees of a client: live progress on a terminal, one line per round elsewhere."""
 
 from fedaq.process.terminal import RoundDisplay, si
-from fedaq_client.session import Progress
+from fedaq_client.events import Sent
 
 
 class Display(RoundDisplay):
@@ -21,7 +21,7 @@ class Display(RoundDisplay):
             self._bar, description=f"{way} {si(done_bytes, 'B')} of {si(total_bytes, 'B')}"
         )
 
-    def on_round(self, done: Progress) -> None:
+    def on_round(self, done: Sent) -> None:
         """Show a finished round."""
         facts = (
             f"train loss {done.train_loss:.4f}, {done.downlink_bits:.2f} bits down, "

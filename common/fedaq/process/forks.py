@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from functools import cache
 
 from fedaq.process.stopping import STOP_SIGNALS
+
+_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 
 
 @cache
@@ -15,9 +18,15 @@ def allow() -> None:
     A child that asks gRPC for nothing lives well without gRPC. Its handlers at a fork would look
     after locks and threads that the child has not, and it would die of SIGSEGV.
     """
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    os.environ[_SUPPORT] = "0"
     if hasattr(os, "register_at_fork"):  # nothing forks on Windows
         os.register_at_fork(after_in_child=_hear_own_signals)
+
+
+def allow_in_a_program() -> None:
+    """Do so in a program of others, if there is no gRPC yet; its signals stay its own matter."""
+    if "grpc" not in sys.modules:
+        os.environ.setdefault(_SUPPORT, "0")
 
 
 def _hear_own_signals() -> None:

@@ -5,6 +5,7 @@ so that reading one runs no code. Dicts are lists of pairs there, for keys that 
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from torch import Tensor
 from fedaq.errors import UserError
 
 State = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -138,10 +141,13 @@ class Kept:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+        self._run_id: str | None = None
         self.begin("")
 
     def begin(self, run_id: str) -> None:
         """Take part in a run, with the state that it left on the disk, if it did."""
+        if run_id == self._run_id:
+            return
         self._run_id = run_id
         self._before: State = {}
         self._after: tuple[int, State] = (0, {})
@@ -150,18 +156,20 @@ class Kept:
     def before(self, name: str, round_number: int) -> State:
         """Return a copy of the state with which a client of this name begins a round.
 
-        Raises
-        ------
-        UserError
-            If the files cannot be read.
+        It is empty, and the log says so, if the files cannot be read.
         """
         if self._folder is not None and self._files is None:
             # Names and run ids are not made for paths.
             place = blake2b(f"{self._run_id}\n{name}".encode(), digest_size=8).hexdigest()
             self._files = self._folder / place
-            for path in sorted(self._files.glob("*.safetensors")):
-                state, facts = read_state(path)
-                self._before, self._after = self._after[1], (int(facts["round"]), state)
+            try:
+                for path in sorted(self._files.glob("*.safetensors")):
+                    state, facts = read_state(path)
+                    self._before, self._after = self._after[1], (int(facts["round"]), state)
+            except UserError as error:
+                log.warning("%s; begun anew", error)
+                self._before, self._after = {}, (0, {})
+                shutil.rmtree(self._files, ignore_errors=True)
         if self._after[0] < round_number:
             self._before = self._after[1]
         return copied(self._before)
