@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from fedaq_client.transport.access import access_of
 AnyTask = str | Task | Callable[[Path | None], Task]
 
 STOPPED = "the program stopped it"
+# For clients of one process: torch has one generator for all of them.
+_turn = threading.Lock()
 
 
 class Client:
@@ -31,9 +34,10 @@ class Client:
     It works on a thread and an event loop of its own. The program's loop and its executor, its
     signals and its logging stay as they are. Torch has one generator and one number of threads for
     all of a process: both are given back after every training, but what the program draws from the
-    generator while a round trains are the client's numbers, and changes what it trains. gRPC's own
-    support of forks is switched off, unless gRPC is imported already: a child that the program
-    forks lives, but must not use gRPC.
+    generator while a round trains are the client's numbers, and changes what it trains. Clients of
+    one process train by turns. gRPC's own support of forks is switched off, unless gRPC is imported
+    already: a child that the program forks lives, but must not use gRPC. With ``device="cuda"`` the
+    variable CUBLAS_WORKSPACE_CONFIG is set, if it is not.
 
     Parameters
     ----------
@@ -184,7 +188,7 @@ class Client:
         from fedaq_client.transport.connection import connect
 
         own = self._settings.client
-        with left_as_it_was():
+        with _turn, left_as_it_was():
             learner = self._learner()
         return await take_part(
             lambda: connect(own.server, CONNECT_S, self._access),
@@ -214,7 +218,7 @@ class Client:
 
     @contextmanager
     def _around_training(self) -> Iterator[None]:
-        with left_as_it_was():
+        with _turn, left_as_it_was():
             if self._settings.threads is not None:
                 use_threads(self._settings.threads, default=0)
             yield
