@@ -243,7 +243,8 @@ class Client:
             return again
         round_number = _round_of(message)
         inbox = self._inbox
-        if inbox is not None and round_number == self.round:
+        # Nobody reads on of a round that it gave up.
+        if inbox is not None and round_number == self.round and self._given_up is None:
             await inbox.put(message)
             # What comes after it stays with gRPC, and behind that with the sender.
             await inbox.join()
