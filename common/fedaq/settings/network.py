@@ -85,7 +85,8 @@ class ClientSettings(Section):
         None, gt=0, description="without a server [tries without end]"
     )
     state: Path | None = Field(
-        None, description="folder that keeps what the training keeps over a restart [none]"
+        None,
+        description="folder that keeps what it holds and its training keeps over a restart [none]",
     )
 
     @field_validator("radio")
