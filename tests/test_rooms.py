@@ -40,7 +40,7 @@ def test_an_arrow_back_would_be_found(tmp_path: Path) -> None:
     )
     done = lint(turned)
     assert done.returncode == 1
-    assert "fedaq_server.rounds.loop -> fedaq_server.transport.roster" in done.stdout
+    assert "fedaq_server.rounds.loop -> fedaq_server.transport.client" in done.stdout
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)

@@ -86,7 +86,7 @@ class ClientSettings(Section):
     )
     state: Path | None = Field(
         None,
-        description="folder that keeps what it holds and its training keeps over a restart [none]",
+        description="folder that keeps what it holds, and its training, over a restart [none]",
     )
 
     @field_validator("radio")
