@@ -13,15 +13,13 @@ from fedaq.energy.radios import PRESETS
 from fedaq.process import forks
 from fedaq.process.background import Background, Tell
 from fedaq.settings import load_settings
-from fedaq.tasks import Task, load_task, made_task, read_data
+from fedaq.tasks import AnyTask, read_data, task_of
 from fedaq.tasks.hardware import device_named, left_as_it_was, use_threads
 from fedaq_client.events import Event
 from fedaq_client.naming import name_of, part_of
 from fedaq_client.readiness import Ready
 from fedaq_client.training import Learner, divided, local_data
 from fedaq_client.transport.access import access_of
-
-AnyTask = str | Task | Callable[[Path | None], Task]
 
 STOPPED = "the program stopped it"
 # For clients of one process: torch has one generator for all of them.
@@ -201,12 +199,8 @@ class Client:
         )
 
     def _learner(self) -> Learner:
-        settings, given = self._settings, self._task
-        if isinstance(given, str):
-            task = load_task(given, settings.data)
-        else:
-            named = given.name if isinstance(given, Task) else getattr(given, "__qualname__", "")
-            task = made_task(given, named, settings.data)
+        settings = self._settings
+        task = task_of(self._task, settings.data)
         examples = self._examples
         if examples is None:
             examples = read_data(task, "train_data", settings.data)

@@ -5,31 +5,29 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import inf, nan
+from math import nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import chunks, coding, headers, model, payload, statistics
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Spread, is_width
+from fedaq.codec.quantizer import Spread
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.metric import LOSS
 from fedaq.process.logs import event
 from fedaq.tasks import Evaluation, Training, blamed
-from fedaq.tasks.training import KNOWN, from_message
+from fedaq.tasks.training import KNOWN
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, is_possible
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.readiness import Ready, answer_of
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
 
-# What a server may ask for; its settings allow no more.
-LARGEST_CHUNK_BYTES = 2 * 1024 * 1024
-SHORTEST_INTERVAL_S = 0.001
 LEAVE_S = 1.0
 
 
@@ -123,7 +121,7 @@ class Session:
             await self._ask()
             await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome
-            self._training = _checked_training(welcome)
+            self._training = checked_training(welcome)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
             log.info("%s joined", self.name, extra=event("joined", client=self.name))
@@ -320,7 +318,7 @@ class Session:
         )
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
-        if not _is_possible(grant, len(spreads)):
+        if not is_possible(grant, len(spreads)):
             raise FedaqError(
                 f"the server granted bits {list(grant.uplink_bits)} with steps "
                 f"{list(grant.uplink_steps)}, which cannot be"
@@ -441,27 +439,4 @@ def _validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation |
     return pb.Validation(
         examples=examples,
         metrics=[pb.Metric(name=name, value=value) for name, value in values.items()],
-    )
-
-
-def _checked_training(welcome: pb.Welcome) -> Training:
-    """Return what the server asks of the training; refuse what cannot be."""
-    try:
-        training = from_message(welcome.training)
-    except ValueError as error:
-        raise FedaqError(f"the server asks for {error}") from None
-    if not SHORTEST_INTERVAL_S <= welcome.heartbeat_interval_s < inf:
-        raise FedaqError(
-            f"the server asks for a heartbeat every {welcome.heartbeat_interval_s:g} s, "
-            "which cannot be"
-        )
-    return training
-
-
-def _is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:
-    return (
-        len(grant.uplink_bits) == tensors
-        and len(grant.uplink_steps) in (0, tensors)
-        and all(bits == 0 or is_width(bits) for bits in grant.uplink_bits)
-        and all(0 <= step < inf for step in grant.uplink_steps)
     )

@@ -7,10 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedaq.declines import Decline
     from fedaq.errors import FedaqError, UserError
     from fedaq.metric import Metric
     from fedaq.settings import Options, Settings
     from fedaq.tasks import Evaluation, Examples, Task, Training, TrainingContext
+    from fedaq_client.client import Client
     from fedaq_lab.comparing import Comparison, compare
     from fedaq_lab.running import arun, run
     from fedaq_server.records.result import Result, load
@@ -20,7 +22,9 @@ __version__ = "0.1.0"
 PROTOCOL_VERSION = 3
 
 _HOMES = {
+    "Client": "fedaq_client.client",
     "Comparison": "fedaq_lab.comparing",
+    "Decline": "fedaq.declines",
     "Evaluation": "fedaq.tasks",
     "Examples": "fedaq.tasks",
     "FedaqError": "fedaq.errors",
@@ -42,7 +46,9 @@ _HOMES = {
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "Client",
     "Comparison",
+    "Decline",
     "Evaluation",
     "Examples",
     "FedaqError",
@@ -70,8 +76,9 @@ def __getattr__(name: str) -> Any:
     try:
         found = getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
+        side = "client" if name == "Client" else "server"
         raise ImportError(
-            f"fedaq.{name} needs {error.name}: pip install 'fedaq[server]'"
+            f"fedaq.{name} needs {error.name}: pip install 'fedaq[{side}]'"
         ) from error
     globals()[name] = found
     return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from fedaq.errors import UserError
 from fedaq.settings import Options, Settings, flattened
+from fedaq.tasks import AnyTask
 from fedaq_lab.comparison_table import (
     COLUMNS,
     Line,
@@ -20,7 +21,6 @@ from fedaq_lab.comparison_table import (
     table_rows,
 )
 from fedaq_lab.running import Engine, run_line
-from fedaq_server.asked import AnyTask
 from fedaq_server.records.record import round_in_json
 from fedaq_server.records.result import Result, as_svg
 

@@ -14,11 +14,12 @@ from typing import Any, Literal, Unpack
 from fedaq.errors import UserError
 from fedaq.process.background import Background, Tell
 from fedaq.settings import Options
+from fedaq.tasks import AnyTask
 from fedaq.tasks.hardware import left_as_it_was
 from fedaq_lab.local import federate
 from fedaq_lab.processes import run_processes
 from fedaq_lab.progress import Shown, shown_by
-from fedaq_server.asked import AnyTask, Asked, asked, refuse_what_has_no_name
+from fedaq_server.asked import Asked, asked, refuse_what_has_no_name
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.result import Result, load
 from fedaq_server.records.run_folder import new_run

@@ -3,19 +3,17 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fedaq.errors import UserError
 from fedaq.settings import Settings, load_settings, named
-from fedaq.tasks import Task, load_task, made_task
+from fedaq.tasks import AnyTask, Task, name_of, task_of
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.rules import Rule
 from fedaq_server.run import Run
 from fedaq_server.schemes.scheme import Scheme
 
-AnyTask = str | Task | Callable[[Path | None], Task]
 BuildScheme = Callable[[Settings], Scheme]
 
 
@@ -79,9 +77,7 @@ def asked(
     given = tuple(f"{name}={json.dumps(value)}" for name, value in keywords.items())
     return Asked(
         settings,
-        load_task(task, settings.data)
-        if isinstance(task, str)
-        else made_task(task, settings.task, settings.data),
+        task_of(task, settings.data),
         own.get("scheme"),
         own.get("aggregation"),
         (*given, *assignments),
@@ -107,14 +103,3 @@ def refuse_what_has_no_name(task: AnyTask, options: Mapping[str, Any]) -> None:
 
 def _is_of_this_process(name: str) -> bool:
     return name.startswith("__main__:") or "<" in name
-
-
-def name_of(given: Any) -> str:
-    """Return the name of a task, or of a function as ``package.module:attribute``."""
-    if isinstance(given, str):
-        return given
-    if isinstance(given, Task):
-        return given.name
-    # An object that can be called has no name of its own.
-    named = given if hasattr(given, "__qualname__") else type(given)
-    return f"{given.__module__}:{named.__qualname__}"

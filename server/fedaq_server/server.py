@@ -11,8 +11,9 @@ from torch import Tensor
 from fedaq.net.addresses import joined
 from fedaq.process.background import Background, Tell
 from fedaq.settings import Options, Settings
+from fedaq.tasks import AnyTask
 from fedaq.tasks.hardware import left_as_it_was
-from fedaq_server.asked import AnyTask, Asked, asked
+from fedaq_server.asked import Asked, asked
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.result import Result, load

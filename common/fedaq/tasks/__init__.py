@@ -16,7 +16,15 @@ from fedaq.tasks.classifier import (
     trainer,
 )
 from fedaq.tasks.context import TrainingContext
-from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task, made_task, place_of
+from fedaq.tasks.loading import (
+    BUILT_IN,
+    AnyTask,
+    load_attribute,
+    load_task,
+    name_of,
+    place_of,
+    task_of,
+)
 from fedaq.tasks.parts import Evaluation, Examples
 from fedaq.tasks.scores import evaluate_regression, evaluate_tokens, f1_macro, iou_macro
 from fedaq.tasks.task import (
@@ -33,6 +41,7 @@ from fedaq.tasks.training import Training
 
 __all__ = [
     "BUILT_IN",
+    "AnyTask",
     "Evaluation",
     "Examples",
     "Metric",
@@ -51,12 +60,13 @@ __all__ = [
     "iou_macro",
     "load_attribute",
     "load_task",
-    "made_task",
     "measure_statistics",
+    "name_of",
     "place_of",
     "read_data",
     "signature_of",
     "subset",
+    "task_of",
     "train_classifier",
     "trainer",
 ]

@@ -2,13 +2,15 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from fedaq.errors import FedaqError, UserError
 from fedaq.tasks.task import Task
+
+AnyTask = str | Task | Callable[[Path | None], Task]
 
 BUILT_IN = {
     "digits": "fedaq.tasks.digits:task",
@@ -39,6 +41,30 @@ def load_task(name: str, data: Path | None) -> Task:
     if data is not None and not data.exists():
         raise UserError(f"--data {data}: there is no such file or folder")
     return made_task(load_attribute(target, "task"), name, data)
+
+
+def task_of(given: AnyTask, data: Path | None) -> Task:
+    """Return what a program gives as a task: a name, a task, or a function that returns one.
+
+    Raises
+    ------
+    UserError
+        If it is none.
+    """
+    return (
+        load_task(given, data) if isinstance(given, str) else made_task(given, name_of(given), data)
+    )
+
+
+def name_of(given: Any) -> str:
+    """Return the name of a task, or of a function as ``package.module:attribute``."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Task):
+        return given.name
+    # An object that can be called has no name of its own.
+    named = given if hasattr(given, "__qualname__") else type(given)
+    return f"{given.__module__}:{named.__qualname__}"
 
 
 def made_task(given: Any, name: str, data: Path | None) -> Task:

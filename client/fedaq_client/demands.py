@@ -1,0 +1,42 @@
+"""What a server may ask of a client: its settings allow no more."""
+
+from math import inf
+
+from fedaq.codec.quantizer import is_width
+from fedaq.errors import FedaqError
+from fedaq.tasks import Training
+from fedaq.tasks.training import from_message
+from fedaq.v1 import federation_pb2 as pb
+
+LARGEST_CHUNK_BYTES = 2 * 1024 * 1024
+SHORTEST_INTERVAL_S = 0.001
+
+
+def checked_training(welcome: pb.Welcome) -> Training:
+    """Return what the server asks of the training.
+
+    Raises
+    ------
+    FedaqError
+        If it cannot be.
+    """
+    try:
+        training = from_message(welcome.training)
+    except ValueError as error:
+        raise FedaqError(f"the server asks for {error}") from None
+    if not SHORTEST_INTERVAL_S <= welcome.heartbeat_interval_s < inf:
+        raise FedaqError(
+            f"the server asks for a heartbeat every {welcome.heartbeat_interval_s:g} s, "
+            "which cannot be"
+        )
+    return training
+
+
+def is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:
+    """Tell whether an update of so many tensors can be coded as granted."""
+    return (
+        len(grant.uplink_bits) == tensors
+        and len(grant.uplink_steps) in (0, tensors)
+        and all(bits == 0 or is_width(bits) for bits in grant.uplink_bits)
+        and all(0 <= step < inf for step in grant.uplink_steps)
+    )
