@@ -126,14 +126,16 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 def metrics(rounds: Sequence[RoundRecord]) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield (round, values by name): those of ``run.json`` and the energy so far.
 
-    A metric of the task's test is called ``test_`` and its name, like the loss and the accuracy.
+    A metric of the task's test is called ``test_`` and its name, like the loss and the accuracy,
+    and what declined ``declined_`` and the reason.
     """
-    others = ("round", "test_metrics", "not_finite")
+    others = ("round", "test_metrics", "not_finite", "declined")
     names = [field.name for field in fields(RoundRecord) if field.name not in others]
     spent_j = accumulate(record.energy_j for record in rounds)
     for record, total_j in zip(rounds, spent_j, strict=True):
         values = {name: getattr(record, name) for name in names}
         values |= {f"test_{name}": value for name, value in record.test_metrics.items()}
+        values |= {f"declined_{reason}": count for reason, count in record.declined.items()}
         values["energy_total_j"] = total_j
         yield (
             record.round,
