@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -145,6 +146,10 @@ def rounds_in(folder: Path) -> int:
     return 0
 
 
+def _has_more_than(folder: Path, rounds: int) -> bool:
+    return rounds_in(folder) > rounds
+
+
 @contextmanager
 def federation(names: list[str], folder: Path) -> Iterator[Processes]:
     folder.mkdir()
@@ -227,7 +232,7 @@ def partition(names: list[str], folder: Path, rounds: int) -> list[Check]:
         came_back = len(re.findall(r"round \d+/", run.log("client-1"))) > before
         # However slow the machine is, one round follows the other.
         while (done := rounds_in(folder / "run")) < rounds:
-            run.wait_for(lambda done=done: rounds_in(folder / "run") > done, "the next round")
+            run.wait_for(partial(_has_more_than, folder / "run", done), "the next round")
         code = run.wait("server")
         records = json.loads((folder / "run" / "run.json").read_text())["rounds"]
     without = sum(record["clients"] < CLIENTS for record in records)

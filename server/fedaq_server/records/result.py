@@ -82,7 +82,7 @@ class Result:
 
     @property
     def history(self) -> "DataFrame":
-        """A row for every round, with the fields of `RoundRecord` and a column for each metric.
+        """A row for every round: the fields of `RoundRecord`, and a column for each metric.
 
         Raises
         ------
@@ -91,11 +91,14 @@ class Result:
         """
         from pandas import DataFrame
 
-        names = [each.name for each in fields(RoundRecord) if each.name != "test_metrics"]
+        others = ("test_metrics", "client_metrics", "validations", "declined")
+        names = [each.name for each in fields(RoundRecord) if each.name not in others]
         rows = [
             {
                 **{name: getattr(record, name) for name in names},
                 **{f"test_{name}": value for name, value in record.test_metrics.items()},
+                **{f"client_{name}": value for name, value in record.client_metrics.items()},
+                **{f"declined_{reason}": count for reason, count in record.declined.items()},
             }
             for record in self.rounds
         ]
