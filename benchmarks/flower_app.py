@@ -71,7 +71,7 @@ def work(app: Path, rounds: int, seed: int) -> None:
 
     server_app.evaluate = evaluate
 
-    @server.main()  # type: ignore[misc]
+    @server.main()  # type: ignore[untyped-decorator]
     def _main(grid: Any, context: Any) -> None:
         context.run_config = {**config, "num-server-rounds": rounds, "seed": seed}
         grids.append(CountingGrid(grid))

@@ -1,10 +1,10 @@
 """What a node does."""
 
 import torch
-from fedaq.flower import coded
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedaq.flower import coded
 from quickstart import task
 
 app = ClientApp(mods=[coded()])

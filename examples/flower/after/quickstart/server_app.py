@@ -1,11 +1,11 @@
 """What the server does."""
 
 import torch
-from fedaq.flower import Coded
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
+from fedaq.flower import Coded
 from quickstart import task
 
 app = ServerApp()
@@ -16,7 +16,8 @@ def main(grid: Grid, context: Context) -> None:
     """Train by federated averaging, and test each model on images that no node has."""
     settings = context.run_config
     torch.manual_seed(settings["seed"])
-    config = {name: settings[name] for name in ("learning-rate", "local-epochs", "batch-size", "seed")}
+    names = "learning-rate", "local-epochs", "batch-size", "seed"
+    config = {name: settings[name] for name in names}
     strategy = Coded(FedAvg(fraction_evaluate=settings["fraction-evaluate"]))
     strategy.start(
         grid=grid,
