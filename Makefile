@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow test-extras test-sanitized kinds fuzz chaos faults hosts containers arm64 \
+.PHONY: demo bench test test-slow test-extras test-flower test-sanitized kinds fuzz chaos faults hosts containers arm64 \
 	lint types docs protos native wheels clean
 
 demo: $(VENV)/native
@@ -22,6 +22,17 @@ test-extras: $(VENV)/native
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
 		-e '.[onnx,mlflow]' onnxruntime
 	$(BIN)/python -m pytest tests/server/test_tracking.py tests/server/test_exporting.py
+
+# With Flower, in an environment of its own, since it asks for older libraries than those above.
+FLOWER := $(VENV)/flower
+
+test-flower: $(VENV)/native
+	@echo "installing into $(FLOWER): a minute or more, and up to 6 GB if torch comes with CUDA"
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+		-e '.[client,server,flower]' 'flwr[simulation]==1.42.0' hypothesis pytest
+	$(FLOWER)/bin/python -m pytest tests/flower
+	$(FLOWER)/bin/python -m pytest -m slow tests/flower
 
 # Kinds of models, each trained beside fp32. torchvision and timm come alone: they ask for nothing
 # that is not there, and would bring another build of torch.

@@ -71,7 +71,7 @@ def work(app: Path, rounds: int, seed: int) -> None:
 
     server_app.evaluate = evaluate
 
-    @server.main()  # type: ignore[misc]
+    @server.main()  # type: ignore[untyped-decorator]
     def _main(grid: Any, context: Any) -> None:
         context.run_config = {**config, "num-server-rounds": rounds, "seed": seed}
         grids.append(CountingGrid(grid))
@@ -99,7 +99,7 @@ def figures(app: str, rounds: int, seed: int, data: Path | None) -> dict[str, An
     trains, evaluations = found["calls"][::2], found["calls"][1::2]
     seconds = [a[2] + b[2] for a, b in zip(trains, evaluations, strict=True)]
     sizes = [sum(a[:2]) + sum(b[:2]) for a, b in zip(trains, evaluations, strict=True)]
-    return {
+    figure = {
         "app": app,
         "seed": seed,
         "bytes_per_round": mean(sizes),
@@ -110,6 +110,9 @@ def figures(app: str, rounds: int, seed: int, data: Path | None) -> dict[str, An
         "accuracy": found["accuracies"][-1],
         "accuracies": found["accuracies"],
     }
+    # One takes minutes.
+    print(json.dumps(figure), file=sys.stderr, flush=True)
+    return figure
 
 
 def show(console: Console, runs: list[dict[str, Any]]) -> None:

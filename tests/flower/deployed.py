@@ -1,4 +1,4 @@
-"""A SuperLink and its SuperNodes as processes, and apps that are run on them by Flower's command."""
+"""A SuperLink and its SuperNodes as processes, on which Flower's command runs apps."""
 
 import json
 import os

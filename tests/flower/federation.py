@@ -29,14 +29,14 @@ def app_of(train: Train, *, mods: Iterable[Any] = (coded(),)) -> ClientApp:
     """Return an app whose training is `train(arrays, node id)`."""
     app = ClientApp(mods=list(mods))
 
-    @app.train()  # type: ignore[misc]
+    @app.train()  # type: ignore[untyped-decorator]
     def _train(message: Message, context: Context) -> Message:
         trained = train(arrays_of(message.content["arrays"]), context.node_id)
         metrics = MetricRecord({"num-examples": 10 * context.node_id})
         content = RecordDict({"arrays": record_of(trained), "metrics": metrics})
         return Message(content, reply_to=message)
 
-    @app.evaluate()  # type: ignore[misc]
+    @app.evaluate()  # type: ignore[untyped-decorator]
     def _evaluate(message: Message, context: Context) -> Message:
         arrays = arrays_of(message.content["arrays"])
         total = float(sum(np.abs(values.astype(np.float64)).sum() for values in arrays.values()))

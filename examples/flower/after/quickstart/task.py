@@ -32,7 +32,7 @@ class Net(nn.Module):
         x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
         x = functional.relu(self.fc1(x.flatten(1)))
         x = functional.relu(self.fc2(x))
-        return self.fc3(x)  # type: ignore[no-any-return]
+        return self.fc3(x)
 
 
 def train_and_test(
@@ -42,9 +42,8 @@ def train_and_test(
     images, labels = _images("train")
     mine = np.random.default_rng(42).permutation(len(images))[partition::partitions]
     split = len(mine) * 4 // 5
-    train, test = (
-        TensorDataset(images[part], labels[part]) for part in (mine[:split], mine[split:])
-    )
+    parts = mine[:split], mine[split:]
+    train, test = (TensorDataset(images[part], labels[part]) for part in parts)
     return DataLoader(train, batch_size, shuffle=True), DataLoader(test, batch_size)
 
 
@@ -83,10 +82,8 @@ def test(model: Net, loader: DataLoader) -> tuple[float, float]:
 def _images(part: str) -> tuple[Tensor, Tensor]:
     """Return images in [-1, 1], shape (n, 1, 28, 28), and labels."""
     if FOLDER:
-        images, labels = (
-            _idx(f"{part}-images-idx3-ubyte.gz", 16),
-            _idx(f"{part}-labels-idx1-ubyte.gz", 8),
-        )
+        images = _idx(f"{part}-images-idx3-ubyte.gz", 16)
+        labels = _idx(f"{part}-labels-idx1-ubyte.gz", 8)
         pixels = images.reshape(-1, 1, 28, 28) / np.float32(127.5) - 1
     else:
         from sklearn.datasets import load_digits
@@ -100,7 +97,6 @@ def _images(part: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
 
 
-def _idx(name: str, header_bytes: int) -> "np.ndarray":
-    return np.frombuffer(
-        gzip.decompress((Path(str(FOLDER)) / name).read_bytes()), np.uint8, -1, header_bytes
-    )
+def _idx(name: str, header_bytes: int) -> np.ndarray:
+    content = gzip.decompress((Path(str(FOLDER)) / name).read_bytes())
+    return np.frombuffer(content, np.uint8, offset=header_bytes)

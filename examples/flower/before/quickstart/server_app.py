@@ -15,9 +15,8 @@ def main(grid: Grid, context: Context) -> None:
     """Train by federated averaging, and test each model on images that no node has."""
     settings = context.run_config
     torch.manual_seed(settings["seed"])
-    config = {
-        name: settings[name] for name in ("learning-rate", "local-epochs", "batch-size", "seed")
-    }
+    names = "learning-rate", "local-epochs", "batch-size", "seed"
+    config = {name: settings[name] for name in names}
     strategy = FedAvg(fraction_evaluate=settings["fraction-evaluate"])
     strategy.start(
         grid=grid,
