@@ -65,8 +65,10 @@ async def serve(
                 await run.rounds(socket_counter(port))
             finally:
                 looking.cancel()
-                await health.stop()
-                await server.stop(LAST_WORDS_S)
+                try:
+                    await health.stop()
+                finally:
+                    await server.stop(LAST_WORDS_S)
 
 
 @asynccontextmanager

@@ -1,10 +1,12 @@
-"""Calls of methods that the server does not have, by names of any bytes, on a raw connection."""
+"""What grpcio's server would not outlive: calls by names of any bytes, the end of its loop."""
 
 import asyncio
+import gc
 import importlib.util
 import logging
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from system.live import learner, live_server, settings_of, take_part
 
 PATHS = [b"/fedaq.v1.Fe\xe4eration/Participate", b"\xff", b"/", PATH.encode() + b"s"]
 END_OF_HEADERS = 4
+GC_HEAD_BYTES, EMPTY_BYTES = 16, sys.getsizeof(b"")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -48,6 +51,42 @@ def test_a_call_of_an_unknown_method_is_answered_and_the_run_goes_on(
         return len(run.records)
 
     assert asyncio.run(scenario()) == 1
+
+
+def test_grpc_writes_into_nothing_that_was_freed_when_all_tasks_are_cancelled() -> None:
+    """As at the end of `asyncio.run`: of grpcio's own server, all of these were written to."""
+
+    def waiting_calls() -> int:
+        return sum(type(each) is cygrpc.RPCState for each in gc.get_objects())
+
+    async def scenario() -> None:
+        server = grpc_workaround.robust_server([])
+        handler = grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+        methods = {f"M{number}": handler for number in range(20)}
+        server.add_registered_method_handlers("a.B", methods)
+        server.add_insecure_port("127.0.0.1:0")
+        before, others_wait = waiting_calls(), set(grpc_workaround._waiting)
+        await server.start()
+        await asyncio.sleep(0.05)
+        assert waiting_calls() == before + 21
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.05)
+        assert waiting_calls() == before + 21
+        # What takes the place of memory that was freed.
+        size = cygrpc.RPCState.__basicsize__ + GC_HEAD_BYTES - EMPTY_BYTES
+        others = [b"\xff" * size for _ in range(3000)]
+        with suppress(asyncio.CancelledError):  # of the task that hands on calls
+            await server.stop(0.1)
+        await asyncio.sleep(0.05)
+        assert (waiting_calls(), grpc_workaround._waiting) == (before, others_wait)
+        assert not [each for each in others if each.count(0)]
+
+    async def within_a_time() -> None:
+        async with asyncio.timeout(30):
+            await scenario()
+
+    asyncio.run(within_a_time())
 
 
 # ---- Another grpcio ----------------------------------------------------------

@@ -73,6 +73,7 @@ async def live_server(
             await server
     finally:
         server.cancel()
+        await asyncio.wait([server])
 
 
 class HeardLink:

@@ -1,11 +1,17 @@
-"""A gRPC server that outlives calls of methods which it does not have.
+"""A gRPC server that outlives calls of methods which it does not have, and the end of its loop.
 
 The asyncio server of grpcio takes the name of such a method for UTF-8 text. A name that is
 none ends its loop, and with it the server: one request of anybody. Methods that are
 registered are matched before that, as bytes. So this server answers all other calls itself,
-without a look at their names. It has to reach for parts of grpcio that are not public. All of
-them are looked up here, once; with a version that lacks one there is the ordinary server, and
-a warning.
+without a look at their names.
+
+Where a call is waited for, gRPC writes it into memory of the task that waits, or zeros when the
+server stops. grpcio frees that memory with the task. When all tasks of a loop are cancelled while
+a server is up, as `asyncio.run` does at its end, gRPC writes into what lies there by then, and
+the process crashes. So nobody can cancel these tasks here; they end when the server has stopped.
+
+It has to reach for parts of grpcio that are not public. All of them are looked up here, once;
+with a version that lacks one there is the ordinary server, and a warning.
 """
 
 import asyncio
@@ -40,6 +46,8 @@ _PARTS: dict[str, tuple[str, ...] | None] = {
 }  # fmt: skip
 # What the constructor of `grpc.aio._server.Server` sets, and its other methods read.
 _ATTRIBUTES = ("_loop", "_server")
+# Tasks that wait for a call, of all servers.
+_waiting: set["asyncio.Future[Any]"] = set()
 
 
 def _check(cygrpc: Any, server: type) -> None:
@@ -65,6 +73,12 @@ def _check(cygrpc: Any, server: type) -> None:
             raise AttributeError(f"grpc.aio.Server has no {attribute}")
 
 
+def _forget(waiting: "asyncio.Future[Any]") -> None:
+    _waiting.discard(waiting)
+    if not waiting.cancelled():
+        waiting.exception()  # or asyncio would complain where nobody waits for the call any more
+
+
 def _robust() -> Callable[[Options], Any]:
     """Return the class of the server.
 
@@ -80,6 +94,14 @@ def _robust() -> Callable[[Options], Any]:
 
     class Calls(cygrpc.AioServer):  # type: ignore[misc]
         """The calls of a server."""
+
+        def _make_request_call_future(self, method_bytes: bytes | None) -> Any:
+            """Wait for a call in a task that outlives whoever waits for it."""
+            waiting = super()._make_request_call_future(method_bytes)
+            asyncio._unregister_task(waiting)
+            _waiting.add(waiting)
+            waiting.add_done_callback(_forget)
+            return asyncio.shield(waiting)
 
         async def _request_call(self) -> Any:
             """Answer calls of methods that are not registered; return none of them."""
