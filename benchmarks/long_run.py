@@ -4,8 +4,10 @@
 
 A model of 10,000 parameters that goes for a random walk, two clients, all in one process. At each
 mark the folder is copied as it then is; when all is over, processes of their own resume the copies.
-Times of a round are those from commit to commit since the mark before; so is how late the event
-loop was at the most. Written is what the process handed to the system, the model of each round and
+Times of a round are those from commit to commit since the mark before, medians unless said
+otherwise; so is how late the event loop was at the most. Processor time is that of all threads,
+user and system; unlike the time on the clock, it hardly depends on what else the machine does.
+Written is what the process handed to the system, the model of each round and
 SQLite's log included.
 """
 
@@ -89,16 +91,18 @@ class Since:
     def begin(self) -> None:
         """Begin anew."""
         self.rounds_s: list[float] = []
+        self.processor_s: list[float] = []
         self.latest_s = 0.0
         self.written_bytes = _written_bytes()
-        self._commit_s = time.perf_counter()
+        self._commit_s, self._used_s = time.perf_counter(), time.process_time()
         self._due_s = self._commit_s + TICK_S
 
     def committed(self) -> None:
         """Take note of a round."""
-        now_s = time.perf_counter()
+        now_s, used_s = time.perf_counter(), time.process_time()
         self.rounds_s.append(now_s - self._commit_s)
-        self._commit_s = now_s
+        self.processor_s.append(used_s - self._used_s)
+        self._commit_s, self._used_s = now_s, used_s
 
     async def watch_loop(self) -> None:
         """Take note of how late the event loop is."""
@@ -121,6 +125,7 @@ def _run(folder: Path, rounds: int, page: bool) -> dict[int, dict[str, float]]:
         seen[record.round] = {
             "rss_bytes": _rss_bytes(),
             "folder_bytes": _folder_bytes(folder / "run"),
+            "processor_s": median(since.processor_s),
             "round_s": median(since.rounds_s),
             "slowest_s": max(since.rounds_s),
             "late_s": since.latest_s,
@@ -179,13 +184,15 @@ def main() -> None:
     with TemporaryDirectory() as name:
         seen = _run(Path(name), arguments.rounds, arguments.page)
         print(
-            f"{'rounds':>7} {'RSS MB':>7} {'folder MB':>10} {'ms a round':>11} {'slowest ms':>11} "
+            f"{'rounds':>7} {'RSS MB':>7} {'folder MB':>10} {'processor ms':>13} "
+            f"{'ms a round':>11} {'slowest ms':>11} "
             f"{'loop late ms':>13} {'written kB':>11} {'resume s':>9}"
         )
         for mark, facts in seen.items():
             resumed = _resumed(Path(name) / f"at-{mark}", arguments.rounds)
             print(
                 f"{mark:7,} {facts['rss_bytes'] / 1e6:7.1f} {facts['folder_bytes'] / 1e6:10.2f} "
+                f"{1e3 * facts['processor_s']:13.1f} "
                 f"{1e3 * facts['round_s']:11.1f} {1e3 * facts['slowest_s']:11.1f} "
                 f"{1e3 * facts['late_s']:13.1f} {facts['written_bytes'] / 1e3:11.1f} "
                 f"{resumed['resume_s']:9.3f}"

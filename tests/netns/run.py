@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -267,6 +268,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--partition-rounds", type=int, default=150)
     options, say = parser.parse_args(), Console()
+    missing = [command for command in ("ip", "nft") if shutil.which(command) is None]
+    if missing:
+        raise SystemExit(f"{' and '.join(missing)} is missing: install iproute2 and nftables")
     with tempfile.TemporaryDirectory() as name, hosts() as names:
         folder = Path(name)
         expected = reference(folder, options.rounds)

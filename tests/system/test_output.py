@@ -72,16 +72,22 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
 # ---- A full disk ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", ["lines", "--json-logs"])
+LINES, JSON = (), ("--json-logs",)
+
+
+@pytest.mark.parametrize(
+    ("servers", "clients"),
+    [(LINES, JSON), pytest.param(JSON, LINES, marks=pytest.mark.slow)],
+    ids=["lines and json", "json and lines"],
+)
 def test_both_sides_go_on_where_the_disk_of_their_words_is_full(
-    said: str, start: Start, tmp_path: Path
+    servers: tuple[str, ...], clients: tuple[str, ...], start: Start, tmp_path: Path
 ) -> None:
-    more = [said] if said.startswith("--") else []
     port = free_port()
     with Path("/dev/full").open("wb") as full:
         streams = {"stdin": subprocess.DEVNULL, "stdout": full, "stderr": full}
-        server = start("server", *SHORT, "--port", port, "--out", "new", *more, **streams)
-        client = start("client", "--server", f"127.0.0.1:{port}", *more, **streams)
+        server = start("server", *SHORT, "--port", port, "--out", "new", *servers, **streams)
+        client = start("client", "--server", f"127.0.0.1:{port}", *clients, **streams)
         assert (client.wait(90), server.wait(90)) == (0, 0)
     assert is_whole(tmp_path / "new", 3)
 
@@ -130,7 +136,11 @@ def test_a_reader_that_has_seen_enough_is_no_failure(start: Start) -> None:
 # ---- Closed descriptors --------------------------------------------------------
 
 
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "closed",
+    [(0, 1, 2), *(pytest.param((one,), marks=pytest.mark.slow) for one in range(3))],
+    ids=str,
+)
 def test_a_run_without_standard_descriptors(
     closed: tuple[int, ...], start: Start, tmp_path: Path
 ) -> None:

@@ -222,7 +222,8 @@ def test_a_proxy_that_is_none_is_not_repeated_with_its_password(commands: Comman
 
 def test_how_a_server_was_reached_is_not_kept(commands: Commands, tmp_path: Path) -> None:
     ended = commands.run(
-        "run", "--clients", 1, "--rounds", 1, "--out", "new", "--set", f"network.proxy={DEAD}"
-    )
+        "run", "--engine", "local", "--clients", 1, "--rounds", 1, "--out", "new",
+        "--set", f"network.proxy={DEAD}",
+    )  # fmt: skip
     assert ended.code == 0
     assert DEAD not in (tmp_path / "new" / "run.json").read_text()

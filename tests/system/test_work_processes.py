@@ -34,7 +34,7 @@ def test_a_run_whose_work_processes_are_forked(with_tasks: Commands) -> None:
     env = {"HOW": "fork", "GRPC_ENABLE_FORK_SUPPORT": "1"}
     forked = with_tasks.run("run", "--task", "forking_task:task", *options, "--out", "new", env=env)
     assert (forked.code, forked.err) == (0, "")
-    assert with_tasks.run("run", *options, "--out", "plain").code == 0
+    assert with_tasks.run("run", "--engine", "local", *options, "--out", "plain").code == 0
     folder = with_tasks.folder
     assert accuracies(folder / "new") == accuracies(folder / "plain")
     logs = [log.read_text() for log in (folder / "new" / "logs").glob("client-*.log")]
