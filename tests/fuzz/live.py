@@ -160,6 +160,8 @@ async def beset(scheme: str, limit_mb: int, folder: Path) -> AsyncIterator[tuple
             "--metrics-port", str(metrics_port),
             "--set", f"network.chunk_bytes={CHUNK_BYTES}", "--set", "network.round_deadline_s=2",
             "--set", "network.heartbeat_interval_s=2", "--set", "network.return_wait_s=0.05",
+            # Whoever is shut out gets no further than its join.
+            "--set", "limits.strikes=1000000",
         ],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         stdin=subprocess.DEVNULL, stdout=said, stderr=said,
