@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -226,8 +227,8 @@ def partition(names: list[str], folder: Path, rounds: int) -> list[Check]:
         back_s = time.monotonic() - healed
         came_back = len(re.findall(r"round \d+/", run.log("client-1"))) > before
         # However slow the machine is, one round follows the other.
-        while (done := rounds_in(folder / "run")) < rounds:
-            run.wait_for(lambda done=done: rounds_in(folder / "run") > done, "the next round")
+        for number in range(rounds_in(folder / "run"), rounds + 1):
+            run.wait_for(partial(lambda due: rounds_in(folder / "run") >= due, number), "a round")
         code = run.wait("server")
         records = json.loads((folder / "run" / "run.json").read_text())["rounds"]
     without = sum(record["clients"] < CLIENTS for record in records)
