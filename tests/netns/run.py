@@ -146,10 +146,6 @@ def rounds_in(folder: Path) -> int:
     return 0
 
 
-def _has_more_than(folder: Path, rounds: int) -> bool:
-    return rounds_in(folder) > rounds
-
-
 @contextmanager
 def federation(names: list[str], folder: Path) -> Iterator[Processes]:
     folder.mkdir()
@@ -231,8 +227,8 @@ def partition(names: list[str], folder: Path, rounds: int) -> list[Check]:
         back_s = time.monotonic() - healed
         came_back = len(re.findall(r"round \d+/", run.log("client-1"))) > before
         # However slow the machine is, one round follows the other.
-        while (done := rounds_in(folder / "run")) < rounds:
-            run.wait_for(partial(_has_more_than, folder / "run", done), "the next round")
+        for number in range(rounds_in(folder / "run"), rounds + 1):
+            run.wait_for(partial(lambda due: rounds_in(folder / "run") >= due, number), "a round")
         code = run.wait("server")
         records = json.loads((folder / "run" / "run.json").read_text())["rounds"]
     without = sum(record["clients"] < CLIENTS for record in records)
