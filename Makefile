@@ -89,7 +89,7 @@ docs: $(VENV)/native
 
 protos: $(VENV)/native
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \
-		protos/fedaq/v1/federation.proto
+		protos/fedaq/v1/federation.proto protos/fedaq/v1/archive.proto
 
 # The codec's loops, anew from their sources in native/; whatever runs them does this as well.
 native: $(VENV)/native
