@@ -163,4 +163,4 @@ def lora_bert() -> nn.Module:
 
 
 def lora_vit() -> nn.Module:
-    return adapted(vit(), "qkv", "fc1", "fc2", head="head")
+    return adapted(vit(), "qkv", "proj", "fc1", "fc2", head="head")

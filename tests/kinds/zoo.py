@@ -146,9 +146,9 @@ KINDS: dict[str, Kind] = {
         "LoRA (peft) on a frozen BERT", others.lora_bert, squares_as_tokens, "peft",
         "transformers", rounds=20,
     ),
-    "lora_vit": _attending(
-        "LoRA (peft) on a frozen ViT", others.lora_vit, image, "peft", "timm", "torchvision",
-        rounds=20,
+    "lora_vit": Kind(
+        "LoRA (peft) on a frozen ViT", others.lora_vit, image, 32, 0.001, 25, "adamw",
+        ("peft", "timm", "torchvision"),
     ),
     "lstm": Kind("LSTM", own.lstm, rows, 16, 0.3, 20),
     "gru": Kind("GRU", own.gru, rows, 16, 0.3, 20),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Measured:
     ----------
     base, trained : int
         Weights that are frozen, and those of the adapters.
-    above : dict of str to float
+    above : dict of str to int
         Peak bytes of memory of each process, less those of a run with the tiny model.
     uplink : list of float
         Payload bytes of a client's update, by round.
@@ -43,7 +43,7 @@ class Measured:
 
     base: int
     trained: int
-    above: Mapping[str, float]
+    above: dict[str, int]
     uplink: list[float]
 
 

@@ -13,13 +13,14 @@ sender has a limit, within which it stays by taking coarser steps.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import exp, log
+from math import exp, inf, log
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.payload import ZERO, Bits, step_bits
-from fedaq.codec.quantizer import RAW_BITS, Spread
+from fedaq.codec.quantizer import Spread
+from fedaq.codec.statistics import normalization
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq_server.schemes.code_lengths import (
     HEADER_BITS,
@@ -30,13 +31,25 @@ from fedaq_server.schemes.code_lengths import (
 )
 from fedaq_server.schemes.optimizer import resolution, resolutions
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
-from fedaq_server.schemes.spending import known_spreads, left_j, rounds_paid, too_small
+from fedaq_server.schemes.spending import (
+    header_bytes,
+    known_spreads,
+    least_down_bytes,
+    least_j,
+    left_j,
+    rounds_paid,
+    too_small,
+)
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
 # docs/research/budget-constants.md: what other values do, of all down to `FIRST_UPDATE`.
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
 # worth less than it costs. Of the values tried, twice as much lets training fall apart.
 DROWNED = 5.0
+# With BatchNorm, nor may it exceed this share of the mean square of the weights that the run began
+# with: their scale is irrelevant there, updates are large beside them, and noise of five times that
+# would be all that is left of them (docs/research/statistics.md).
+SHAKEN = 0.03
 # Nothing goes down in the first round; this is the uplink's usual share of a round.
 FIRST_SHARE = 0.3
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
@@ -118,21 +131,21 @@ class CodedBudget:
             If the budget does not pay for a round.
         """
         left = left_j(self.budget_j, self.spent_j, state)
-        least_j = _least_j(state)
-        if left < least_j:
+        headers_j = least_j(state)
+        if left < headers_j:
             if state.round == 1:
                 parts = "its headers and the models that clients lack take"
                 raise too_small(
                     self.budget_j,
                     "does not pay for one round: "
                     f"{parts if state.catch_up_j else 'its headers alone take'} "
-                    f"{least_j + state.catch_up_j:.6g} J",
+                    f"{headers_j + state.catch_up_j:.6g} J",
                 )
             return None
         spreads = stacked(known_spreads(state, FIRST_UPDATE))
         expected = _expected(state, spreads, self.up)
         start_j = expected.start_j()
-        if start_j > left - least_j:
+        if start_j > left - headers_j:
             raise too_small(
                 self.budget_j,
                 "does not pay for the model that the run begins with, which clients lack: that "
@@ -140,7 +153,7 @@ class CodedBudget:
             )
         left -= start_j
         # Above this price noise would drown what is sent: fewer and better rounds are run.
-        dearest = _bisect(lambda price: -expected.noise_to_signal(price), -DROWNED)
+        dearest = _bisect(lambda price: -expected.noise(price), -expected.most_noise)
         affordable = rounds_paid(state, left, expected.round_j(dearest))
         if affordable == 0 and state.round > 1:
             return None
@@ -150,13 +163,13 @@ class CodedBudget:
         down_j, up_j = expected.down_j(price), expected.up_j(price)
         # Of a start, all that is expected of the rounds that are left to it may be taken at once.
         down_limit_j, slack = _limits(
-            state, share_j, left + start_j - least_j, down_j + start_j, _total(up_j)
+            state, share_j, left + start_j - headers_j, down_j + start_j, _total(up_j)
         )
         self._round = _Round(
             up_steps={},
             shares_j=dict(zip(state.clients, up_j.tolist(), strict=True)),
             limits={
-                name: _header_bytes(state) + _bytes(slack * joules, client.radio.uplink_j_per_bit)
+                name: header_bytes(state) + _bytes(slack * joules, client.radio.uplink_j_per_bit)
                 for (name, client), joules in zip(state.clients.items(), up_j.tolist(), strict=True)
             },
         )
@@ -184,6 +197,7 @@ class CodedBudget:
                 lambda step: j_per_bit * float(_first_bits(sent, step)),
                 self._round.shares_j[client.name],
             )
+            step = min(step, _bearable_step(state, sent))
         self._round.up_steps[client.name] = step
         chosen = uplink_grant(state, client, ranges, step)
         return Grant(chosen.bits, chosen.steps, self._round.limits[client.name])
@@ -295,16 +309,18 @@ class _Expected:
         """Return the quantization step of each update, shape (senders,)."""
         return resolutions(price, self.j_per_bit, self.squares)
 
-    def noise_to_signal(self, price: float) -> float:
-        """Return the noise in the mean of all updates over their mean square."""
+    def noise(self, price: float) -> float:
+        """Return the noise in the mean of all updates; it rises with the price."""
         errors = self.updates.errors(self.up_steps(price)[:, None])
-        noise = self.squares * np.sum(self.power * errors, axis=1)
-        return _total(noise) / self._signal if self._signal else 0.0
+        return _total(self.squares * np.sum(self.power * errors, axis=1))
 
     @cached_property
-    def _signal(self) -> float:
+    def most_noise(self) -> float:
+        """The noise above which a round is worth less than it costs."""
         weights = np.array([client.weight for client in self.state.clients.values()])
-        return _total(weights * np.sum(self.power, axis=1))
+        most = DROWNED * _total(weights * np.sum(self.power, axis=1)) or inf
+        # Of updates that nobody has seen, no more is known.
+        return most if self.usual is None else min(most, _bearable_noise(self.state))
 
 
 def _expected(state: RoundState, spreads: Spreads, up: Mapping[str, float]) -> _Expected:
@@ -330,6 +346,20 @@ def _first_bits(sent: Tensors, step: float | Array) -> Array:
     return bits
 
 
+def _bearable_noise(state: RoundState) -> float:
+    """Return what noise the weights bear in a round; any, without BatchNorm or if all are 0."""
+    if not normalization(state.spec):
+        return inf
+    squares = root_mean_square(arrays(state.first_ranges)) ** 2
+    return SHAKEN * float(np.sum(state.spec.coded_elements * squares)) or inf
+
+
+def _bearable_step(state: RoundState, sent: Tensors) -> float:
+    """Return the step with which updates like this one bring that noise."""
+    power = state.squared_weights * np.array(state.spec.coded_elements) * sent.rms**2
+    return _bisect(lambda step: -float(np.sum(power * sent.errors(step))), -_bearable_noise(state))
+
+
 def _limits(
     state: RoundState, share_j: float, spare_j: float, down_j: float, up_j: float
 ) -> tuple[float, float]:
@@ -338,7 +368,7 @@ def _limits(
     Every sender can pay for its headers, and nobody for more than what is left then: `spare_j`
     joules. `share_j` is what the round is to take, `down_j` and `up_j` what is expected.
     """
-    header_j = 8 * _least_down_bytes(state) * state.downlink_j_per_bit
+    header_j = 8 * least_down_bytes(state) * state.downlink_j_per_bit
     limit_j = header_j + max(0.0, min(max(SLACK * down_j, share_j), spare_j - up_j))
     spare_j -= limit_j - header_j
     return limit_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
@@ -410,24 +440,6 @@ def _bisect(falling: Callable[[float], float], target: float) -> float:
         else:
             low = middle
     return exp(high)
-
-
-def _least_j(state: RoundState) -> float:
-    """Return the joules of a round in which nothing but headers is sent."""
-    senders = [client.radio.uplink_j_per_bit for client in state.clients.values()]
-    up_j = 8 * _header_bytes(state) * sum(senders)
-    return 8 * _least_down_bytes(state) * state.downlink_j_per_bit + up_j
-
-
-def _header_bytes(state: RoundState) -> int:
-    """Return the bytes of a transfer in which nothing but headers is sent."""
-    return len(state.spec.tensors) * ZERO.header_bytes
-
-
-def _least_down_bytes(state: RoundState) -> int:
-    """Return the bytes that go down at the least: headers, and statistics where they are raw."""
-    own = 0 if state.differences else state.spec.parameters - state.spec.statistics.start
-    return _header_bytes(state) + RAW_BITS // 8 * own
 
 
 def _total(joules: Array) -> float:

@@ -1,6 +1,7 @@
 """What both budget schemes ask: what is left, for how many rounds, and what clients will send."""
 
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.payload import ZERO
+from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import UserError
 from fedaq_server.schemes.scheme import RoundState
 
@@ -42,3 +43,21 @@ def _scaled(spreads: tuple[Spread, ...], factor: float) -> tuple[Spread, ...]:
         )
         for spread in spreads
     )
+
+
+def least_j(state: RoundState) -> float:
+    """Return the joules of a round in which nothing but headers is sent."""
+    senders = [client.radio.uplink_j_per_bit for client in state.clients.values()]
+    up_j = 8 * header_bytes(state) * sum(senders)
+    return 8 * least_down_bytes(state) * state.downlink_j_per_bit + up_j
+
+
+def header_bytes(state: RoundState) -> int:
+    """Return the bytes of a transfer in which nothing but headers is sent."""
+    return len(state.spec.tensors) * ZERO.header_bytes
+
+
+def least_down_bytes(state: RoundState) -> int:
+    """Return the bytes that go down at the least: headers, and statistics where they are raw."""
+    own = 0 if state.differences else state.spec.parameters - state.spec.statistics.start
+    return header_bytes(state) + RAW_BITS // 8 * own
