@@ -104,7 +104,8 @@ protos: $(VENV)/native
 	$(PYTHON) -m venv $(VENV)/protoc
 	$(VENV)/protoc/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.71.2
 	$(VENV)/protoc/bin/python -m grpc_tools.protoc -I protos --python_out=common --pyi_out=common \
-		protos/fedaq/v1/federation.proto protos/fedaq/v1/flower.proto
+		protos/fedaq/v1/federation.proto protos/fedaq/v1/archive.proto \
+		protos/fedaq/v1/flower.proto
 
 # The codec's loops, anew from their sources in native/; whatever runs them does this as well.
 native: $(VENV)/native

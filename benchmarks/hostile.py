@@ -23,11 +23,13 @@ from fedaq.codec import coding, kernels, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.quantizer import value_range
 from fedaq.settings import Settings, load_settings
+from fedaq.tasks import Task
 from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.rounds.aggregation import Aggregate, Contribution
-from fedaq_server.rounds.robust import Middle, Robust
+from fedaq_server.rounds.gathered import Gathered
+from fedaq_server.rounds.rules import Rule, median, trimmed_mean
 from fedaq_server.run import Run
 
 SEEDS = (1, 2)
@@ -124,8 +126,8 @@ class Turned(Learner):
 def accuracy(settings: Settings, hostile: int) -> float:
     learners = local._learners
 
-    def some_turned(settings: Settings) -> list[tuple[str, Learner]]:
-        found = learners(settings)
+    def some_turned(task: Task, settings: Settings) -> list[tuple[str, Learner]]:
+        found = learners(task, settings)
         for _, learner in found[:hostile]:
             learner.__class__ = Turned
         return found
@@ -179,12 +181,12 @@ def show_costs() -> None:
         for clients in (10, 50):
             with TemporaryDirectory() as folder:
                 before = resident_mib()
-                aggregate: Aggregate | Robust
+                aggregate: Aggregate | Gathered
                 if name == "mean":
                     aggregate = Aggregate(spec, clients, Path(folder), total)
                 else:
-                    middle: Middle = "median" if name == "median" else "trimmed_mean"
-                    aggregate = Robust(spec, Path(folder), middle, 0.2)
+                    rule: Rule = median if name == "median" else partial(trimmed_mean, trim=0.2)
+                    aggregate = Gathered(spec, Path(folder), rule)
                 started = time.perf_counter()
                 for _ in range(clients):
                     contribution = Contribution(aggregate, header, 1)

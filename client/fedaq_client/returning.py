@@ -47,6 +47,7 @@ async def take_part(
     give_up_after_s: float | None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     on_training: Callable[[int, int], None] = lambda done, total: None,
+    on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None,
 ) -> str:
     """Take part until the run is over, through every loss of the connection.
 
@@ -54,7 +55,7 @@ async def take_part(
     ----------
     connect : callable
         Opens a stream to the server.
-    name, learner, radio, on_round, on_training
+    name, learner, radio, on_round, on_training, on_transfer
         As of a `Session`.
     give_up_after_s : float, optional
         Seconds without a server; None for patience without end.
@@ -79,8 +80,9 @@ async def take_part(
         try:
             async with connect() as stream:
                 session = Session(
-                    stream, name, learner, radio, on_round, process, on_training=on_training
-                )
+                    stream, name, learner, radio, on_round, process,
+                    on_training=on_training, on_transfer=on_transfer,
+                )  # fmt: skip
                 return await session.participate()
         except UserError:
             raise

@@ -91,6 +91,8 @@ class Session:
         Told of every finished round.
     on_training : callable
         Told, on another thread, how far the training of a round is: what is done, and of how much.
+    on_transfer : callable
+        Told how far a transfer is: whether it goes down, code bytes that are done, and of how many.
     process : bytes
         Random number of this process, by which the server knows it again; empty for none.
     welcomed : bool
@@ -105,6 +107,7 @@ class Session:
     process: bytes = b""
     welcomed: bool = False
     on_training: Callable[[int, int], None] = lambda done, total: None
+    on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
     _training: Training = field(default_factory=Training)
     _round: int = 0
     _digest: bytes = b""
@@ -217,6 +220,7 @@ class Session:
                 raise FedaqError("the server sent a chunk of the model out of place")
             received += chunk.size
             sent_bytes += chunk.cost_bytes
+            self.on_transfer(True, received, header.code_bytes)
             if message.base:
                 # Half a difference would leave a model that nobody knows.
                 coded.append(chunk)
@@ -306,6 +310,7 @@ class Session:
         for chunk in coded:
             await self.stream.send(chunk.frame(pb.ClientMessage))
             sent_bytes += chunk.cost_bytes
+            self.on_transfer(False, chunk.offset + chunk.size, update.code_bytes)
         return update, sent_bytes
 
     def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:

@@ -1,4 +1,81 @@
-"""What the server and the clients share: codec, wire format, energy model, tasks."""
+"""Federated learning for devices that pay for every bit they send.
+
+Here are the names that programs use; what they need is imported when they are used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedaq.errors import FedaqError, UserError
+    from fedaq.metric import Metric
+    from fedaq.settings import Options, Settings
+    from fedaq.tasks import Evaluation, Examples, Task, Training, TrainingContext
+    from fedaq_lab.comparing import Comparison, compare
+    from fedaq_lab.running import arun, run
+    from fedaq_server.records.result import Result, load
+    from fedaq_server.server import RoundEnd, Server
 
 __version__ = "0.1.0"
 PROTOCOL_VERSION = 3
+
+_HOMES = {
+    "Comparison": "fedaq_lab.comparing",
+    "Evaluation": "fedaq.tasks",
+    "Examples": "fedaq.tasks",
+    "FedaqError": "fedaq.errors",
+    "Metric": "fedaq.metric",
+    "Options": "fedaq.settings",
+    "Result": "fedaq_server.records.result",
+    "RoundEnd": "fedaq_server.server",
+    "Server": "fedaq_server.server",
+    "Settings": "fedaq.settings",
+    "Task": "fedaq.tasks",
+    "Training": "fedaq.tasks",
+    "TrainingContext": "fedaq.tasks",
+    "UserError": "fedaq.errors",
+    "arun": "fedaq_lab.running",
+    "compare": "fedaq_lab.comparing",
+    "load": "fedaq_server.records.result",
+    "run": "fedaq_lab.running",
+}
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Comparison",
+    "Evaluation",
+    "Examples",
+    "FedaqError",
+    "Metric",
+    "Options",
+    "Result",
+    "RoundEnd",
+    "Server",
+    "Settings",
+    "Task",
+    "Training",
+    "TrainingContext",
+    "UserError",
+    "__version__",
+    "arun",
+    "compare",
+    "load",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"fedaq.{name} needs {error.name}: pip install 'fedaq[server]'"
+        ) from error
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -49,6 +49,13 @@ class NotFiniteError(FedaqError):
     """A tensor holds NaN or infinity, or a range too wide for float32."""
 
 
+class CodecError(FedaqError, ValueError):
+    """Tensors that cannot be encoded as asked, or bytes that are no archive of tensors.
+
+    The message is one line: which tensor or what of the bytes, and what would be right.
+    """
+
+
 class ProtocolError(FedaqError):
     """A peer broke the protocol; the message is sent back to it.
 

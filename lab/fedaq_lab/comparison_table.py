@@ -9,16 +9,14 @@ from statistics import mean, pstdev
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from fedaq.metric import ACCURACY, Metric, written
 from fedaq.process.terminal import console, si
+from fedaq_server.records.picture import Picture
 from fedaq_server.records.record import value_of
-
-mpl.use("Agg")
-
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
 FORMAT_VERSION = 1
 # Beyond this many lines, as a grid has them, pictures show only the best.
@@ -168,20 +166,28 @@ def _relative(amount: Mapping[str, float]) -> float:
     return amount["spread"] / amount["mean"] if amount["mean"] else 0.0
 
 
+PICTURES = ("metric", "bits", "energy")
+
+
 def draw(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw the metric against joules, bits against rounds, and energy to the target."""
-    lines, name = ranked(comparison)[:MOST_LINES], comparison["metric"]["name"]
-    pictures = {name: _draw_metric, "bits": _draw_bits, "energy": draw_energy}
     paths = []
-    for picture, draw_lines in pictures.items():
-        figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
-        draw_lines(axes, lines, name, comparison["target"])
-        figure.tight_layout()
-        path = folder / f"compare-{picture}.png"
-        figure.savefig(path)
-        plt.close(figure)
+    for picture in PICTURES:
+        name = comparison["metric"]["name"] if picture == "metric" else picture
+        path = folder / f"compare-{name}.png"
+        figure_of(comparison, picture).savefig(path)
         paths.append(path)
     return paths
+
+
+def figure_of(comparison: Mapping[str, Any], picture: str) -> Figure:
+    """Return one of the `PICTURES` of a comparison."""
+    draw_lines = {"metric": _draw_metric, "bits": _draw_bits, "energy": draw_energy}[picture]
+    lines, name = ranked(comparison)[:MOST_LINES], comparison["metric"]["name"]
+    figure = Picture(figsize=(8, 5), dpi=120)
+    draw_lines(figure.subplots(), lines, name, comparison["target"])
+    figure.tight_layout()
+    return figure
 
 
 def ranked(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError
 from fedaq.settings import Settings, load_settings
-from fedaq.tasks import load_task, read_data
+from fedaq.tasks import Task, read_data
 from fedaq.tasks.hardware import device_named
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
@@ -107,7 +107,7 @@ async def _federate(run: Run) -> None:
     with ThreadPoolExecutor(1, "work") as worker:
         asyncio.get_running_loop().set_default_executor(worker)
         base = base_of(run.settings.start_from, run.ledger.start_path)
-        learners = _learners(run.settings.model_copy(update={"start_from": base}))
+        learners = _learners(run.task, run.settings.model_copy(update={"start_from": base}))
         async with asyncio.TaskGroup() as group:
             for name, learner in learners:
                 up, down = Frames(_QUEUE), Frames(_QUEUE)
@@ -122,8 +122,8 @@ async def _participate(session: Session) -> None:
         await session.participate()
 
 
-def _learners(settings: Settings) -> list[tuple[str, Learner]]:
-    task, device = load_task(settings.task, settings.data), device_named(settings.device)
+def _learners(task: Task, settings: Settings) -> list[tuple[str, Learner]]:
+    device = device_named(settings.device)
     everything = read_data(task, "train_data", settings.data)
     shares = [
         local_data(

@@ -1,11 +1,12 @@
 """A federation as processes: the same `fedaq server` and `fedaq client` as by hand."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class _Child:
             print(text, file=sys.stderr)
         code = self.process.returncode
         last = text.rpartition("\n")[2].removeprefix("fedaq: ")
+        with suppress(ValueError, KeyError, TypeError):  # not JSON
+            last = json.loads(last)["message"]
         kind = UserError if code == 2 else FedaqError
         return kind(last or f"{self.log.stem} ended with code {code}")
 
@@ -89,8 +92,20 @@ def run_processes(
     flags: Mapping[str, Any],
     assignments: list[str],
     quiet: bool,
-) -> None:
+    look: Callable[[Path], object] | None = None,
+) -> Path:
     """Run one server and as many clients as the settings say, until the server is done.
+
+    Parameters
+    ----------
+    look : callable, optional
+        Called again and again with the server's log, which is JSON then, and nothing is written
+        to the terminal. What it raises ends the run.
+
+    Returns
+    -------
+    Path
+        The folder of the run.
 
     Raises
     ------
@@ -106,20 +121,28 @@ def run_processes(
     port = _claim_port(port or 0)
     server = [*_fedaq("server", flags, config, assignments),
               "--set", f"network.host={_HOST}", "--set", f"network.port={port}",
-              *(["--quiet"] if quiet else [])]  # fmt: skip
+              *(["--json-logs"] if look else ["--quiet"] if quiet else [])]  # fmt: skip
     shared = ("task", "data", "seed", "device", "threads", "start_from")
     client_flags = {name: flags.get(name) for name in shared}
     client = [*_fedaq("client", client_flags, config, assignments), "--server", f"{_HOST}:{port}"]
     with results_folder(out, settings) as folder, _processes(folder) as (children, logs):
-        children.start([*server, "--out", str(folder)], logs / "server.log", terminal=True)
+        log = logs / "server.log"
+        children.start([*server, "--out", str(folder)], log, terminal=look is None)
         for number in range(1, settings.clients + 1):
             part = ["--partition", f"{number}/{settings.clients}"]
             children.start([*client, *part], logs / f"client-{number}.log")
-        _wait(children.all[0], children.all[1:], folder)
+        _wait(children.all[0], children.all[1:], folder, look or (lambda log: None))
+        return folder
 
 
-def _wait(server: _Child, clients: Sequence[_Child], folder: Path) -> None:
+def _wait(
+    server: _Child,
+    clients: Sequence[_Child],
+    folder: Path,
+    look: Callable[[Path], object] = lambda log: None,
+) -> None:
     while server.process.poll() is None:
+        look(server.log)
         failed = [client for client in clients if client.failed()]
         # Later on, the rounds go on without a client that failed.
         if len(failed) == len(clients) or (failed and not _has_begun(folder)):
@@ -127,6 +150,7 @@ def _wait(server: _Child, clients: Sequence[_Child], folder: Path) -> None:
         time.sleep(_POLL_S)
     if server.failed():
         raise server.failure()
+    look(server.log)
     for client in clients:
         with suppress(subprocess.TimeoutExpired):
             client.process.wait(_LEAVE_S)

@@ -42,9 +42,10 @@ from fedaq_server.records.weights import base_of, write_weights
 from fedaq_server.rounds.differences import History
 from fedaq_server.rounds.loop import run_rounds
 from fedaq_server.rounds.round import Federation
+from fedaq_server.rounds.rules import Rule, rule_of
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.loading import load_scheme
-from fedaq_server.schemes.scheme import Plan
+from fedaq_server.schemes.scheme import Plan, Scheme
 from fedaq_server.transport import service
 from fedaq_server.transport.roster import Roster
 from fedaq_server.transport.tcp_counter import WireCounter
@@ -68,11 +69,20 @@ class Run:
         ``run.json`` and ``model.safetensors``, too.
     on_round : callable
         Told of every committed round.
+    task : Task, optional
+        Of a program that has it; else the one that the settings name.
+    build_scheme : callable, optional
+        Takes the settings and returns the scheme; else the one that they name.
+    rule : Rule, optional
+        How updates become one; else the one that the settings name.
 
     Attributes
     ----------
     on_commit : callable
         Told of it, too, with the plan that the round began with.
+    is_last : callable
+        Asked after each round, on a thread, whether the run is to end; `model` is the one that was
+        tested then.
 
     Raises
     ------
@@ -81,16 +91,23 @@ class Run:
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, on_round: Callable[[RoundRecord], None]
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        on_round: Callable[[RoundRecord], None],
+        task: Task | None = None,
+        build_scheme: Callable[[Settings], Scheme] | None = None,
+        rule: Rule | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.folder = ledger.folder
-        self.task = load_task(settings.task, settings.data)
+        self.task = task or load_task(settings.task, settings.data)
         _check_target(settings, self.task)
         self.training = training_of(self.task, settings)
-        scheme = ledger.scheme(load_scheme(settings))
-        if settings.aggregation != "mean" and settings.entropy and not self._has_fine_steps():
+        scheme = ledger.scheme(load_scheme(settings, build_scheme))
+        rule = rule or rule_of(settings)
+        if rule is not None and settings.entropy and not self._has_fine_steps():
             log.warning(
                 "aggregation %s: the codes of this scheme are so coarse that their %s is mostly 0, "
                 "and protects little; take finer steps: --set fedaq.uplink_resolution=0.01",
@@ -116,6 +133,7 @@ class Run:
         self._on_round = on_round
         self._in_trouble = False
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
+        self.is_last: Callable[[RoundRecord], bool] = lambda record: False
         self.roster = Roster()
         self.conduct = ledger.conduct(settings.limits)
         self.roster.ranges = {
@@ -142,6 +160,7 @@ class Run:
             spec=self.spec,
             model=model,
             total=total,
+            rule=rule,
             optimizer=optimizer,
             history=history,
             first_ranges=first_ranges,
@@ -154,6 +173,7 @@ class Run:
             ledger=ledger,
             commit=self._commit,
             on_round=self._record,
+            is_last=self._is_last,
             metrics=self.metrics,
         )
         self.admission = service.Admission(
@@ -166,6 +186,11 @@ class Run:
             self.metrics,
             rounds_done=lambda: ledger.rounds_done,
         )
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The module, with the weights that were tested last."""
+        return self._bound.module
 
     @property
     def records(self) -> list[RoundRecord]:
@@ -280,6 +305,9 @@ class Run:
         self._in_trouble = bool(trouble)
         self.on_commit(committed, plan)
         self._on_round(record)
+
+    def _is_last(self, record: RoundRecord) -> bool:
+        return self.is_last(record)
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of the run besides its rounds."""

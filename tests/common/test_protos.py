@@ -23,23 +23,26 @@ def test_the_generated_code_matches_the_contract(tmp_path: Path) -> None:
             f"-I{well_known}",
             f"--python_out={tmp_path}",
             "fedaq/v1/federation.proto",
+            "fedaq/v1/archive.proto",
+            "fedaq/v1/flower.proto",
         ]
     )
     assert code == 0
-    name = "fedaq/v1/federation_pb2.py"
-    generated, ours = (
-        (folder / name).read_text().partition("DESCRIPTOR = ")[2]
-        for folder in (tmp_path, ROOT / "common")
-    )
-    assert generated == ours != "", f"{name} is not what protos/ says: run `make protos`"
+    for proto in sorted((ROOT / "protos" / "fedaq" / "v1").glob("*.proto")):
+        name = f"fedaq/v1/{proto.stem}_pb2.py"
+        generated, ours = (
+            (folder / name).read_text().partition("DESCRIPTOR = ")[2]
+            for folder in (tmp_path, ROOT / "common")
+        )
+        assert generated == ours != "", f"{name} is not what protos/ says: run `make protos`"
 
 
 def test_the_generated_code_runs_on_the_oldest_runtime_that_is_allowed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [least] = [text for text in project["dependencies"] if text.startswith("protobuf")]
-    generated = (ROOT / "common/fedaq/v1/federation_pb2.py").read_text()
-    [version] = re.findall(r"# Protobuf Python Version: (\d+\.\d+)", generated)
-    assert least == f"protobuf>={version}"
+    for path in sorted((ROOT / "common/fedaq/v1").glob("*_pb2.py")):
+        [version] = re.findall(r"# Protobuf Python Version: (\d+\.\d+)", path.read_text())
+        assert least == f"protobuf>={version}", path.name
 
 
 def test_the_path_that_both_ends_use_is_that_of_the_contract() -> None:

@@ -1,7 +1,7 @@
 """What decodes bytes from a peer or a file: each as a function of bytes that anyone may send.
 
-An input of `server` and `client` is several messages, each behind its length in two bytes.
-A target returns how many messages it decoded, and lets nothing out but what a peer is meant
+An input of `server`, `client` and `archive` is several messages, each behind its length in two
+bytes. A target returns how many messages it decoded, and lets nothing out but what a peer is meant
 to be told; whatever else is raised is a finding.
 """
 
@@ -12,12 +12,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import numpy as np
+import torch
 from google.protobuf.message import DecodeError, Message
 
 from fedaq.cli.inspection import show
-from fedaq.codec import chunks, coding, entropy, headers, model, payload
+from fedaq.codec import (
+    CodecError,
+    archive,
+    chunks,
+    coding,
+    decode,
+    encode,
+    entropy,
+    headers,
+    model,
+    payload,
+)
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Range
@@ -37,6 +51,7 @@ SPEC = ModelSpec(
     ("cat", "dog"),
 )
 CHUNK_BYTES = 1024
+ARCHIVE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,19 @@ def coded_block(data: bytes) -> int:
     return 1
 
 
+def archived(data: bytes) -> int:
+    """Decode an archive of a header and chunks, with the checksum that belongs to it."""
+    decoded, whole = 0, archive.MAGIC + bytes((archive.VERSION,))
+    for frame in unframed(data):
+        whole += len(frame).to_bytes(4, "little") + frame
+        decoded += 1
+    with suppress(CodecError):
+        found = decode(whole + crc32(whole).to_bytes(4, "little"), max_bytes=ARCHIVE_BYTES)
+        values = found.values() if isinstance(found, dict) else [found]
+        assert sum(value.nbytes for value in values) <= ARCHIVE_BYTES
+    return decoded
+
+
 def captured(data: bytes) -> int:
     """Show a payload file as `fedaq inspect` does."""
     return _shown("x.payload", data)
@@ -244,6 +272,31 @@ def block_seeds() -> list[bytes]:
     return [len(b).to_bytes(2, "little") + entropy.compress(b) for b in blocks]
 
 
+def archive_seeds() -> list[bytes]:
+    """Return archives of numpy and torch, quantized and exact."""
+    values = np.zeros(3000, np.float32)
+    values[::7] = 0.3
+    tensors: dict[str, Any] = {
+        "a": values,
+        "b": torch.arange(40),
+        "c": torch.full((9,), 0.5, dtype=torch.bfloat16),
+    }
+    archives = [
+        encode(tensors), encode(tensors, step=0.1, seed=1), encode(tensors, grid_bits=11),
+        encode(values, grid_bits=3), encode({}), encode(np.zeros((0, 3), bool)),
+    ]  # fmt: skip
+    return [framed(_frames(one[len(archive.MAGIC) + 1 : -4])) for one in archives]
+
+
+def _frames(data: bytes) -> list[bytes]:
+    found, at = [], 0
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        found.append(data[at + 4 : end])
+        at = end
+    return found
+
+
 def captured_seeds() -> list[bytes]:
     """Return payload files, and some of the form before chunks were kept."""
     found = []
@@ -278,6 +331,7 @@ def signature_seeds() -> list[bytes]:
 TARGETS = {
     "server": Target(server, server_seeds, pb.ClientMessage, framed=True),
     "client": Target(client, client_seeds, pb.ServerMessage, framed=True),
+    "archive": Target(archived, archive_seeds, pb.ServerMessage, framed=True),
     "entropy": Target(coded_block, block_seeds),
     "inspect": Target(captured, captured_seeds, pb.CapturedPayload),
     "run.json": Target(recorded, recorded_seeds),

@@ -69,8 +69,8 @@ def test_the_first_round_begins_with_the_trained_model(
     learners: list[Any] = []
     make = local._learners
 
-    def seen(settings: Any) -> Any:
-        learners.extend(make(settings))
+    def seen(task: Any, settings: Any) -> Any:
+        learners.extend(make(task, settings))
         return learners
 
     monkeypatch.setattr(local, "_learners", seen)

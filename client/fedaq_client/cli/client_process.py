@@ -76,6 +76,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     on_round,
                     own.give_up_after_s,
                     on_training=display.on_training,
+                    on_transfer=display.on_transfer,
                 )
             )
 

@@ -1,6 +1,6 @@
 """What a person sees of a client: live progress on a terminal, one line per round elsewhere."""
 
-from fedaq.process.terminal import RoundDisplay
+from fedaq.process.terminal import RoundDisplay, si
 from fedaq_client.session import Progress
 
 
@@ -13,6 +13,13 @@ class Display(RoundDisplay):
     def on_training(self, done: int, total: int) -> None:
         """Show how far the training of a round is; called on another thread."""
         self._progress.update(self._bar, description=f"training {done}/{total}")
+
+    def on_transfer(self, down: bool, done_bytes: int, total_bytes: int) -> None:
+        """Show how far a model or an update is on its way."""
+        way = "receiving" if down else "sending"
+        self._progress.update(
+            self._bar, description=f"{way} {si(done_bytes, 'B')} of {si(total_bytes, 'B')}"
+        )
 
     def on_round(self, done: Progress) -> None:
         """Show a finished round."""

@@ -63,6 +63,9 @@ def main() -> None:
     outputs.prepare()
     # gRPC would print its own words beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Torch's threads would spin for long on cores that others need: small models train many times
+    # slower so.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     forks.allow()
     stopping.listen()
     stopping.follow_parent()

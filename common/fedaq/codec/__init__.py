@@ -2,4 +2,12 @@
 
 Both sides must compute the same here, to the bit (docs/reference/wire-format.md). No settings, no
 sockets, no choice of how fine a tensor is coded.
+
+For programs with a transport of their own, `encode`, `decode` and `estimate` make bytes of tensors,
+and tensors of bytes (docs/reference/codec.md).
 """
+
+from fedaq.codec.archive import decode, encode, estimate
+from fedaq.errors import CodecError
+
+__all__ = ["CodecError", "decode", "encode", "estimate"]

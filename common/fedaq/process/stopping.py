@@ -60,7 +60,10 @@ def follow_parent() -> None:
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Let a stop signal wait until the end of the block."""
+    """Let a stop signal wait until the end of the block; other threads than the main get none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     arrived: list[int] = []
     handlers = {
         number: signal.signal(number, lambda number, frame: arrived.append(number))

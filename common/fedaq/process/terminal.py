@@ -1,12 +1,16 @@
 """The one console that people read, and how quantities are written on it."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
 
 from fedaq.errors import printable
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 # With the rest of a line it fits a terminal of 80 columns.
 _BAR_COLUMNS = 10
@@ -33,6 +37,7 @@ class RoundDisplay:
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=_BAR_COLUMNS),
             TextColumn("{task.fields[facts]}"),
+            *self._columns(),
             TimeRemainingColumn(),
             console=console,
             disable=console.quiet or not console.is_terminal,
@@ -45,6 +50,10 @@ class RoundDisplay:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+    def _columns(self) -> "Sequence[ProgressColumn]":
+        """Return more columns that a display has."""
+        return ()
 
     def _show(
         self,

@@ -10,6 +10,7 @@ Here is what can be set and how it is read. What a setting does is where it is u
 from fedaq.settings.energy import MAX_DISTANCE_M, CostSettings, EnergySettings, ShannonSettings
 from fedaq.settings.loading import TOKEN_VARIABLE, flag_of, flattened, load_settings
 from fedaq.settings.network import HOW_REACHED, ClientSettings, LimitsSettings, NetworkSettings
+from fedaq.settings.options import Options, named
 from fedaq.settings.run import (
     CodingSettings,
     PartitionSettings,
@@ -40,6 +41,7 @@ __all__ = [
     "FixedSettings",
     "LimitsSettings",
     "NetworkSettings",
+    "Options",
     "PartitionSettings",
     "ServerOptimizerSettings",
     "Settings",
@@ -48,4 +50,5 @@ __all__ = [
     "flag_of",
     "flattened",
     "load_settings",
+    "named",
 ]

@@ -36,6 +36,7 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
     assignments: Iterable[str] = (),
+    keywords: Mapping[str, Any] | None = None,
     begun: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Merge every source of settings, the later over the earlier, and validate.
@@ -50,6 +51,8 @@ def load_settings(
         Dotted names to values; None is left out.
     assignments : iterable of str
         ``key=value`` as given to ``--set``.
+    keywords : mapping, optional
+        As `flags`, given by a program.
     begun : mapping, optional
         The settings with which a run has begun: they come first, and only those of the sections
         ``network`` and ``client``, `device` and `threads` may change.
@@ -82,6 +85,8 @@ def load_settings(
         if not equals or not key.strip():
             raise UserError(f"--set {assignment}: write it as key=value")
         _merge(merged, _nested(key.strip(), _value(text.strip())), sources, f"--set {assignment}")
+    for key, value in (keywords or {}).items():
+        _merge(merged, _nested(key, value), sources, f"{key}={value!r}")
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:

@@ -17,6 +17,8 @@ from fedaq.settings.schemes import (
 )
 from fedaq.settings.section import Section
 
+AGGREGATIONS = ("mean", "median", "trimmed_mean")
+
 
 class TrainingSettings(Section):
     """How each client trains; what is left out is the task's own default."""
@@ -111,8 +113,10 @@ class Settings(Section):
         description="updates are added to the broadcast model, or to the exact one "
         "[exact where differences go down]",
     )
-    aggregation: Literal["mean", "median", "trimmed_mean"] = Field(
-        "mean", description="of the updates, coordinate by coordinate; only the mean is weighted"
+    aggregation: str = Field(
+        "mean",
+        description="of the updates, coordinate by coordinate: mean, median, trimmed_mean or "
+        "package.module:attribute; median and trimmed_mean are not weighted",
     )
     trim: float = Field(
         0.2, gt=0, lt=0.5, description="trimmed_mean: share of clients left out at each end"
@@ -149,6 +153,13 @@ class Settings(Section):
     network: NetworkSettings = NetworkSettings()
     client: ClientSettings = ClientSettings()
     limits: LimitsSettings = LimitsSettings()
+
+    @field_validator("aggregation")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in AGGREGATIONS and ":" not in name:
+            raise ValueError(f"{', '.join(AGGREGATIONS)}, or your own: package.module:attribute")
+        return name
 
     @field_validator("min_clients", "clients_per_round")
     @classmethod

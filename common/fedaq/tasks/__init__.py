@@ -16,7 +16,7 @@ from fedaq.tasks.classifier import (
     trainer,
 )
 from fedaq.tasks.context import TrainingContext
-from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task
+from fedaq.tasks.loading import BUILT_IN, load_attribute, load_task, made_task, place_of
 from fedaq.tasks.parts import Evaluation, Examples
 from fedaq.tasks.scores import evaluate_regression, evaluate_tokens, f1_macro, iou_macro
 from fedaq.tasks.task import (
@@ -51,7 +51,9 @@ __all__ = [
     "iou_macro",
     "load_attribute",
     "load_task",
+    "made_task",
     "measure_statistics",
+    "place_of",
     "read_data",
     "signature_of",
     "subset",

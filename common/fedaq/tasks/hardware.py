@@ -1,6 +1,8 @@
 """What a machine computes with: the device that the model is on, and the processor's threads."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -52,3 +54,16 @@ def cores() -> int:
     """Return the number of cores that this process may keep busy; two threads of one count once."""
     usable = max(1, int(usable_cores()))
     return min(psutil.cpu_count(logical=False) or usable, usable)
+
+
+@contextmanager
+def left_as_it_was() -> Iterator[None]:
+    """Give torch's generators, threads and way of computing back as they were before the block."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)

@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ BUILT_IN = {
 
 
 def load_task(name: str, data: Path | None) -> Task:
-    """Return a built-in task, or the one that ``package.module:attribute`` names.
+    """Return a task: built in, brought by a package, or named ``package.module:attribute``.
 
     Parameters
     ----------
@@ -33,17 +35,22 @@ def load_task(name: str, data: Path | None) -> Task:
     UserError
         If there is no such task.
     """
-    target = BUILT_IN.get(name, name)
-    if ":" not in target:
-        raise UserError(
-            f"task {name!r} is unknown; built in: {', '.join(BUILT_IN)}; "
-            "your own: --task package.module:attribute"
-        )
+    target = place_of(name, "task", BUILT_IN)
     if data is not None and not data.exists():
         raise UserError(f"--data {data}: there is no such file or folder")
-    found = load_attribute(target, "task")
+    return made_task(load_attribute(target, "task"), name, data)
+
+
+def made_task(given: Any, name: str, data: Path | None) -> Task:
+    """Return what was given as a task: a task, or a function of the data that returns one.
+
+    Raises
+    ------
+    UserError
+        If it is neither.
+    """
     try:
-        task = found(data) if callable(found) else found
+        task = given(data) if callable(given) else given
     except FedaqError:
         raise
     except Exception as error:
@@ -51,6 +58,30 @@ def load_task(name: str, data: Path | None) -> Task:
     if not isinstance(task, Task):
         raise UserError(f"task {name!r} is a {type(task).__name__}, not a fedaq.tasks.Task")
     return task
+
+
+def place_of(name: str, kind: str, built_in: Mapping[str, str]) -> str:
+    """Return the ``package.module:attribute`` that a name of a task or a scheme stands for.
+
+    A package brings names by entry points of the group ``fedaq.tasks`` or ``fedaq.schemes``.
+
+    Raises
+    ------
+    UserError
+        If nobody knows the name.
+    """
+    if name in built_in:
+        return built_in[name]
+    if ":" in name:
+        return name
+    brought = {entry.name: entry.value for entry in entry_points(group=f"fedaq.{kind}s")}
+    if name in brought:
+        return brought[name]
+    others = f"; packages here bring: {', '.join(sorted(brought))}" if brought else ""
+    raise UserError(
+        f"{kind} {name!r} is unknown; built in: {', '.join(built_in)}{others}; "
+        f"your own: --{kind} package.module:attribute"
+    )
 
 
 def load_attribute(target: str, kind: str) -> Any:

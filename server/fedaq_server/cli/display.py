@@ -1,29 +1,46 @@
 """What a person sees while a federation trains, and the table at the end."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from math import isfinite
 
 from rich.box import SIMPLE_HEAD
+from rich.progress import ProgressColumn, Task
 from rich.table import Table
+from rich.text import Text
 
 from fedaq.metric import LOSS, Metric, written
 from fedaq.net.addresses import joined
 from fedaq.process.terminal import RoundDisplay, console, foreign, si
 from fedaq.settings import Settings
 from fedaq_server.records.record import RoundRecord, Totals
+from fedaq_server.transport.roster import Phase, Roster
 
 _TABLE_ROWS = 12
 
 
 class Display(RoundDisplay):
-    """Live progress on a terminal, one line per round elsewhere."""
+    """Live progress on a terminal, one line per round elsewhere.
+
+    Attributes
+    ----------
+    metric : Metric
+        The task's.
+    doing : callable
+        Returns what clients do now; asked by the terminal's own thread.
+    """
 
     def __init__(self, settings: Settings, done: int, energy_j: float) -> None:
         self._settings = settings
         self.metric = Metric()
+        self.doing: Callable[[], str] = str
         self._energy_j = energy_j
         self._done = done
         super().__init__("starting", "", settings.rounds, self._done)
+
+    def _columns(self) -> Sequence[ProgressColumn]:
+        return (_Doing(self),)
 
     def on_listening(self, port: int) -> None:
         """Say where the server listens."""
@@ -49,15 +66,7 @@ class Display(RoundDisplay):
     def on_round(self, record: RoundRecord) -> None:
         """Show a finished round."""
         self._energy_j += record.energy_j
-        metric = self.metric
-        loss = ""
-        if metric.name != LOSS and not isfinite(record.test_loss):
-            loss = f"test loss {written(LOSS, record.test_loss)}  "
-        facts = (
-            f"{metric.name} {metric.written(record.value(metric.name))}  {loss}"
-            f"bits {record.downlink_bits:.2f} down "
-            f"{record.uplink_bits:.2f} up  {si(self._energy_j, 'J')}"
-        )
+        facts = facts_of(record, self.metric, self._energy_j)
         self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
 
     def summary(self, rounds: int, records: Iterable[RoundRecord]) -> None:
@@ -100,6 +109,46 @@ class Display(RoundDisplay):
                 f"[bold red]not finite[/] in {bad} of {rounds} rounds, the last of them "
                 f"round {last_bad.round}: {foreign(last_bad.trouble(self.metric))}"
             )
+
+
+class _Doing(ProgressColumn):
+    """What clients do now."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """Return it, asked for anew each time."""
+        return Text(self._display.doing(), style="dim")
+
+
+def doing_of(roster: Roster) -> str:
+    """Return what clients do now: how many are in which phase, and the bytes that moved in it.
+
+    Numbers that stand still tell a hang from a slow transfer.
+    """
+    count, moved = Counter[Phase](), Counter[Phase]()
+    with suppress(RuntimeError):  # somebody came or went while we looked, from another thread
+        for client in roster.everyone():
+            count[client.phase] += 1
+            moved[client.phase] += client.moved_bytes
+    return ", ".join(
+        f"{count[phase]} {phase}" + (f" {si(moved[phase], 'B')}" if moved[phase] else "")
+        for phase in (Phase.RECEIVING, Phase.TRAINING, Phase.SENDING)
+        if count[phase]
+    )
+
+
+def facts_of(record: RoundRecord, metric: Metric, energy_j: float) -> str:
+    """Return what there is to say of a round, and of all joules so far."""
+    loss = ""
+    if metric.name != LOSS and not isfinite(record.test_loss):
+        loss = f"test loss {written(LOSS, record.test_loss)}  "
+    return (
+        f"{metric.name} {metric.written(record.value(metric.name))}  {loss}"
+        f"bits {record.downlink_bits:.2f} down {record.uplink_bits:.2f} up  {si(energy_j, 'J')}"
+    )
 
 
 def _row(record: RoundRecord, metrics: Iterable[str]) -> tuple[str, ...]:

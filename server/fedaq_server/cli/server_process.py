@@ -15,7 +15,7 @@ from fedaq.errors import FedaqError, UserError, refused
 from fedaq.process import stopping
 from fedaq.process.terminal import console
 from fedaq.settings import Settings, load_settings
-from fedaq_server.cli.display import Display
+from fedaq_server.cli.display import Display, doing_of
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.run_folder import new_run, resumed_run
 from fedaq_server.transport.open_files import raise_limit
@@ -122,6 +122,7 @@ def _carry_out(
         run = Run(settings, ledger, display.on_round)
         run.roster.on_change = display.on_clients
         display.metric = run.task.metric
+        display.doing = lambda: doing_of(run.roster)
         stopping.run(federate(run, display))
     display.summary(ledger.rounds_done, ledger.records())
     last = next(iter(ledger.records(ledger.rounds_done - 1)))

@@ -47,7 +47,7 @@ def export_model(folder: Path, to: Path, data: Path | None = None) -> None:
     if write is None:
         raise UserError(f"--to {to}: the ending must be {' or '.join(_WRITERS)}")
     run = read_run(folder)
-    data = data or _data_of(run, folder)
+    data = data or data_of(run, folder)
     task = load_task(run.task, data)
     model = trained_model(task, run, folder)
     inputs = _two_inputs(task, data)
@@ -61,7 +61,14 @@ def export_model(folder: Path, to: Path, data: Path | None = None) -> None:
         raise FedaqError(f"torch cannot export this model as {to.suffix}: {said}") from error
 
 
-def _data_of(run: SavedRun, folder: Path) -> Path | None:
+def data_of(run: SavedRun, folder: Path) -> Path | None:
+    """Return where the data of a run's task was.
+
+    Raises
+    ------
+    UserError
+        If what the record says is no path.
+    """
     data = run.settings.get("data")
     if not isinstance(data, str | None):
         raise UserError(f"{folder / FILE}: not the record of a run: settings.data: not a path")

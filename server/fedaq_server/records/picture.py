@@ -1,6 +1,7 @@
 """The picture of a run: its metric and both bit-lengths over the rounds."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,33 @@ from matplotlib.ticker import MaxNLocator
 
 from fedaq.files import replacing
 from fedaq_server.records.record import RoundRecord, summarize
-from fedaq_server.records.saved import read_run
+from fedaq_server.records.saved import SavedRun, read_run
 
 FEW_ROUNDS = 10
 DOWN, UP, METRIC = "#1f6feb", "#d9480f", "#2b8a3e"
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, also where nobody has chosen a backend of matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        image = BytesIO()
+        self.savefig(image, format="png")
+        return image.getvalue()
+
+
 def draw_run(folder: Path) -> Path:
     """Draw ``run.json`` of a folder into ``run.png`` beside it and return the path."""
-    run = read_run(folder)
-    figure = Figure(figsize=(8, 6), dpi=120)
+    figure = figure_of(read_run(folder))
+    path = folder / "run.png"
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
+    return path
+
+
+def figure_of(run: SavedRun) -> Figure:
+    """Return the picture of a run."""
+    figure = Picture(figsize=(8, 6), dpi=120)
     top, bottom = figure.subplots(2, 1, sharex=True)
     metric = run.metric
     draw_rounds(top, run.rounds, [r.value(metric.name) for r in run.rounds], color=METRIC)
@@ -34,10 +52,7 @@ def draw_run(folder: Path) -> Path:
     draw_bits(bottom, run.rounds)
     bottom.set_xlabel("round")
     figure.tight_layout()
-    path = folder / "run.png"
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png")
-    return path
+    return figure
 
 
 def draw_bits(axes: Axes, rounds: Sequence[RoundRecord]) -> None:

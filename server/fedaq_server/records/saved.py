@@ -1,6 +1,7 @@
 """Runs as they were saved: ``run.json`` read again."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import nan
 from pathlib import Path
@@ -64,6 +65,7 @@ class SavedRun:
 
 
 _SAVED = TypeAdapter(SavedRun)
+_ROUND = TypeAdapter(RoundRecord)
 _FLOATS = [field.name for field in fields(RoundRecord) if field.type is float]
 
 
@@ -94,6 +96,20 @@ def read_run(folder: Path) -> SavedRun:
     if run.version != FORMAT_VERSION:
         raise UserError(f"{path}: has version {run.version}; this fedaq reads {FORMAT_VERSION}")
     return run
+
+
+def record_of(fields: Mapping[str, Any]) -> RoundRecord:
+    """Return a round from its fields as JSON has them, where there may be more of them.
+
+    Raises
+    ------
+    UserError
+        If it is not one.
+    """
+    try:
+        return _ROUND.validate_python(_with_nan(dict(fields)))
+    except (ValidationError, LookupError):
+        raise UserError("not the record of a round") from None
 
 
 def _with_nan(record: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats, Grid, Range
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.rounds.robust import Robust
+from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.spool import Spool
 
 # Updates beyond this magnitude are refused; it fixes the scale of the sum.
@@ -77,7 +77,7 @@ class Aggregate:
                     codes.data, grid.bits, *terms, sign, total, width=codes.width
                 )
 
-    def commit(self, spool: Spool, examples: int) -> None:
+    def commit(self, spool: Spool, examples: int, client: str) -> None:
         """Let an update count that was folded in whole."""
         self.examples += examples
         spool.close()
@@ -113,10 +113,12 @@ class Contribution:
 
     Parameters
     ----------
-    aggregate : Aggregate or Robust
+    aggregate : Aggregate or Gathered
     header : Payload
     examples : int
         Weight of the update.
+    client : str
+        Whose it is.
 
     Attributes
     ----------
@@ -133,7 +135,9 @@ class Contribution:
         If a range reaches beyond `LARGEST_VALUE`.
     """
 
-    def __init__(self, aggregate: Aggregate | Robust, header: Payload, examples: int) -> None:
+    def __init__(
+        self, aggregate: Aggregate | Gathered, header: Payload, examples: int, client: str = ""
+    ) -> None:
         for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
             if code.grid is not None:
                 # A rounded step may lift the last code a little above the range.
@@ -142,6 +146,7 @@ class Contribution:
         self._aggregate = aggregate
         self._payload = header
         self._examples = examples
+        self._client = client
         self._spool = Spool(header, aggregate.spool)
         self.received = 0
         self.payload_bytes = header.header_bytes
@@ -185,7 +190,7 @@ class Contribution:
 
     def commit(self) -> None:
         """Let the update count."""
-        self._aggregate.commit(self._spool, self._examples)
+        self._aggregate.commit(self._spool, self._examples, self._client)
 
     def undo(self) -> None:
         """Take what was folded in out of the sum."""

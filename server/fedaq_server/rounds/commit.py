@@ -15,8 +15,8 @@ from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
 from fedaq_server.rounds.exchange import Report
+from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.measure import Downlink, Tested, measure
-from fedaq_server.rounds.robust import Robust
 from fedaq_server.rounds.round import Federation, Round
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import Outcome
@@ -91,7 +91,7 @@ def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:
 
 
 def _add(
-    aggregate: Aggregate | Robust,
+    aggregate: Aggregate | Gathered,
     optimizer: ServerOptimizer | None,
     base: Floats,
     out: Floats,

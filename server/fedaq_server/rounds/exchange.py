@@ -51,12 +51,12 @@ async def exchange(client: Client, current: Round) -> Report:
     client.give_credit(_most_chunks(largest, current.chunk_bytes))
     phase = Phase.WAITING
     try:
-        client.phase = Phase.RECEIVING
+        client.enter(Phase.RECEIVING)
         await _send_model(client, current)
-        client.phase = Phase.TRAINING
+        client.enter(Phase.TRAINING)
         ranges, loss = await _receive_report(client, current)
         current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
-        client.phase = Phase.SENDING
+        client.enter(Phase.SENDING)
         granted, limit_bytes = await _grant(client, current, ranges)
         update = await _receive_update(client, current, granted, limit_bytes)
         phase = Phase.DONE
@@ -64,7 +64,7 @@ async def exchange(client: Client, current: Round) -> Report:
         await client.refuse(current.number, error)
         raise
     finally:
-        client.phase = phase
+        client.enter(phase)
         client.close_round()
     weight, payload_bytes = current.weights[client.name], current.charged[client.name]
     return Report(client, weight, ranges, loss, update, payload_bytes)
@@ -91,6 +91,7 @@ async def _send_model(client: Client, current: Round) -> None:
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, current):
         await client.stream.write(message)
+        client.moved_bytes += len(message)
 
 
 async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
@@ -202,7 +203,8 @@ async def _receive_update(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
             f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
-    contribution = Contribution(current.aggregate, update, current.weights[client.name])
+    weight = current.weights[client.name]
+    contribution = Contribution(current.aggregate, update, weight, client.name)
     most_chunks = _most_chunks(update.code_bytes, current.chunk_bytes)
     captured: list[Chunk] = []
     try:
@@ -233,6 +235,7 @@ async def _fold_chunk(
     chunk = await expected(client.expect, "chunk")
     _check_size(chunk, current.chunk_bytes)
     await current.on_worker(contribution.add, chunk)
+    client.moved_bytes += len(chunk.data)
     if current.capture is not None:
         captured.append(chunk)
 

@@ -1,5 +1,6 @@
 """The round loop: which clients take part, and one round after another until the run is over."""
 
+import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -56,6 +57,8 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
                     await current.differences.advanced
             tested = await aggregate(current, reports)
             last = await commit(current, reports, tested, wire)
+            if await asyncio.to_thread(federation.is_last, last):
+                break
 
 
 def _reached(federation: Federation, record: RoundRecord) -> bool:

@@ -22,10 +22,12 @@ from fedaq_server.conduct import Conduct
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.capture import Capture
 from fedaq_server.records.ledger import Committed, Ledger
+from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import UP_TO_DATE, CatchUp, History
-from fedaq_server.rounds.robust import Robust
+from fedaq_server.rounds.gathered import Gathered
+from fedaq_server.rounds.rules import Rule
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
 from fedaq_server.schemes.spreads import samples_of
@@ -51,6 +53,8 @@ class Federation:
     total : int64, shape (parameters,)
         Memory for the sum of updates. Where they are added to the broadcast model, the exact one
         need not last once that is coded: then `model` is the first half of this memory.
+    rule : Rule, optional
+        How updates become one; None: their weighted mean.
     optimizer : ServerOptimizer, optional
         What makes a step of the mean update; None where that is the step.
     history : History, optional
@@ -70,12 +74,15 @@ class Federation:
         Commits a round to the ledger, before the next begins; called off the event loop.
     on_round : callable
         Told of every committed round, and of the plan with which it began.
+    is_last : callable
+        Tells, off the event loop, whether the run is to end after this round, before it would.
     """
 
     settings: Settings
     spec: ModelSpec
     model: Floats
     total: NDArray[np.int64]
+    rule: Rule | None
     optimizer: ServerOptimizer | None
     history: History | None
     first_ranges: tuple[Spread, ...]
@@ -88,6 +95,7 @@ class Federation:
     ledger: Ledger
     commit: Callable[[Committed], None]
     on_round: Callable[[Committed, Plan], None]
+    is_last: Callable[[RoundRecord], bool]
     metrics: Metrics
 
     def tests_held(self, number: int) -> bool:
@@ -138,7 +146,7 @@ class Round:
         What goes down to all.
     differences : Differences, optional
         If the broadcast is a difference.
-    aggregate : Aggregate or Robust
+    aggregate : Aggregate or Gathered
         Where updates are added up.
     worker : Executor
         One thread: what works on the sum and on what clients hold needs no lock.
@@ -170,7 +178,7 @@ class Round:
     plan: Plan
     broadcast: Broadcast
     differences: Differences | None
-    aggregate: Aggregate | Robust
+    aggregate: Aggregate | Gathered
     worker: Executor
     capture: Capture | None
     statistics: Floats
@@ -280,7 +288,7 @@ def _going_down(federation: Federation) -> Callable[[slice], Floats]:
 
 
 def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
-    if federation.settings.aggregation != "mean":
+    if federation.settings.aggregation in ("median", "trimmed_mean"):
         return {client.name: 1 for client in clients}
     return federation.conduct.weights({client.name: client.examples for client in clients})
 
@@ -372,11 +380,11 @@ def _chunk_bytes(settings: Settings, memory_bytes: int, clients: int) -> int:
     return min(settings.network.chunk_bytes, max(memory_bytes // clients, LEAST_CHUNK_BYTES))
 
 
-def _aggregate(federation: Federation, weights: Mapping[str, int]) -> Aggregate | Robust:
-    settings, folder = federation.settings, federation.ledger.folder
-    if settings.aggregation == "mean":
+def _aggregate(federation: Federation, weights: Mapping[str, int]) -> Aggregate | Gathered:
+    folder = federation.ledger.folder
+    if federation.rule is None:
         return Aggregate(federation.spec, sum(weights.values()), folder, federation.total)
-    return Robust(federation.spec, folder, settings.aggregation, settings.trim)
+    return Gathered(federation.spec, folder, federation.rule)
 
 
 async def _advance(history: History, broadcast: Broadcast, worker: ThreadPoolExecutor) -> bytes:

@@ -1,8 +1,11 @@
 """Schemes by their names."""
 
+from collections.abc import Callable
+from typing import cast
+
 from fedaq.errors import UserError
 from fedaq.settings import Settings
-from fedaq.tasks import load_attribute
+from fedaq.tasks import load_attribute, place_of
 from fedaq_server.schemes.scheme import Scheme
 
 BUILT_IN = {
@@ -17,8 +20,8 @@ BUILT_IN = {
 _PARTS = ("plan", "grant", "learn")
 
 
-def load_scheme(settings: Settings) -> Scheme:
-    """Return the scheme that the settings name.
+def load_scheme(settings: Settings, build: Callable[[Settings], Scheme] | None = None) -> Scheme:
+    """Return the scheme that `build` returns, or else the one that the settings name.
 
     Raises
     ------
@@ -26,19 +29,7 @@ def load_scheme(settings: Settings) -> Scheme:
         If there is no such scheme, or what is named does not build one.
     """
     name = settings.scheme
-    target = BUILT_IN.get(name, name)
-    if ":" not in target:
-        raise UserError(
-            f"scheme {name!r} is unknown; built in: {', '.join(BUILT_IN)}; "
-            "your own: --scheme package.module:attribute"
-        )
-    build = load_attribute(target, "scheme")
-    if not callable(build):
-        raise UserError(
-            f"scheme {name!r} is a {type(build).__name__}; "
-            "a function that takes the settings and returns the scheme is needed"
-        )
-    scheme: Scheme = build(settings)
+    scheme = (build or _builder(name))(settings)
     missing = [part for part in _PARTS if not callable(getattr(scheme, part, None))]
     if missing:
         raise UserError(
@@ -46,3 +37,13 @@ def load_scheme(settings: Settings) -> Scheme:
             f"a scheme has {', '.join(_PARTS)}"
         )
     return scheme
+
+
+def _builder(name: str) -> Callable[[Settings], Scheme]:
+    build = load_attribute(place_of(name, "scheme", BUILT_IN), "scheme")
+    if not callable(build):
+        raise UserError(
+            f"scheme {name!r} is a {type(build).__name__}; "
+            "a function that takes the settings and returns the scheme is needed"
+        )
+    return cast("Callable[[Settings], Scheme]", build)

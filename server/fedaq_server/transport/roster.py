@@ -84,6 +84,8 @@ class Client:
         Told of every refusal that is sent.
     phase : Phase
         In its round.
+    moved_bytes : int
+        Payload bytes that have crossed in this phase.
     refusals : int
         Those that were sent in this run.
     refusal : str
@@ -103,6 +105,7 @@ class Client:
     reader: "asyncio.Task[None] | None" = None
     parting: str = ""
     phase: Phase = Phase.WAITING
+    moved_bytes: int = 0
     refusals: int = 0
     refusal: str = ""
     _credit: int = 0
@@ -129,6 +132,10 @@ class Client:
         self.on_refusal(error)
         refusal = pb.Refusal(round=round_number, reason=error.reason, message=str(error))
         await self.send(pb.ServerMessage(refusal=refusal))
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to the next phase of the round."""
+        self.phase, self.moved_bytes = phase, 0
 
     def open_round(self, round_number: int) -> None:
         """Let the messages of this round through to `expect`."""

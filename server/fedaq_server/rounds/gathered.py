@@ -1,16 +1,11 @@
-"""Aggregation that a minority of hostile clients cannot move far: median and trimmed mean.
+"""The updates of a round, side by side, for a rule that has to see all of them.
 
-Both are taken coordinate by coordinate over the updates of a round (Yin et al., arXiv
-1803.01498), and every client counts the same: the number of examples is only a claim. The
-updates stay in unnamed files, and the model is made block by block, so the memory is that of a
-block of every client and not that of a model of every client. Sorted values have no order of
-arrival, so the result has none.
+They stay in unnamed files, and the model is made block by block, so the memory is that of a block
+of every client and not that of a model of every client.
 """
 
 from collections.abc import Iterable, Iterator
-from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -18,33 +13,29 @@ from fedaq.codec.coding import Codes
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats
+from fedaq_server.rounds.rules import Rule, applied
 from fedaq_server.rounds.spool import Spool
 
 # Values of all clients that are held at once, at least `LEAST_BLOCK` of each.
 BLOCK_VALUES, LEAST_BLOCK = 2**20, 2**10
 
-Middle = Literal["median", "trimmed_mean"]
 
-
-class Robust:
-    """The updates of one round, and what lies in their middle.
+class Gathered:
+    """The updates of one round, and what a rule makes of them.
 
     Parameters
     ----------
     spec : ModelSpec
     spool : Path
         Folder for the unnamed files of the updates.
-    middle : {"median", "trimmed_mean"}
-    trim : float
-        Share of the clients that a trimmed mean leaves out at each end.
+    rule : Rule
     """
 
-    def __init__(self, spec: ModelSpec, spool: Path, middle: Middle, trim: float) -> None:
+    def __init__(self, spec: ModelSpec, spool: Path, rule: Rule) -> None:
         self.spec = spec
         self.spool = spool
-        self._middle = middle
-        self._trim = trim
-        self._updates: list[Spool] = []
+        self._rule = rule
+        self._updates: list[tuple[str, int, Spool]] = []
 
     def clear(self) -> None:
         """Begin with no update."""
@@ -55,12 +46,14 @@ class Robust:
     ) -> None:
         """Wait for the end of the round: nothing can be said of one update alone."""
 
-    def commit(self, spool: Spool, examples: int) -> None:
-        """Let an update count that is in `spool`."""
-        self._updates.append(spool)
+    def commit(self, spool: Spool, examples: int, client: str) -> None:
+        """Let an update of this weight count that is in `spool`."""
+        self._updates.append((client, examples, spool))
+        # In whichever order they came.
+        self._updates.sort(key=lambda update: update[:2])
 
     def apply(self, base: Floats, out: Floats, part: slice = slice(None)) -> None:
-        """Write ``base + middle_i D_i`` into `out`.
+        """Write ``base + rule_i D_i`` into `out`.
 
         Parameters
         ----------
@@ -73,21 +66,21 @@ class Robust:
         for tensor, block in self._blocks(begin, end):
             added = base[block.start - begin : block.stop - begin]
             if self._updates:
-                added = added + self._middle_of(self._values(tensor, block))
+                added = added + self._ruled(tensor, block)
             out[block] = added
 
     def mean(self, part: slice) -> Floats:
-        """Return ``middle_i D_i`` at a part of the flat array of all tensors."""
-        middle = np.zeros(part.stop - part.start, np.float32)
+        """Return ``rule_i D_i`` at a part of the flat array of all tensors."""
+        values = np.zeros(part.stop - part.start, np.float32)
         if self._updates:
             for tensor, block in self._blocks(part.start, part.stop):
                 inside = slice(block.start - part.start, block.stop - part.start)
-                middle[inside] = self._middle_of(self._values(tensor, block))
-        return middle
+                values[inside] = self._ruled(tensor, block)
+        return values
 
     def close(self) -> None:
         """Give the files back."""
-        for spool in self._updates:
+        for _, _, spool in self._updates:
             spool.close()
         self._updates.clear()
 
@@ -103,22 +96,10 @@ class Robust:
         """Return what every client sent for a block: float32, shape (clients, values)."""
         first = self.spec.slices[tensor].start
         values = np.empty((len(self._updates), block.stop - block.start), np.float32)
-        for row, spool in zip(values, self._updates, strict=True):
+        for row, (_, _, spool) in zip(values, self._updates, strict=True):
             spool.read(tensor, block.start - first, row)
         return values
 
-    def _middle_of(self, values: Floats) -> Floats:
-        clients = len(values)
-        cut = (clients - 1) // 2
-        if self._middle == "trimmed_mean":
-            cut = min(cut, trimmed(clients, self._trim))
-        # To select would be slower than to sort along the longer axis, by up to seven times.
-        values.sort(axis=0)
-        middle = values[cut : clients - cut].mean(axis=0, dtype=np.float64)
-        return np.asarray(middle, np.float32)
-
-
-def trimmed(clients: int, trim: float) -> int:
-    """Return how many of the clients a trimmed mean leaves out at each end."""
-    # 0.1 of 30 clients is 3, though the product of the floats is a little more.
-    return ceil(trim * clients - 1e-9)
+    def _ruled(self, tensor: int, block: slice) -> Floats:
+        weights = np.array([examples for _, examples, _ in self._updates], np.int64)
+        return applied(self._rule, self._values(tensor, block), weights)

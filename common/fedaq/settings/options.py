@@ -1,0 +1,84 @@
+"""Settings as keyword arguments, as programs give them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from fedaq.settings.energy import EnergySettings
+from fedaq.settings.network import LimitsSettings, NetworkSettings
+from fedaq.settings.run import (
+    CodingSettings,
+    PartitionSettings,
+    ServerOptimizerSettings,
+    TrainingSettings,
+)
+from fedaq.settings.schemes import (
+    AdaquantflSettings,
+    DadaquantSettings,
+    FedaqSettings,
+    FeddqSettings,
+    FixedSettings,
+)
+from fedaq.settings.section import Section
+
+Names = Mapping[str, Any]
+
+
+class Options(TypedDict, total=False):
+    """All settings of a run but its task, by their own names; what is left out has its default.
+
+    A section is one of the classes in `fedaq.settings`, of which only what was given counts, or a
+    mapping: ``fixed=FixedSettings(uplink_bits=4)`` or ``fixed={"uplink_bits": 4}``.
+
+    Attributes
+    ----------
+    budget_j : float
+        ``energy.budget_j`` in short: joules for the whole run.
+    """
+
+    budget_j: float | None
+    data: Path | str | None
+    clients: int
+    min_clients: float
+    clients_per_round: float | None
+    rounds: int
+    scheme: str | Callable[..., Any]
+    seed: int
+    start_from: Path | str | None
+    base: Literal["broadcast", "exact"] | None
+    aggregation: str | Callable[..., Any]
+    trim: float
+    target: float | None
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: int | None
+    capture: bool
+    training: TrainingSettings | Names
+    server_optimizer: ServerOptimizerSettings | Names
+    fixed: FixedSettings | Names
+    adaquantfl: AdaquantflSettings | Names
+    dadaquant: DadaquantSettings | Names
+    feddq: FeddqSettings | Names
+    fedaq: FedaqSettings | Names
+    energy: EnergySettings | Names
+    coding: CodingSettings | Names
+    partition: PartitionSettings | Names
+    network: NetworkSettings | Names
+    limits: LimitsSettings | Names
+
+
+def named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by the dotted names of the settings that they give, as JSON has values."""
+    given = {"energy.budget_j" if name == "budget_j" else name: options[name] for name in options}
+    return dict(_flat(given, ""))
+
+
+def _flat(given: Mapping[str, Any], at: str) -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in given.items():
+        if isinstance(value, Section):
+            flat += _flat(value.model_dump(mode="json", exclude_unset=True), f"{at}{name}.")
+        elif isinstance(value, Mapping):
+            flat += _flat(value, f"{at}{name}.")
+        elif value is not None:
+            flat.append((at + name, str(value) if isinstance(value, Path) else value))
+    return flat
