@@ -6,6 +6,4 @@
 What a node needs lies here; the strategy comes with the server.
 """
 
-from fedaq.flower.found import found as __getattr__
-
-__all__ = ["__getattr__"]
+from fedaq.flower.sides import __getattr__ as __getattr__
