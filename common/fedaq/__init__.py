@@ -73,6 +73,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Server":  # whose module imports gRPC
+        import_module("fedaq.process.forks").allow_in_a_program()
     try:
         found = getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
