@@ -43,7 +43,8 @@ def test_a_deployed_superlink_counts_a_fraction(tmp_path: Path) -> None:
     assert 40 * after["inbound-bytes"] < before["inbound-bytes"]
     # Two nodes, two rounds: the first model is most of it.
     assert 10 * after["outbound-bytes"] < before["outbound-bytes"]
-    assert "Received 2 results and 0 failures" in logs
+    # Nodes that fail send next to nothing.
+    assert after["inbound-bytes"] > 6_000
 
 
 def test_the_readme_shows_all_that_differs() -> None:
