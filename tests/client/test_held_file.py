@@ -54,7 +54,7 @@ def test_another_run_begins_without_what_was_unsent(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     left_unsent(learner(tmp_path), 1, (False, False))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "fedaq_client"):
         assert left_unsent(learner(tmp_path, "other"), 2, (True, True)) == [1.0, 1.0]
     assert "another run" in caplog.text
 

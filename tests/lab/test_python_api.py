@@ -239,8 +239,10 @@ def test_a_cancelled_run_ends(engine: Any, tmp_path: Path) -> None:
         part.state_dict()
 
 
+# A shell starts what it runs in the background with interrupts ignored.
 INTERRUPTED = """
-import fedaq, sys
+import fedaq, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     fedaq.run("digits", clients=2, rounds=100_000, engine=sys.argv[1],
               on_round=lambda record: print(record.round, flush=True))

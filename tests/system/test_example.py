@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedaq.settings import PartitionSettings, Settings, load_settings
-from fedaq.tasks import load_task
+from fedaq.tasks import Task, load_task
 from fedaq.tasks.partition import WHOLE
 from fedaq_client.cli.task_check import check
 from fedaq_client.cli.task_findings import Kind
@@ -33,7 +33,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_learns_from_devices_that_differ(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def learners(settings: Settings) -> list[tuple[str, Learner]]:
+    def learners(_: Task, settings: Settings) -> list[tuple[str, Learner]]:
         names = [f"client-{number}" for number in range(1, CLIENTS + 1)]
         everything = {name: load_task(TASK, data / name) for name in names}
         return [

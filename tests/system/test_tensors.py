@@ -314,9 +314,9 @@ def test_a_client_without_the_file_is_refused(
 ) -> None:
     path = base_file(tmp_path)
 
-    def learner(*arguments: Any, start_from: Path | None) -> Learner:
+    def learner(*arguments: Any, start_from: Path | None, **others: Any) -> Learner:
         assert start_from == path
-        return Learner(*arguments)
+        return Learner(*arguments, **others)
 
     monkeypatch.setattr(odd_models, "odd", replace(digits, model=frozen_base), raising=False)
     monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")

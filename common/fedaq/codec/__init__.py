@@ -7,7 +7,12 @@ For programs with a transport of their own, `encode`, `decode` and `estimate` ma
 and tensors of bytes (docs/reference/codec.md).
 """
 
-from fedaq.codec.archive import decode, encode, estimate
-from fedaq.errors import CodecError
+from typing import TYPE_CHECKING
+
+from fedaq.codec.exports import __getattr__ as __getattr__
+
+if TYPE_CHECKING:
+    from fedaq.codec.archive import decode, encode, estimate
+    from fedaq.errors import CodecError
 
 __all__ = ["CodecError", "decode", "encode", "estimate"]
