@@ -24,6 +24,7 @@ from fedaq_server.schemes.fixed import fixed
 
 SMALL: Any = {"rounds": 2, "clients": 2}
 PATIENCE_S = 90.0
+ENGINES = ["local", pytest.param("processes", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_an_error_of_a_callback_ends_the_run() -> None:
     assert seen == [1]
 
 
-@pytest.mark.parametrize("engine", ["local", "processes"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_cancelled_run_ends(engine: Any, tmp_path: Path) -> None:
     async def main() -> None:
         begun = asyncio.Event()
@@ -251,7 +252,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("engine", ["local", "processes"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_interrupt_ends_it_cleanly(engine: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, engine],

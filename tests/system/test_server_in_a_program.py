@@ -119,6 +119,7 @@ def test_a_stopped_server_is_resumed_to_the_same_model(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_error_of_a_hook_ends_the_run_and_nothing_is_lost(tmp_path: Path) -> None:
     port = free_port()
 
