@@ -14,11 +14,11 @@ from fedaq.process import forks
 from fedaq.process.background import Background, Tell
 from fedaq.settings import load_settings
 from fedaq.tasks import AnyTask, read_data, task_of
-from fedaq.tasks.hardware import device_named, left_as_it_was, use_threads
+from fedaq.tasks.hardware import left_as_it_was, use_threads
 from fedaq_client.events import Event
 from fedaq_client.naming import name_of, part_of
 from fedaq_client.readiness import Ready
-from fedaq_client.training import Learner, divided, local_data
+from fedaq_client.training import Learner, learner_of
 from fedaq_client.transport.access import access_of
 
 STOPPED = "the program stopped it"
@@ -204,12 +204,14 @@ class Client:
         examples = self._examples
         if examples is None:
             examples = read_data(task, "train_data", settings.data)
-        mine = local_data(examples, self._part, settings.partition, settings.seed)
-        mine, held_back = divided(mine, task.validation_share, settings.seed)
-        return Learner(
-            task, mine, settings.seed, device_named(settings.device), settings.client.state,
-            settings.start_from, held_back, self._around_training,
-        )  # fmt: skip
+        return learner_of(
+            task,
+            examples,
+            self._part,
+            settings,
+            state=settings.client.state,
+            around=self._around_training,
+        )
 
     @contextmanager
     def _around_training(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from fedaq.codec.model import Kind
 from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.errors import UserError
 from fedaq.modules.bound import Bound
-from fedaq.settings import PartitionSettings
+from fedaq.settings import PartitionSettings, Settings
 from fedaq.tasks import (
     Evaluation,
     Task,
@@ -26,6 +26,7 @@ from fedaq.tasks import (
     subset,
 )
 from fedaq.tasks.context import CPU, Received
+from fedaq.tasks.hardware import device_named
 from fedaq.tasks.partition import WHOLE, Partition, owners_of
 from fedaq.tasks.state import Kept
 from fedaq_client.held_file import HeldFile, Holding, Unsent
@@ -53,7 +54,7 @@ class Learner:
     held_back : Sized, optional
         The client's examples that are not trained with.
     around : callable
-        Returns what every training is done within.
+        Returns what every training and every test is done within.
 
     Attributes
     ----------
@@ -146,7 +147,8 @@ class Learner:
         self._bound.load(self.held)
         # A loop of the task's own may rely on the modes that it finds.
         modes = [(module, module.training) for module in self.model.modules()]
-        found = evaluated(self.task, self.model, self._held_back)
+        with self._around():
+            found = evaluated(self.task, self.model, self._held_back)
         for module, mode in modes:
             module.training = mode
         return found, len(self._held_back)
@@ -179,52 +181,44 @@ class Learner:
             Whether means and variances in the update are those of the held model, if the task can
             measure them, and not those that training left.
         """
+        rounds = rounds or round_number
         with self._around():
-            return self._trained(
-                training, seed, name, round_number, rounds or round_number, progress, measure
+            if self._unsent_then[0] < round_number:
+                self._unsent = self._unsent_then[1]
+            training_seed = derive_seed(seed, "train", name, round_number)
+            measured = self._measured(training_seed) if measure else []
+            self._bound.load(self.held)
+            torch.manual_seed(training_seed)
+            arguments = (
+                self.model,
+                self._data,
+                training.in_round(round_number, rounds),
+                training_seed,
             )
-
-    def _trained(
-        self,
-        training: Training,
-        seed: int,
-        name: str,
-        round_number: int,
-        rounds: int,
-        progress: Callable[[int, int], None],
-        measure: bool,
-    ) -> float:
-        if self._unsent_then[0] < round_number:
-            self._unsent = self._unsent_then[1]
-        training_seed = derive_seed(seed, "train", name, round_number)
-        measured = self._measured(training_seed) if measure else []
-        self._bound.load(self.held)
-        torch.manual_seed(training_seed)
-        arguments = self.model, self._data, training.in_round(round_number, rounds), training_seed
-        context = None
-        if self.task.takes_context:
-            context = TrainingContext(
-                round=round_number,
-                rounds=rounds,
-                received=Received(self.spec, self.held, self.device),
-                generator=torch.Generator().manual_seed(training_seed),
-                state=self._state.before(name, round_number),
-                device=self.device,
-                progress=progress,
-            )
-            loss = self.task.train(*arguments, context=context)
-        else:
-            loss = self.task.train(*arguments)
-        rounded = self._bound.gather()
-        for part, values in measured:
-            self.weights[part] = values
-        self._form_update(rounded)
-        # What training that failed has left in an optimizer would spoil every later round.
-        if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
-            self._state.after(round_number, context.state)
-        for tensor, values in self._unsent.items():
-            self.weights[self.spec.slices[tensor]] += values
-        return loss
+            context = None
+            if self.task.takes_context:
+                context = TrainingContext(
+                    round=round_number,
+                    rounds=rounds,
+                    received=Received(self.spec, self.held, self.device),
+                    generator=torch.Generator().manual_seed(training_seed),
+                    state=self._state.before(name, round_number),
+                    device=self.device,
+                    progress=progress,
+                )
+                loss = self.task.train(*arguments, context=context)
+            else:
+                loss = self.task.train(*arguments)
+            rounded = self._bound.gather()
+            for part, values in measured:
+                self.weights[part] = values
+            self._form_update(rounded)
+            # What training that failed has left in an optimizer would spoil every later round.
+            if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
+                self._state.after(round_number, context.state)
+            for tensor, values in self._unsent.items():
+                self.weights[self.spec.slices[tensor]] += values
+            return loss
 
     def _measured(self, seed: int) -> list[tuple[slice, Floats]]:
         """Return the statistics of the held model on the client's data, and where they belong."""
@@ -285,6 +279,36 @@ class Learner:
             if not is_sent and self.spec.tensors[tensor].kind == Kind.CODED
         }
         self._unsent_then = (round_number, unsent)
+
+
+def learner_of(
+    task: Task,
+    everything: Sized,
+    part: Partition,
+    settings: Settings,
+    *,
+    state: Path | None = None,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Learner:
+    """Return a client's learner, with its part of the examples, less those that it holds back.
+
+    Raises
+    ------
+    UserError
+        If there are no examples, or they cannot be shared out like that.
+    """
+    mine = local_data(everything, part, settings.partition, settings.seed)
+    mine, held_back = divided(mine, task.validation_share, settings.seed)
+    return Learner(
+        task,
+        mine,
+        settings.seed,
+        device_named(settings.device),
+        state=state,
+        start_from=settings.start_from,
+        held_back=held_back,
+        around=around,
+    )
 
 
 def local_data(everything: Sized, partition: Partition, how: PartitionSettings, seed: int) -> Sized:

@@ -6,6 +6,8 @@ Here are the names that programs use; what they need is imported when they are u
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedaq.exports import exported
+
 if TYPE_CHECKING:
     from fedaq.declines import Decline
     from fedaq.errors import FedaqError, UserError
@@ -70,13 +72,14 @@ __all__ = [
 ]
 
 
+_found = exported(__name__, _HOMES)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Server":  # whose module imports gRPC
         import_module("fedaq.process.forks").allow_in_a_program()
     try:
-        found = getattr(import_module(_HOMES[name]), name)
+        found = _found(name)
     except ModuleNotFoundError as error:
         side = "client" if name == "Client" else "server"
         raise ImportError(

@@ -16,11 +16,10 @@ from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, read_data
-from fedaq.tasks.hardware import device_named
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import ServerStoppedError, Session
-from fedaq_client.training import Learner, divided, local_data
+from fedaq_client.training import Learner, learner_of
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run
 from fedaq_server.records.run_folder import new_run
@@ -123,22 +122,9 @@ async def _participate(session: Session) -> None:
 
 
 def _learners(task: Task, settings: Settings) -> list[tuple[str, Learner]]:
-    device = device_named(settings.device)
     everything = read_data(task, "train_data", settings.data)
-    shares = [
-        local_data(
-            everything, Partition(index, settings.clients), settings.partition, settings.seed
-        )
-        for index in range(settings.clients)
-    ]
-    parts = [divided(share, task.validation_share, settings.seed) for share in shares]
+    parts = [Partition(index, settings.clients) for index in range(settings.clients)]
     return [
-        (
-            f"client-{index}",
-            Learner(
-                task, mine, settings.seed, device,
-                start_from=settings.start_from, held_back=held_back,
-            ),
-        )
-        for index, (mine, held_back) in enumerate(parts, 1)
-    ]  # fmt: skip
+        (f"client-{number}", learner_of(task, everything, part, settings))
+        for number, part in enumerate(parts, 1)
+    ]

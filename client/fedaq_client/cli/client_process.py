@@ -12,13 +12,13 @@ from fedaq.process.logs import event
 from fedaq.process.terminal import console, foreign
 from fedaq.settings import load_settings
 from fedaq.tasks import load_task, read_data
-from fedaq.tasks.hardware import device_named, use_threads
+from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.partition import WHOLE
 from fedaq_client.cli.display import Display
 from fedaq_client.events import Event, Sent
 from fedaq_client.naming import name_of, part_of
 from fedaq_client.returning import CONNECT_S, take_part
-from fedaq_client.training import Learner, divided, local_data
+from fedaq_client.training import learner_of
 from fedaq_client.transport.access import access_of
 from fedaq_client.transport.connection import connect
 from fedaq_client.watchdog import notify, watched
@@ -45,12 +45,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     # One that has the machine to itself takes all of it; parts of one data set share it.
     use_threads(settings.threads, default=0 if part == WHOLE else 1, sharing=part.parts)
     everything = read_data(task, "train_data", settings.data)
-    mine = local_data(everything, part, settings.partition, settings.seed)
-    mine, held_back = divided(mine, task.validation_share, settings.seed)
-    learner = Learner(
-        task, mine, settings.seed, device_named(settings.device), own.state, settings.start_from,
-        held_back,
-    )  # fmt: skip
+    learner = learner_of(task, everything, part, settings, state=own.state)
     console.print(f"{foreign(name)}: {learner.examples} examples, server {foreign(own.server)}")
     log.info(
         "%s has %d examples", name, learner.examples,

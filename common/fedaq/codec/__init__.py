@@ -9,10 +9,14 @@ and tensors of bytes (docs/reference/codec.md).
 
 from typing import TYPE_CHECKING
 
-from fedaq.codec.exports import __getattr__ as __getattr__
+from fedaq.exports import exported
 
 if TYPE_CHECKING:
     from fedaq.codec.archive import decode, encode, estimate
     from fedaq.errors import CodecError
+
+_ARCHIVES = dict.fromkeys(("decode", "encode", "estimate"), "fedaq.codec.archive")
+# Most who use modules of this room do without them.
+__getattr__ = exported(__name__, {"CodecError": "fedaq.errors", **_ARCHIVES})
 
 __all__ = ["CodecError", "decode", "encode", "estimate"]

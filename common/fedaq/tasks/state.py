@@ -6,7 +6,6 @@ so that reading one runs no code. Dicts are lists of pairs there, for keys that 
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from hashlib import blake2b
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedaq.errors import UserError
+from fedaq.files import make_folder, write
 
 State = dict[str, Any]
 
@@ -49,14 +49,9 @@ def write_state(path: Path, state: State, facts: dict[str, Any]) -> None:
 
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"facts": facts, "state": _packed(state, _kept_in(tensors), "")})
-    partial = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(save(tensors, {"fedaq": text}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        make_folder(path.parent)
+        write(path, save(tensors, {"fedaq": text}))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 

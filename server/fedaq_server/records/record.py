@@ -118,6 +118,16 @@ class RoundRecord:
         counted = {} if isnan(self.test_accuracy) else {ACCURACY: self.test_accuracy}
         return {**counted, **self.test_metrics}
 
+    def flat(self) -> dict[str, Any]:
+        """Return the round without mappings: ``test_``, ``client_`` and ``declined_`` and a name.
+
+        What each client's own test gave is left out, and the names of tensors.
+        """
+        values = {name: value for name, value in vars(self).items() if name not in _RARE}
+        values |= {f"test_{name}": value for name, value in self.test_metrics.items()}
+        values |= {f"client_{name}": value for name, value in self.client_metrics.items()}
+        return values | {f"declined_{reason}": count for reason, count in self.declined.items()}
+
     def trouble(self, metric: Metric) -> str:
         """Say that the test loss or the task's metric is not finite; empty if both are."""
         bad = [n for n in dict.fromkeys((LOSS, metric.name)) if not isfinite(self.value(n))]

@@ -1,7 +1,7 @@
 """What a run came to, for programs and notebooks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from io import StringIO
@@ -91,18 +91,8 @@ class Result:
         """
         from pandas import DataFrame
 
-        others = ("test_metrics", "client_metrics", "validations", "declined")
-        names = [each.name for each in fields(RoundRecord) if each.name not in others]
-        rows = [
-            {
-                **{name: getattr(record, name) for name in names},
-                **{f"test_{name}": value for name, value in record.test_metrics.items()},
-                **{f"client_{name}": value for name, value in record.client_metrics.items()},
-                **{f"declined_{reason}": count for reason, count in record.declined.items()},
-            }
-            for record in self.rounds
-        ]
-        return DataFrame(rows, columns=None if rows else names).set_index("round")
+        rows = [{**record.flat(), "not_finite": record.not_finite} for record in self.rounds]
+        return DataFrame(rows, columns=None if rows else ["round"]).set_index("round")
 
     @cached_property
     def model(self) -> nn.Module:

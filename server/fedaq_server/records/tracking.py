@@ -124,22 +124,11 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def metrics(rounds: Sequence[RoundRecord]) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield (round, values by name): those of ``run.json`` and the energy so far.
-
-    A metric of the task's test is called ``test_`` and its name, like the loss and the accuracy;
-    the mean of clients' own tests ``client_`` and its name; what declined ``declined_`` and the
-    reason.
-    """
-    others = (
-        "round", "test_metrics", "not_finite", "client_metrics", "validations", "declined",
-    )  # fmt: skip
-    names = [field.name for field in fields(RoundRecord) if field.name not in others]
+    """Yield (round, values by name): those of `RoundRecord.flat` and the energy so far."""
     spent_j = accumulate(record.energy_j for record in rounds)
     for record, total_j in zip(rounds, spent_j, strict=True):
-        values = {name: getattr(record, name) for name in names}
-        values |= {f"test_{name}": value for name, value in record.test_metrics.items()}
-        values |= {f"client_{name}": value for name, value in record.client_metrics.items()}
-        values |= {f"declined_{reason}": count for reason, count in record.declined.items()}
+        values = record.flat()
+        del values["round"]
         values["energy_total_j"] = total_j
         yield (
             record.round,
