@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 PLACE = Path("fedaq", "codec")
 
 # Compiled once for each level.
-SOURCES = ("quantize.c", "dequantize.c", "forms.c", "sums.c", "entropy.c")
+SOURCES = ("quantize.c", "dequantize.c", "forms.c", "sums.c", "entropy.c", "classes.c", "given.c")
 FLAGS = (
     "-std=c11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-math-errno",
     "-fno-trapping-math", "-Wno-psabi",

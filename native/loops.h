@@ -26,10 +26,12 @@
 #include <stdint.h>
 
 /* Counts changes of what functions there are and what they take; the caller compares it. */
-#define LOOPS_VERSION 1
+#define LOOPS_VERSION 2
 
 enum { DONE = 0, BAD_ARGUMENT = 1 };
 enum { GROUP = 8, LANES = 16 };
+/* Classes of `encode` and `decode`, and the bit of a class that turns the signs of its values. */
+enum { CLASSES = 64, FOLD = 128 };
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -139,6 +141,39 @@ EXPORTED int32_t LOOP(count_flags)(
 EXPORTED int32_t LOOP(merge_mode)(
     const uint8_t *flags, int64_t flag_bytes, uint8_t mode, const uint8_t *others, int64_t count,
     uint8_t *out, int64_t size);
+
+/* Write a class for each value of a tensor from the number that rounded it at random (`quantize`), U
+ * as a share of a step: with t = min(U, 1 - U), class 0 holds the greatest half octave of t, class 18
+ * the least ones; FOLD is added where U < 1/2. `bits` are those of the codes. */
+EXPORTED int32_t LOOP(dither_classes)(
+    uint32_t first, int64_t bits, uint32_t key0, uint32_t key1, uint8_t *classes, int64_t size);
+
+/* Write a class for each value of a tensor from what the last two differences had for it
+ * (`remember`): what is likelier to be 0 now has a lower class. FOLD is added where the last one that
+ * was not 0 was below 0. */
+EXPORTED int32_t LOOP(past_classes)(const uint8_t *past, int64_t size, uint8_t *classes);
+
+/* Note the codes of a difference, of which `zero` stands for 0, in `past[size]`: a + 5 b, with a for
+ * the last one (0, 1: one step up, 2: more, 3: one down, 4: more) and b for the one before it
+ * (0, 1: up, 2: down). Without codes, `bits` being 0, all are 0. */
+EXPORTED int32_t LOOP(remember)(
+    const uint8_t *data, int64_t data_bytes, int64_t bits, int64_t width, int64_t zero,
+    uint8_t *past, int64_t size);
+
+/* Write codes with a range coder whose odds are learned for each class, 0 to CLASSES - 1.
+ *
+ * codes          one a byte
+ * zero           the code that stands for 0
+ * out, out_bytes receives what they take, if there is room
+ * written        its length, or -1 if there is no room */
+EXPORTED int32_t LOOP(encode_given)(
+    const uint8_t *codes, const uint8_t *classes, int64_t size, int64_t zero, uint8_t *out,
+    int64_t out_bytes, int64_t *written);
+
+/* Read codes of `bits` bits, 1 to 8, back; BAD_ARGUMENT if `data` is not what any are written to. */
+EXPORTED int32_t LOOP(decode_given)(
+    const uint8_t *data, int64_t data_bytes, const uint8_t *classes, int64_t zero, int64_t bits,
+    uint8_t *codes, int64_t size);
 
 #endif
 #endif

@@ -1,15 +1,6 @@
 /* From values to codes. */
+#include "dither.h"
 #include "packing.h"
-
-/* Mix 32 bits: `lowbias32` of C. Wellons, "Prospecting for hash functions" (2018). */
-static inline uint32_t mixed(uint32_t x)
-{
-    x ^= x >> 16;
-    x *= 0x7FEB352Du;
-    x ^= x >> 15;
-    x *= 0x846CA68Bu;
-    return x ^ x >> 16;
-}
 
 typedef struct {
     float lo, inverse_step, unit, top;
@@ -39,12 +30,7 @@ SPECIAL Words codes_of(const float *values, Words *counters, float factor, Round
     scaled = (scaled - how.lo) * factor;
     scaled = smaller(greater(scaled, (Floats){0}), how.top - (Floats){0});
     if (!how.nearest) {
-        Words x = *counters ^ how.key1;
-        x ^= x >> 16;
-        x *= 0x7FEB352Du;
-        x ^= x >> 15;
-        x *= 0x846CA68Bu;
-        dither = (x ^ x >> 16) & how.fraction;
+        dither = all_mixed(*counters ^ how.key1) & how.fraction;
         *counters += AT_ONCE * WEYL;
     }
     return ((Words)__builtin_convertvector(scaled, Integers) + dither) >> how.shift;

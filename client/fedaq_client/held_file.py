@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedaq.codec import model
 from fedaq.codec.model import ModelSpec
@@ -23,8 +24,9 @@ from fedaq.files import make_folder, replacing
 log = logging.getLogger(__name__)
 
 Unsent = dict[int, Floats]
+Arrays = dict[str, NDArray[Any]]
 # Of a file's metadata, and of the arrays in it.
-_FACTS, _MODEL = "fedaq", "model"
+_FACTS, _MODEL, _PAST = "fedaq", "model", "past"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Holding:
     round : int
         The one whose update is about to be sent.
     model : float32, shape (parameters,)
+    past : uint8, shape (parameters,)
+        What its last differences had (`fedaq.codec.given.Past`).
     before, after : dict of int to float32
         What was unsent when the round began, and what is once its update is sent, by the tensor.
     """
@@ -44,6 +48,7 @@ class Holding:
     run_id: str
     round: int
     model: Floats
+    past: NDArray[np.uint8]
     before: Unsent
     after: Unsent
 
@@ -105,29 +110,33 @@ class HeldFile:
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
-    def _checked(self, facts: dict[str, Any], arrays: Mapping[str, Floats]) -> Holding:
+    def _checked(self, facts: dict[str, Any], arrays: Arrays) -> Holding:
         if facts["digest"] != _digest({k: v for k, v in facts.items() if k != "digest"}, arrays):
             raise ValueError("it is damaged")
         if facts["signature"] != self._signature:
             raise ValueError("it is of another model")
         unsent: dict[str, Unsent] = {"before": {}, "after": {}}
-        for name in arrays.keys() - {_MODEL}:
+        for name in arrays.keys() - {_MODEL, _PAST}:
             when, _, tensor = name.partition(".")
             unsent[when][int(tensor)] = arrays[name]
-        return Holding(facts["run"], facts["round"], arrays[_MODEL], **unsent)
+        # Older files have none.
+        past = arrays.get(_PAST, np.zeros(self._spec.parameters, np.uint8))
+        return Holding(facts["run"], facts["round"], arrays[_MODEL], past, **unsent)
 
 
-def _arrays_of(holding: Holding) -> dict[str, Floats]:
+def _arrays_of(holding: Holding) -> Arrays:
     return {
         _MODEL: holding.model,
+        _PAST: holding.past,
         **{f"before.{tensor}": values for tensor, values in holding.before.items()},
         **{f"after.{tensor}": values for tensor, values in holding.after.items()},
     }
 
 
-def _digest(facts: Mapping[str, Any], arrays: Mapping[str, Floats]) -> str:
+def _digest(facts: Mapping[str, Any], arrays: Arrays) -> str:
     found = blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for name in sorted(arrays):
         found.update(f"\n{name} {len(arrays[name])}\n".encode())
-        found.update(np.ascontiguousarray(arrays[name], "<f4").data)
+        kind = "u1" if name == _PAST else "<f4"
+        found.update(np.ascontiguousarray(arrays[name], kind).data)
     return found.hexdigest()

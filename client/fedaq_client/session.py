@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol
 from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import chunks, coding, headers, model, payload, statistics
 from fedaq.codec.chunks import Chunk, expected
+from fedaq.codec.given import Dither
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
 from fedaq.declines import Decline
@@ -255,6 +256,7 @@ class Session:
         if not message.base:
             self._digest = b""
             coding.write_zeros(header, self.learner.held)
+            self.learner.past.noted.fill(0)
         while received < header.code_bytes:
             chunk = await expected(self._expect, "chunk")
             if (
@@ -273,7 +275,7 @@ class Session:
             else:
                 # Here, not in a thread: decoding a chunk takes less time than handing it over,
                 # and gRPC receives the next one meanwhile on threads of its own.
-                coding.decode_into(header, chunk, self.learner.held)
+                coding.decode_whole(header, chunk, self.learner.held, self.learner.past)
         if message.base:
             await asyncio.to_thread(self._add, message.base, header, coded)
         return header.sent_bits(sent_bytes)
@@ -281,17 +283,18 @@ class Session:
     def _add(self, base: bytes, header: Payload, coded: list[Chunk]) -> None:
         """Add a difference, unless it was added already or belongs to another model."""
         if base == self._holds():
-            held = self.learner.held
+            held, past = self.learner.held, self.learner.past
             before = statistics.taken_out(header.spec, held)
             for chunk in coded:
-                coding.decode_into(header, chunk, held, add=True)
+                coding.add_difference(header, coding.decode(header, chunk, past), held, past)
+            past.remember_nothing(header)
             statistics.put_back(header.spec, held, before)
             self._digest = b""
 
     def _holds(self) -> bytes:
         """Return the digest of the model that is held."""
         if not self._digest:
-            self._digest = model.digest(self.learner.held)
+            self._digest = model.digest(self.learner.held, self.learner.past.noted)
         return self._digest
 
     def _spreads(self) -> tuple[Spread, ...]:
@@ -370,8 +373,9 @@ class Session:
         for offset, length in update.chunks(plan.chunk_bytes):
             values_at = self.learner.weights.__getitem__
             chunk, _ = coding.encode(
-                update, values_at, keys, offset, length, self._round, squeeze=plan.entropy
-            )
+                update, values_at, keys, offset, length, self._round, squeeze=plan.entropy,
+                known=Dither(keys.__getitem__),
+            )  # fmt: skip
             yield chunk
 
     async def _say(self, message: pb.ClientMessage) -> None:

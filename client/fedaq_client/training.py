@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fedaq.codec import statistics
+from fedaq.codec.given import Past
 from fedaq.codec.model import Kind
 from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.errors import UserError
@@ -63,6 +64,8 @@ class Learner:
     held : float32, shape (parameters,)
         The model that the server knows this client to hold: first the one of the seed, then
         what was received.
+    past : Past
+        What its last differences had.
     weights : float32, shape (parameters,)
         Shares its memory with the model that is trained. After `train`, until the next, it
         holds the update, and what was left unsent before; of statistics, in their units.
@@ -89,6 +92,7 @@ class Learner:
         self._bound = Bound(self.model, self.spec)
         self.weights = self._bound.flat
         self.held = self.weights.copy()
+        self.past = Past.none(self.spec.parameters)
         self._around = around
         self._folder = state
         self._state = Kept(state)
@@ -105,6 +109,7 @@ class Learner:
         holding = self._held_file.read()
         if holding is not None:
             self.held[:] = holding.model
+            self.past.noted[:] = holding.past
             self._run_id = holding.run_id
             self._unsent, self._unsent_then = holding.before, (holding.round, holding.after)
 
@@ -120,7 +125,9 @@ class Learner:
         """Keep what is held and unsent on the disk, if there is a folder for it."""
         if self._held_file is not None:
             number, after = self._unsent_then
-            self._held_file.write(Holding(self._run_id, number, self.held, self._unsent, after))
+            self._held_file.write(
+                Holding(self._run_id, number, self.held, self.past.noted, self._unsent, after)
+            )
 
     def end(self) -> None:
         """Forget what only further rounds of the run would need."""

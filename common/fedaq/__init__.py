@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedaq_server.server import RoundEnd, Server
 
 __version__ = "0.1.0"
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 _HOMES = {
     "Client": "fedaq_client.client",

@@ -40,7 +40,7 @@ from fedaq_server.records.ledger import MOMENTS, Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
 from fedaq_server.records.weights import base_of, write_weights
-from fedaq_server.rounds.differences import History
+from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, History
 from fedaq_server.rounds.loop import run_rounds
 from fedaq_server.rounds.round import Federation
 from fedaq_server.rounds.rules import Rule, rule_of
@@ -142,7 +142,8 @@ class Run:
         }
         history = None
         if settings.differences:
-            history = History(self.spec, model.copy(), self.folder, ledger.sent())
+            shortest = min(self.settings.network.chunk_bytes, LEAST_CHUNK_BYTES)
+            history = History(self.spec, model.copy(), self.folder, ledger.sent(), shortest)
         # Clients hold the model of the seed: what they lack of another start goes down like any
         # other difference.
         if settings.start_from is not None:

@@ -37,17 +37,22 @@ class Server:
 
     history: History
     models: list[Floats] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
 
     def __post_init__(self) -> None:
+        self._keep()
+
+    def _keep(self) -> None:
         self.models.append(self.history.held.copy())
+        self.digests.append(self.history.digest)
 
     def advance(self, bits: tuple[int, ...], step: float, cost: int = 1) -> None:
         """Go on by a random difference, its last tensor with a step, unless it has no bits."""
         flat = self.rng.normal(0, 0.1, SPEC.parameters).astype(np.float32)
         header = plan_payload(SPEC, bits, map(value_range, SPEC.split(flat)), (0.0, 0.0, 0.0, step))
-        self.history.advance(self._frames(header, flat), cost)
-        self.models.append(self.history.held.copy())
+        self.history.advance(list(self._frames(header, flat)), cost)
+        self._keep()
 
     def _frames(self, header: Payload, flat: Floats) -> Iterator[bytes]:
         number = len(self.models)
@@ -59,11 +64,8 @@ class Server:
                 header, flat.__getitem__, keys, offset, length, nearest=True
             )
             chunk = packed_codes.to_chunk(header, number, offset, codes, squeeze=True)
-            self.history.add(header, coding.decode(header, chunk))
+            self.history.add(header, coding.decode(header, chunk, self.history.past))
             yield chunk.frame(pb.ServerMessage)
-
-    def digests(self) -> list[bytes]:
-        return [model.digest(held) for held in self.models]
 
 
 @pytest.fixture
@@ -161,7 +163,7 @@ def test_the_digest_is_that_of_the_held_model(server: Server) -> None:
         server.advance((3, 3, 3, 1), 0.01)
         content = server.history.held.astype("<f4").tobytes()
         assert server.history.digest == blake2b(content, digest_size=8).digest()
-    assert len(set(server.digests())) == 4
+    assert len(set(server.digests)) == 4
 
 
 def test_a_difference_of_zeros_is_no_other_model(server: Server) -> None:
@@ -186,7 +188,7 @@ def test_who_is_behind_is_sent_the_cheaper_of_what_it_missed_and_the_whole(
         server = Server(beginning(Path(spool)))
         for cost, changes in rounds:
             server.advance((3, 3, 3, 1) if changes else (0, 0, 0, 0), 0.01, cost)
-        history, digests = server.history, server.digests()
+        history, digests = server.history, server.digests
         history.close()
     holds = digests[min(behind, len(rounds))]
     # It may be ahead of where it says it is, if nothing changed in between.
@@ -235,9 +237,9 @@ def test_it_goes_on_where_it_was_committed(tmp_path: Path) -> None:
         server.advance((3, 3, 3, 1), 0.01)
     history = again(server, tmp_path)
     assert history.held.tobytes() == server.models[2].tobytes()
-    assert history.digest == server.digests()[2]
+    assert history.digest == server.digests[2]
     with ThreadPoolExecutor(1) as worker:
-        missed = history.catch_up(server.digests()[0], 2).missed
+        missed = history.catch_up(server.digests[0], 2).missed
         got = added(server.models[0], listened(history.frames(missed, worker)))
     assert got.tobytes() == server.models[2].tobytes()
     # The third difference was not committed, and is not in the file any more.
@@ -256,7 +258,7 @@ def test_another_file_is_noticed(tmp_path: Path) -> None:
 def test_who_returns_to_a_round_is_brought_to_where_it_began(server: Server) -> None:
     for _ in range(3):
         server.advance((3, 3, 3, 1), 0.01)
-    history, digests = server.history, server.digests()
+    history, digests = server.history, server.digests
     assert history.catch_up(digests[2], 2) == CatchUp()
     # It has had this round's difference, and a second one does not disturb it.
     assert history.catch_up(digests[3], 2) == CatchUp()

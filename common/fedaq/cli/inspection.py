@@ -1,7 +1,7 @@
 """Payloads and runs in words."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from rich.table import Table
 
 from fedaq.codec import chunks, coding, headers, model
 from fedaq.codec.chunks import Chunk
+from fedaq.codec.given import Dither, Given, Past
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode
-from fedaq.codec.quantizer import RAW_BITS, Floats, Range
+from fedaq.codec.quantizer import RAW_BITS, Floats, Key, Range
 from fedaq.errors import ProtocolError, UserError
 from fedaq.metric import ACCURACY, written
 from fedaq.process.terminal import console, foreign
@@ -58,7 +59,11 @@ class Captured:
     @property
     def payload_bytes(self) -> int:
         """What energy was charged for."""
-        return self.header.header_bytes + sum(chunk.cost_bytes for chunk in self.chunks)
+        # What clients knew already did not travel.
+        sent = (
+            replace(chunk, past=b"") if self.message.header.base else chunk for chunk in self.chunks
+        )
+        return self.header.header_bytes + sum(chunk.cost_bytes for chunk in sent)
 
     def values(self) -> Floats:
         """Return what it stands for: float32, shape (parameters,).
@@ -69,8 +74,14 @@ class Captured:
             If its codes are broken.
         """
         flat = np.zeros(self.header.spec.parameters, np.float32)
+        past = Past.none(flat.size)
+        known: Given = past
+        if self.message.keys:
+            keys = [Key(key & 0xFFFFFFFF, key >> 32) for key in self.message.keys]
+            known = Dither(keys.__getitem__)
         for chunk in self.chunks:
-            coding.decode_into(self.header, chunk, flat)
+            coding.take_past(self.header, chunk, past)
+            coding.decode_into(self.header, chunk, flat, known=known)
         return flat
 
 
@@ -90,6 +101,8 @@ def read_payload(path: Path, content: bytes) -> Captured:
         sent = [chunks.read(chunk) for chunk in captured.chunks] or [
             Chunk(captured.header.round, 0, captured.codes)
         ]
+        if len(captured.keys) not in (0, len(spec.tensors)):
+            raise ValueError(f"{len(captured.keys)} keys for {len(spec.tensors)} tensors")
         found = Captured(captured, header, sent if header.code_bytes else [])
         size = sum(chunk.size for chunk in found.chunks)
         if size == header.code_bytes:

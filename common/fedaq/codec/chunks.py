@@ -37,6 +37,8 @@ class Chunk:
         Packed code bytes that `data` stands for; 0 if it is those.
     coded_bytes : tuple of int
         If it is not: bytes of each tensor's codes in `data`, 0 where they are not coded.
+    past : bytes
+        Of a whole model: what its last differences had (`given.Past.packed`).
     """
 
     round: int
@@ -44,6 +46,7 @@ class Chunk:
     data: Data
     code_bytes: int = 0
     coded_bytes: tuple[int, ...] = ()
+    past: bytes = b""
 
     @property
     def size(self) -> int:
@@ -57,7 +60,7 @@ class Chunk:
 
     @property
     def _lengths(self) -> pb.Chunk:
-        return pb.Chunk(code_bytes=self.code_bytes, coded_bytes=self.coded_bytes)
+        return pb.Chunk(code_bytes=self.code_bytes, coded_bytes=self.coded_bytes, past=self.past)
 
     def frame(self, envelope: type[pb.ClientMessage] | type[pb.ServerMessage]) -> bytes:
         """Return a serialized message with this chunk in it.
@@ -85,6 +88,7 @@ class Chunk:
             data=bytes(self.data),
             code_bytes=self.code_bytes,
             coded_bytes=self.coded_bytes,
+            past=self.past,
         )
 
 
@@ -144,7 +148,7 @@ def read(message: pb.Chunk) -> Chunk:
 def _chunk(fields: pb.Chunk, data: Data) -> Chunk:
     # Of too many, as many are kept as it takes to see that.
     lengths = tuple(fields.coded_bytes[: MAX_TENSORS + 1])
-    return Chunk(fields.round, fields.offset, data, fields.code_bytes, lengths)
+    return Chunk(fields.round, fields.offset, data, fields.code_bytes, lengths, fields.past)
 
 
 def _data_in(frame: bytes, number: int) -> tuple[slice, slice] | None:

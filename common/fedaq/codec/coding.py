@@ -5,19 +5,23 @@ payload is entropy-coded, values are quantized straight to what the coder takes,
 back is used as it is: codes aligned to bytes, 1, 2, 4, 8 or 16 bits apart. Only codes that travel
 packed are packed.
 
-The entropy coder works on the codes of one tensor in one chunk at a time, so that chunks can be
-coded and decoded on their own, and it is used only where it saves bytes.
+Codes are entropy-coded in one of two ways: by classes, where both ends know something of them
+before and most are 0 (`given`), or as bytes that do not depend on each other (`entropy`). Either
+coder works on the codes of one tensor in one chunk at a time, so that chunks can be coded and
+decoded on their own, and it is used only where it saves bytes.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec import entropy, kernels, quantizer
+from fedaq.codec import entropy, given, kernels, quantizer
 from fedaq.codec.chunks import Chunk
+from fedaq.codec.given import Given, Past, values_of
 from fedaq.codec.payload import ZERO, Payload, Piece, TensorCode
 from fedaq.codec.quantizer import RAW_BITS, Floats, Key, Spread, packed_bytes
 from fedaq.errors import NotFiniteError, ProtocolError
@@ -111,6 +115,7 @@ def encode(
     *,
     squeeze: bool,
     nearest: bool = False,
+    known: Given | None = None,
 ) -> tuple[Chunk, Content]:
     """Quantize what one chunk of a model, an update or a difference holds, and code it.
 
@@ -128,6 +133,8 @@ def encode(
         Entropy-code where that is shorter.
     nearest : bool
         As `quantizer.quantize` takes it.
+    known : Given, optional
+        What the receiver knows of codes around zero.
     """
     # One after another in one array, unless they are still to be coded.
     out = None if squeeze else np.empty(length, np.uint8)
@@ -135,20 +142,34 @@ def encode(
     for piece in header.pieces(offset, length):
         place = None if out is None else out[piece.data]
         key = keys[piece.tensor] if keys else None
-        codes = _quantized(header, piece, values_at, key, place, nearest=nearest)
+        codes = _quantized(
+            header, piece, values_at, key, place, bytewise=known is not None, nearest=nearest
+        )
         content.append((piece, codes))
     if out is not None:
         return Chunk(round_number, offset, out.data), content
-    return to_chunk(content, offset, length, round_number), content
+    classes = (lambda piece: known.classes(header, piece)) if known is not None else None
+    return to_chunk(content, offset, length, round_number, classes), content
 
 
-def to_chunk(content: Content, offset: int, length: int, round_number: int) -> Chunk:
-    """Entropy-code codes where that is shorter, and pack the others."""
+def to_chunk(
+    content: Content,
+    offset: int,
+    length: int,
+    round_number: int,
+    classes: Callable[[Piece], Bytes] | None = None,
+) -> Chunk:
+    """Entropy-code codes where that is shorter, and pack the others.
+
+    `classes` returns those that both ends know of a piece.
+    """
     parts: list[bytes | memoryview] = []
     lengths = []
-    for _, codes in content:
+    for piece, codes in content:
         packed_size = packed_bytes(codes.values, codes.code.bits)
-        coded = b"" if codes.code.bits == RAW_BITS else _squeezed(codes)
+        coded = b""
+        if codes.code.bits != RAW_BITS:
+            coded = _squeezed(codes, None if classes is None else partial(classes, piece))
         shorter = 0 < len(coded) < packed_size
         parts.append(coded if shorter else codes.packed().data)
         lengths.append(len(coded) if shorter else 0)
@@ -189,8 +210,10 @@ def within(
     return coarser, coded
 
 
-def decode(header: Payload, chunk: Chunk) -> Content:
+def decode(header: Payload, chunk: Chunk, known: Given | None = None) -> Content:
     """Return the codes that a chunk from a peer or a file stands for.
+
+    `known` is what the sender took to be known.
 
     Raises
     ------
@@ -199,7 +222,7 @@ def decode(header: Payload, chunk: Chunk) -> Content:
         allocated for what its lengths claim beyond what the payload has room for.
     """
     if chunk.code_bytes:
-        return list(_expanded_content(header, chunk))
+        return list(_expanded_content(header, chunk, known))
     # Raw values are read twice, and would be copied each time where they lie askew.
     is_raw = any(code.bits == RAW_BITS for code in header.codes)
     data = np.frombuffer(bytes(chunk.data) if is_raw else chunk.data, np.uint8)
@@ -221,7 +244,9 @@ def packed_content(header: Payload, offset: int, data: Bytes) -> Content:
     return content
 
 
-def decode_into(header: Payload, chunk: Chunk, flat: Floats, *, add: bool = False) -> None:
+def decode_into(
+    header: Payload, chunk: Chunk, flat: Floats, *, add: bool = False, known: Given | None = None
+) -> None:
     """Decode a chunk into its place in the flat array of all tensors, or add it to what is there.
 
     Raises
@@ -229,7 +254,42 @@ def decode_into(header: Payload, chunk: Chunk, flat: Floats, *, add: bool = Fals
     ProtocolError
         As `decode`, or if raw values are not finite.
     """
-    write(header, decode(header, chunk), flat, add=add)
+    write(header, decode(header, chunk, known), flat, add=add)
+
+
+def decode_whole(header: Payload, chunk: Chunk, held: Floats, past: Past) -> None:
+    """Decode a chunk of a whole model, and what its last differences had.
+
+    Raises
+    ------
+    ProtocolError
+        As `decode_into`.
+    """
+    decode_into(header, chunk, held)
+    take_past(header, chunk, past)
+
+
+def take_past(header: Payload, chunk: Chunk, past: Past) -> None:
+    """Take over what comes with a chunk of what the last differences had for its values.
+
+    Raises
+    ------
+    ProtocolError
+        If it is broken.
+    """
+    try:
+        past.unpack(values_of(header, header.pieces(chunk.offset, chunk.size)), chunk.past)
+    except ValueError as error:
+        raise ProtocolError(pb.REFUSAL_REASON_BROKEN_CODE, f"past: {error}") from None
+
+
+def add_difference(header: Payload, content: Content, held: Floats, past: Past) -> None:
+    """Add the values of a difference's codes to what is held, and note what it had."""
+    write(header, content, held, add=True)
+    for piece, codes in content:
+        if codes.code.step:
+            noted = past.noted[header.place(piece)]
+            kernels.remember(noted, codes.data, codes.code.bits, codes.code.zero, width=codes.width)
 
 
 def write(header: Payload, content: Content, flat: Floats, *, add: bool = False) -> None:
@@ -252,9 +312,13 @@ def _quantized(
     key: Key | None,
     place: Bytes | None,
     *,
+    bytewise: bool,
     nearest: bool,
 ) -> Codes:
-    """Return the codes of a piece: packed to `place`, or aligned if there is none."""
+    """Return the codes of a piece: packed to `place`, or aligned if there is none.
+
+    With `bytewise`, those that may be coded by classes have a byte each.
+    """
     code, values = header.codes[piece.tensor], values_at(header.place(piece))
     if code.grid is None:
         # A copy, since codes may outlast the values.
@@ -263,7 +327,9 @@ def _quantized(
             place[:] = raw
         return Codes(code, raw if place is None else place, RAW_BITS, piece.values)
     assert key is not None
-    width = code.bits if place is not None else _aligned(code.bits)
+    width = code.bits
+    if place is None:
+        width = BYTE_BITS if bytewise and _has_classes(code) else _aligned(code.bits)
     out = np.empty(packed_bytes(piece.values, width), np.uint8) if place is None else place
     quantizer.quantize(
         values, code.grid, key, first=piece.first, out=out, nearest=nearest, width=width
@@ -271,7 +337,9 @@ def _quantized(
     return Codes(code, out, width, piece.values)
 
 
-def _expanded_content(header: Payload, chunk: Chunk) -> Iterator[tuple[Piece, Codes]]:
+def _expanded_content(
+    header: Payload, chunk: Chunk, known: Given | None
+) -> Iterator[tuple[Piece, Codes]]:
     pieces = list(header.pieces(chunk.offset, chunk.code_bytes))
     if len(chunk.coded_bytes) != len(pieces):
         raise ProtocolError(
@@ -290,7 +358,10 @@ def _expanded_content(header: Payload, chunk: Chunk) -> Iterator[tuple[Piece, Co
                 f"the chunk at byte {chunk.offset} ends in the codes of tensor {tensor}",
             )
         try:
-            yield piece, _codes(data, code, piece.values, coded=coded_bytes > 0)
+            if coded_bytes and data[0] == given.GIVEN:
+                yield piece, _known_codes(data, header, piece, known)
+            else:
+                yield piece, _codes(data, code, piece.values, coded=coded_bytes > 0)
         except ValueError as error:
             raise ProtocolError(
                 pb.REFUSAL_REASON_BROKEN_CODE, f"tensor {tensor}: {error}"
@@ -309,9 +380,36 @@ def _codes(data: bytes | memoryview, code: TensorCode, values: int, *, coded: bo
     return Codes(code, np.frombuffer(data, np.uint8), code.bits, values)
 
 
-def _squeezed(codes: Codes) -> bytes:
+def _known_codes(
+    data: bytes | memoryview, header: Payload, piece: Piece, known: Given | None
+) -> Codes:
+    """Return codes that were coded by classes.
+
+    Raises
+    ------
+    ValueError
+        If `data` is not what that many codes are coded to, or cannot be.
+    """
+    code = header.codes[piece.tensor]
+    if known is None or not _has_classes(code):
+        raise ValueError(f"coded block: kind {given.GIVEN}")
+    codes = given.expand(data, code.zero, code.bits, known.classes(header, piece))
+    # As narrow as others: they may be kept for a while.
+    width = _aligned(code.bits)
+    return Codes(code, _repacked(codes, BYTE_BITS, width, piece.values), width, piece.values)
+
+
+def _has_classes(code: TensorCode) -> bool:
+    return code.step > 0 and code.bits <= given.MOST_BITS
+
+
+def _squeezed(codes: Codes, classes: Callable[[], Bytes] | None) -> bytes:
     """Entropy-code codes; of those of more than 8 bits, the highest 8."""
-    bits, width = codes.code.bits, _aligned(codes.code.bits)
+    bits, width, zero = codes.code.bits, _aligned(codes.code.bits), codes.code.zero
+    if classes is not None and _has_classes(codes.code):
+        each = _repacked(codes.data, codes.width, BYTE_BITS, codes.values)
+        if given.is_worth_it(each, zero):
+            return given.compress(each, zero, bits, classes())
     symbols = _repacked(codes.data, codes.width, width, codes.values)
     if bits <= BYTE_BITS:
         return entropy.compress(symbols)

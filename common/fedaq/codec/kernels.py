@@ -26,7 +26,7 @@ from fedaq.errors import FedaqError
 
 GROUP = 8
 # Of `native/loops.h`.
-VERSION = 1
+VERSION = 2
 LIBRARY = Path(__file__).with_name(
     "loops" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 )
@@ -76,6 +76,11 @@ SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "histogram": (_BYTES, c_int64, c_int64, _SUMS_OUT),
     "split_mode": (_BYTES, c_int64, c_uint8, _BYTES_OUT, _BYTES_OUT, _SUMS_OUT),
     "count_flags": (_BYTES, c_int64, c_int64, _SUMS_OUT),
+    "dither_classes": (c_uint32, c_int64, c_uint32, c_uint32, _BYTES_OUT, c_int64),
+    "past_classes": (_BYTES, c_int64, _BYTES_OUT),
+    "remember": (*_CODES, c_int64, _BYTES_OUT, c_int64),
+    "encode_given": (_BYTES, _BYTES, c_int64, c_int64, _BYTES_OUT, c_int64, _SUMS_OUT),
+    "decode_given": (_BYTES, c_int64, _BYTES, c_int64, c_int64, _BYTES_OUT, c_int64),
     "merge_mode": (_BYTES, c_int64, c_uint8, _BYTES, c_int64, _BYTES_OUT, c_int64),
 }
 
@@ -296,6 +301,61 @@ def merge_mode(flags: Array, mode: int, others: Array, out: Array) -> None:
     out : uint8, shape (n,)
     """
     _loops()["merge_mode"](flags, flags.size, mode, others, others.size - 1, out, out.size)
+
+
+def dither_classes(first: int, bits: int, key0: int, key1: int, classes: Array) -> None:
+    """Write the classes that random rounding gives values, from number `first` of a tensor on.
+
+    Parameters
+    ----------
+    first, bits, key0, key1 : int
+        As `quantize_pack` was given them.
+    classes : uint8, shape (n,)
+        By the dither U, as a share of a step: which half octave below 1/2 min(U, 1 - U) is in,
+        and 128 where U is below 1/2.
+    """
+    _loops()["dither_classes"](first, bits, key0, key1, classes, classes.size)
+
+
+def past_classes(past: Array, classes: Array) -> None:
+    """Write the classes that values have by what `remember` noted of them, uint8 both."""
+    _same(past.size, classes.size)
+    _loops()["past_classes"](past, past.size, classes)
+
+
+def remember(past: Array, data: Array, bits: int, zero: int, *, width: int | None = None) -> None:
+    """Note codes, of which `zero` stands for 0, in the uint8 array `past`; with 0 bits, zeros."""
+    _loops()["remember"](data, data.size, bits, width or bits, zero, past, past.size)
+
+
+def encode_given(codes: Array, classes: Array, zero: int, out: Array) -> int | None:
+    """Write codes by their classes to `out`; return its length, or None if there is no room.
+
+    Parameters
+    ----------
+    codes : uint8, shape (n,)
+    classes : uint8, shape (n,)
+        Below 64; the signs of those with 128 added are turned.
+    zero : int
+        The code that stands for 0.
+    out : uint8
+    """
+    _same(codes.size, classes.size)
+    written = np.zeros(1, np.int64)
+    _loops()["encode_given"](codes, classes, codes.size, zero, out, out.size, written)
+    return int(written[0]) if written[0] >= 0 else None
+
+
+def decode_given(data: Array, classes: Array, zero: int, bits: int, codes: Array) -> None:
+    """Read codes of at most 8 bits back: `encode_given` backwards.
+
+    Raises
+    ------
+    ValueError
+        If `data` is not what codes are written to.
+    """
+    _same(codes.size, classes.size)
+    _loops()["decode_given"](data, data.size, classes, zero, bits, codes, codes.size)
 
 
 @cache

@@ -9,6 +9,7 @@ from itertools import pairwise, zip_longest
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import UserError
@@ -263,9 +264,16 @@ def _check_size_of(classes: Sequence[str]) -> None:
 # ---- As bytes --------------------------------------------------------------------
 
 
-def digest(flat: Floats) -> bytes:
-    """Return 8 bytes that tell models apart: BLAKE2b of the little-endian float32 values."""
-    return blake2b(flat.astype("<f4", copy=False).data, digest_size=DIGEST_BYTES).digest()
+def digest(flat: Floats, past: NDArray[np.uint8] | None = None) -> bytes:
+    """Return 8 bytes that tell models apart: BLAKE2b of the little-endian float32 values.
+
+    `past`, a byte for each value, is what else is known of it (`given.Past`). It follows the
+    values, unless all of it is 0.
+    """
+    found = blake2b(flat.astype("<f4", copy=False).data, digest_size=DIGEST_BYTES)
+    if past is not None and past.any():
+        found.update(past.data)
+    return found.digest()
 
 
 def to_message(spec: ModelSpec) -> pb.ModelSignature:

@@ -318,18 +318,20 @@ class PayloadHeader(_message.Message):
     def __init__(self, round: _Optional[int] = ..., code_bytes: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., base: _Optional[bytes] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("round", "offset", "data", "code_bytes", "coded_bytes")
+    __slots__ = ("round", "offset", "data", "code_bytes", "coded_bytes", "past")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     CODE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CODED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAST_FIELD_NUMBER: _ClassVar[int]
     round: int
     offset: int
     data: bytes
     code_bytes: int
     coded_bytes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, round: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., code_bytes: _Optional[int] = ..., coded_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
+    past: bytes
+    def __init__(self, round: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., code_bytes: _Optional[int] = ..., coded_bytes: _Optional[_Iterable[int]] = ..., past: _Optional[bytes] = ...) -> None: ...
 
 class TensorRange(_message.Message):
     __slots__ = ("lo", "hi", "mean", "deviation", "magnitude")
@@ -432,15 +434,17 @@ class Finish(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., over: bool = ...) -> None: ...
 
 class CapturedPayload(_message.Message):
-    __slots__ = ("model", "header", "codes", "sender", "chunks")
+    __slots__ = ("model", "header", "codes", "sender", "chunks", "keys")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     model: ModelSignature
     header: PayloadHeader
     codes: bytes
     sender: str
     chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
-    def __init__(self, model: _Optional[_Union[ModelSignature, _Mapping]] = ..., header: _Optional[_Union[PayloadHeader, _Mapping]] = ..., codes: _Optional[bytes] = ..., sender: _Optional[str] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, model: _Optional[_Union[ModelSignature, _Mapping]] = ..., header: _Optional[_Union[PayloadHeader, _Mapping]] = ..., codes: _Optional[bytes] = ..., sender: _Optional[str] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., keys: _Optional[_Iterable[int]] = ...) -> None: ...

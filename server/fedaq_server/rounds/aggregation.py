@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fedaq.codec import coding, kernels
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Codes, Content
+from fedaq.codec.given import Dither
 from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats, Grid, Range
@@ -119,6 +120,8 @@ class Contribution:
         Weight of the update.
     client : str
         Whose it is.
+    known : Dither, optional
+        By which the client rounded.
 
     Attributes
     ----------
@@ -136,7 +139,12 @@ class Contribution:
     """
 
     def __init__(
-        self, aggregate: Aggregate | Gathered, header: Payload, examples: int, client: str = ""
+        self,
+        aggregate: Aggregate | Gathered,
+        header: Payload,
+        examples: int,
+        client: str = "",
+        known: Dither | None = None,
     ) -> None:
         for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
             if code.grid is not None:
@@ -147,6 +155,7 @@ class Contribution:
         self._payload = header
         self._examples = examples
         self._client = client
+        self._known = known
         self._spool = Spool(header, aggregate.spool)
         self.received = 0
         self.payload_bytes = header.header_bytes
@@ -178,7 +187,7 @@ class Contribution:
                 pb.REFUSAL_REASON_OUT_OF_ORDER,
                 f"a chunk for byte {chunk.offset} arrived; byte {self.received} is next",
             )
-        content = coding.decode(self._payload, chunk)
+        content = coding.decode(self._payload, chunk, self._known)
         squares = self._measured(content)
         # First what may fail: an undo takes out of the sum what was kept, and nothing else.
         self._spool.keep(content)

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedaq.codec import coding, payload
 from fedaq.codec.coding import Content
+from fedaq.codec.given import Past, values_of
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats
 from fedaq.v1 import federation_pb2 as pb
@@ -26,11 +27,14 @@ class Frame:
         What energy is charged for.
     content : list of (Piece, Codes)
         The codes in it, if they are needed once more when the round is over.
+    past : bytes
+        What clients know of the values (`Past.packed`), if that is to be captured.
     """
 
     message: bytes
     cost_bytes: int
     content: Content
+    past: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ class Source:
     use : callable, optional
         Takes the codes of each chunk as soon as it is certain that they are sent; until then they
         are not kept. Values at their places are not asked for again.
+    past : Past, optional
+        Of a difference: what clients know of the values.
+    capture : bool
+        Keep what they know with each chunk.
     """
 
     values_at: Callable[[slice], Floats]
@@ -95,6 +103,8 @@ class Source:
     squeeze: bool
     chunk_bytes: int
     use: Callable[[Payload, Content], None] | None
+    past: Past | None = None
+    capture: bool = False
 
     def chunks(self, header: Payload) -> list[Callable[[], Frame]]:
         """Return a piece of work for each chunk."""
@@ -103,13 +113,15 @@ class Source:
         def encode(offset: int, length: int) -> Frame:
             chunk, content = coding.encode(
                 header, self.values_at, keys, offset, length, self.round,
-                squeeze=self.squeeze, nearest=bool(self.base),
+                squeeze=self.squeeze, nearest=bool(self.base), known=self.past,
             )  # fmt: skip
-            message = chunk.frame(pb.ServerMessage)
+            message, past = chunk.frame(pb.ServerMessage), b""
+            if self.past is not None and self.capture:
+                past = self.past.packed(values_of(header, header.pieces(offset, length)))
             if not chunk.code_bytes:
                 # Packed codes are in memory once: where the message has them.
                 content = coding.decode(header, chunk.inside(message))
-            return Frame(message, chunk.cost_bytes, content)
+            return Frame(message, chunk.cost_bytes, content, past)
 
         return [
             lambda span=span: encode(*span)  # type: ignore[misc]
@@ -121,7 +133,7 @@ class Source:
         if self.use is None:
             return frame
         self.use(header, frame.content)
-        return Frame(frame.message, frame.cost_bytes, [])
+        return replace(frame, content=[])
 
 
 async def begin_broadcast(

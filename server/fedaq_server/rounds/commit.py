@@ -70,7 +70,8 @@ def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:
     model, history = federation.model, federation.history
     if current.capture is not None:
         sent = [current.broadcast.header, *(frame.message for frame in frames)]
-        current.capture.keep_sent(federation.spec, sent, "server")
+        pasts = [frame.past for frame in frames]
+        current.capture.keep_sent(federation.spec, sent, "server", pasts)
     own = federation.spec.statistics
     # Clients' changes are from these, and in units of these. What clients lack of the server's
     # is not added: statistics follow from weights and data, and nothing of them adds up.

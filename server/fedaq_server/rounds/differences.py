@@ -10,7 +10,7 @@ and are dropped; a snapshot of what clients hold takes their place for a run tha
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from fedaq.codec import chunks, coding, headers, model, payload, statistics
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Content
+from fedaq.codec.given import Past, values_of
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
@@ -37,6 +38,10 @@ from fedaq_server.records.sent import Difference, Sent, Snapshot, segment_path, 
 # resumed adds up, at the most, and what it needs on the disk. A snapshot takes as long to write as
 # the model of a round does.
 MOST_SINCE, MODELS_SINCE = 100, 4
+# However many clients there are, chunks are no shorter, unless the settings say so.
+LEAST_CHUNK_BYTES = 64 * 1024
+# What stands around a past in a chunk, at the most.
+PAST_OVERHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class History:
     sent : Sent
         What is kept of what was sent. Of a run that goes on, the files are there, and `held`
         becomes what clients then hold.
+    chunk_bytes : int
+        All chunks of a payload but the last will be so long at least.
 
     Raises
     ------
@@ -90,31 +97,40 @@ class History:
     held: Floats
     folder: Path
     sent: Sent = field(default_factory=Sent)
+    chunk_bytes: int = LEAST_CHUNK_BYTES
     digest: bytes = b""
     _before: Floats | None = None
 
     def __post_init__(self) -> None:
+        self.past = Past.none(self.spec.parameters)
         for difference in self.sent.differences:
             self._check_file(difference)
         if self.sent.snapshot is not None:
             self._read_snapshot(self.sent.snapshot)
         for difference in self.sent.since_snapshot:
             last = difference is self.sent.differences[-1]
-            if last and model.digest(self.held) != difference.base:
+            if last and difference.base not in self._digests():
                 raise _other(self._path(difference))
             try:
                 self._replay(self._messages(difference))
             except (ValueError, DecodeError, ProtocolError):
                 raise _other(self._path(difference)) from None
-        self.digest = model.digest(self.held)
+        self.digest, of_values = self._digests()
         if self.sent.digest not in (b"", self.digest):
-            raise _other(segment_path(self.folder, self.sent.segment))
+            if self.sent.digest != of_values:
+                raise _other(segment_path(self.folder, self.sent.segment))
+            # Of a version that knew no past: its clients have none either.
+            self.past.noted.fill(0)
+            self.digest = of_values
         self._file = self._opened()
 
     @cached_property
     def whole_bytes(self) -> int:
-        """Payload bytes of the whole model, raw."""
-        return self._whole().payload_bytes
+        """Payload bytes of the whole model, raw, at the most: with a past that has no pattern."""
+        header = self._whole()
+        # A chunk ends where a value does.
+        most_chunks = header.code_bytes // max(self.chunk_bytes - 3, 1) + 1
+        return header.payload_bytes + self.spec.parameters // 2 + PAST_OVERHEAD * most_chunks
 
     def catch_up(self, holds: bytes, count: int) -> CatchUp:
         """Return the shorter way from what a client holds to what it should hold.
@@ -160,24 +176,29 @@ class History:
         """
         if self._before is None:
             self._before = statistics.taken_out(self.spec, self.held)
-        coding.write(header, content, self.held, add=True)
+        coding.add_difference(header, content, self.held, self.past)
 
-    def _added(self) -> None:
+    def _added(self, announcement: pb.PayloadHeader) -> None:
+        self.past.remember_nothing(headers.from_message(self.spec, announcement))
         if self._before is not None:
             statistics.put_back(self.spec, self.held, self._before)
         self._before = None
 
-    def advance(self, frames: Iterable[bytes], payload_bytes: int) -> None:
+    def _digests(self) -> tuple[bytes, bytes]:
+        """Return the digest of what clients hold, and that of its values alone."""
+        return model.digest(self.held, self.past.noted), model.digest(self.held)
+
+    def advance(self, frames: Sequence[bytes], payload_bytes: int) -> None:
         """Remember the messages of a difference that was added whole.
 
         Parameters
         ----------
-        frames : iterable of bytes
+        frames : sequence of bytes
             Serialized server messages: the header, then the chunks.
         payload_bytes : int
         """
         sent = self.sent
-        self._added()
+        self._added(pb.ServerMessage.FromString(frames[0]).model)
         with naming(segment_path(self.folder, sent.segment)):
             self._file.seek(sent.end)
             lengths = tuple(map(self._file.write, frames))
@@ -186,7 +207,7 @@ class History:
         difference = Difference(
             sent.count, self.digest, payload_bytes, sent.segment, sent.end, lengths
         )
-        self.digest = model.digest(self.held)
+        self.digest = model.digest(self.held, self.past.noted)
         self.sent = replace(sent, differences=(*sent.differences, difference), digest=self.digest)
 
     def settle(self) -> None:
@@ -211,11 +232,11 @@ class History:
 
     async def whole_frames(
         self, round_number: int, chunk_bytes: int, worker: Executor
-    ) -> AsyncIterator[bytes]:
-        """Yield the messages of the whole model that is held, raw and exact."""
+    ) -> AsyncIterator[tuple[bytes, int]]:
+        """Yield the messages of the whole model that is held, raw and exact, and their bytes."""
         header = self._whole()
         announcement = pb.ServerMessage(model=payload.to_message(header, round_number))
-        yield announcement.SerializeToString()
+        yield announcement.SerializeToString(), header.header_bytes
         loop = asyncio.get_running_loop()
         for offset, length in header.chunks(chunk_bytes):
             yield await loop.run_in_executor(
@@ -241,8 +262,10 @@ class History:
 
     def _take_snapshot(self) -> None:
         number = self.sent.count
-        with replacing(snapshot_path(self.folder, number)) as partial:
-            partial.write_bytes(self.held.astype("<f4", copy=False).data)
+        path = snapshot_path(self.folder, number)
+        with replacing(path) as partial, partial.open("wb") as file:
+            file.write(self.held.astype("<f4", copy=False).data)
+            file.write(self.past.noted.data)
         self.sent = replace(self.sent, snapshot=Snapshot(number, self.digest))
         self._file.close()
         self._file = self._opened()
@@ -250,13 +273,17 @@ class History:
     def _read_snapshot(self, snapshot: Snapshot) -> None:
         path = snapshot_path(self.folder, snapshot.number)
         try:
-            values = np.fromfile(path, "<f4")
+            with path.open("rb") as file:
+                values = np.fromfile(file, "<f4", self.held.size)
+                past = np.fromfile(file, np.uint8)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        if values.shape != self.held.shape:
+        # Versions that knew no past wrote none.
+        if values.size != self.held.size or past.size not in (0, self.past.noted.size):
             raise _other(path)
         self.held[:] = values
-        if model.digest(self.held) != snapshot.digest:
+        self.past.noted[: past.size] = past
+        if model.digest(self.held, self.past.noted) != snapshot.digest:
             raise _other(path)
 
     def _check_file(self, difference: Difference) -> None:
@@ -280,16 +307,21 @@ class History:
             chunk = chunks.parse(message, pb.ServerMessage)
             if not isinstance(chunk, Chunk):
                 raise ValueError("not a chunk")
-            self.add(header, coding.decode(header, chunk))
-        self._added()
+            self.add(header, coding.decode(header, chunk, self.past))
+        self._added(announcement)
 
     def _whole(self) -> Payload:
         return Payload(self.spec, (RAW,) * len(self.spec.tensors))
 
-    def _whole_chunk(self, header: Payload, round_number: int, offset: int, length: int) -> bytes:
+    def _whole_chunk(
+        self, header: Payload, round_number: int, offset: int, length: int
+    ) -> tuple[bytes, int]:
         values_at = self.held.__getitem__
         chunk, _ = coding.encode(header, values_at, (), offset, length, round_number, squeeze=False)
-        return chunk.frame(pb.ServerMessage)
+        chunk = replace(
+            chunk, past=self.past.packed(values_of(header, header.pieces(offset, length)))
+        )
+        return chunk.frame(pb.ServerMessage), chunk.cost_bytes
 
 
 def _read(path: Path, start: int, length: int) -> bytes:

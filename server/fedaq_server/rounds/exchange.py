@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, hypot, isnan, sqrt
 
 from fedaq.codec import headers, payload
 from fedaq.codec.chunks import Chunk, expected
+from fedaq.codec.given import Dither
 from fedaq.codec.model import DIGEST_BYTES, ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
-from fedaq.codec.quantizer import RAW_BITS, Spread
+from fedaq.codec.quantizer import RAW_BITS, Spread, derive_key
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.record import Validation
@@ -110,10 +112,14 @@ async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
             await asyncio.shield(differences.advanced)
             sent = []
             frames = history.whole_frames(current.number, current.chunk_bytes, current.worker)
-            async for message in frames:
+            whole_bytes = 0
+            async for message, cost_bytes in frames:
                 if current.capture is not None:
                     sent.append(message)
                 yield message
+                whole_bytes += cost_bytes
+            # It was planned with the most that it may take.
+            differences.catch_ups[client.name] = replace(catch_up, payload_bytes=whole_bytes)
             if current.capture is not None:
                 spec = current.state.spec
                 await asyncio.to_thread(current.capture.keep_sent, spec, sent, "server-whole")
@@ -212,7 +218,9 @@ async def _receive_update(
             f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
     weight = current.weights[client.name]
-    contribution = Contribution(current.aggregate, update, weight, client.name)
+    seed = current.federation.settings.seed
+    known = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
+    contribution = Contribution(current.aggregate, update, weight, client.name, known)
     most_chunks = _most_chunks(update.code_bytes, current.chunk_bytes)
     captured: list[Chunk] = []
     try:
@@ -226,7 +234,9 @@ async def _receive_update(
         _check_norm(contribution.norm, _norm_limit(current, update))
         if current.capture is not None:
             sent = [chunk.to_message() for chunk in captured]
-            await asyncio.to_thread(current.capture.keep, update.spec, message, sent, client.name)
+            await asyncio.to_thread(
+                current.capture.keep, update.spec, message, sent, client.name, known
+            )
         await client.send(pb.ServerMessage(receipt=pb.Receipt(round=current.number)))
     except BaseException:
         # A cancelled fold may still run; the undo waits its turn behind it.

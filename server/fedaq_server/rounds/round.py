@@ -26,7 +26,7 @@ from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
-from fedaq_server.rounds.differences import UP_TO_DATE, CatchUp, History
+from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, CatchUp, History
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.rules import Rule
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
@@ -41,7 +41,6 @@ T = TypeVar("T")
 # is on its way; of what goes down, gRPC has a copy of one. With ten clients and 10 M parameters
 # they keep the server under 400 MB (docs/research/benchmarks-speed.md).
 UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES = 5_760 * 1024, 11_520 * 1024
-LEAST_CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -368,6 +367,8 @@ async def _broadcast(
         settings.entropy,
         _chunk_bytes(settings, DOWNLINK_MEMORY_BYTES, len(state.clients)),
         _use_of_codes(federation),
+        None if history is None else history.past,
+        settings.capture,
     )
     header = payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps)
     return await begin_broadcast(header, source, grant.limit_bytes, worker)
