@@ -6,6 +6,7 @@ import numpy as np
 
 from fedaq.codec import coding
 from fedaq.codec.chunks import Chunk
+from fedaq.codec.given import Given
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Key
 
@@ -36,9 +37,9 @@ def to_chunk(
     return coding.to_chunk(content, offset, len(codes), number)
 
 
-def codes_of(header: Payload, chunk: Chunk) -> bytes:
+def codes_of(header: Payload, chunk: Chunk, known: Given | None = None) -> bytes:
     """Return the packed codes that a chunk stands for."""
-    return b"".join(codes.packed().tobytes() for _, codes in coding.decode(header, chunk))
+    return b"".join(codes.packed().tobytes() for _, codes in coding.decode(header, chunk, known))
 
 
 def decode_chunk(

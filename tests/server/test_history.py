@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 import packed_codes
 from fedaq.codec import chunks, coding, headers, model, payload
+from fedaq.codec.given import Past
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload, plan_payload
 from fedaq.codec.quantizer import RAW_BITS, Floats, value_range
 from fedaq.errors import UserError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.sent import Sent
-from fedaq_server.rounds.differences import CatchUp, History
+from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, CatchUp, History
 from wire import oracle
 
 SPEC = ModelSpec(
@@ -33,10 +34,11 @@ UNKNOWN = b"unknown!"
 
 @dataclass
 class Server:
-    """A history with a record of the models that were held, round by round."""
+    """A history with a record of what was held, round by round."""
 
     history: History
     models: list[Floats] = field(default_factory=list)
+    pasts: list[Past] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
 
@@ -45,6 +47,7 @@ class Server:
 
     def _keep(self) -> None:
         self.models.append(self.history.held.copy())
+        self.pasts.append(Past(self.history.past.noted.copy()))
         self.digests.append(self.history.digest)
 
     def advance(self, bits: tuple[int, ...], step: float, cost: int = 1) -> None:
@@ -87,15 +90,22 @@ def listened(messages: AsyncIterator[bytes]) -> list[pb.ServerMessage]:
     return asyncio.run(listen())
 
 
-def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
-    """Apply differences as docs/reference/wire-format.md says, with arithmetic of our own."""
-    held = held.copy()
+def added(held: Floats, past: Past, messages: list[pb.ServerMessage]) -> tuple[Floats, bytes]:
+    """Apply differences as docs/reference/wire-format.md says, with arithmetic of our own.
+
+    Return what is held then, and its digest.
+    """
+    held, before = held.copy(), past.noted.copy()
+    header, noted = None, before.copy()
     for message in messages:
         if message.WhichOneof("kind") == "model":
-            assert message.model.base == model.digest(held)
+            before = before if header is None or not header.code_bytes else noted
+            noted = BEFORE_LAST[before]
+            assert message.model.base == model.digest(held, before)
             header = headers.from_message(SPEC, message.model)
             continue
-        codes = packed_codes.codes_of(header, chunks.read(message.chunk))
+        assert header is not None
+        codes = packed_codes.codes_of(header, chunks.read(message.chunk), Past(before))
         for piece in header.pieces(message.chunk.offset, len(codes)):
             values = [
                 np.float32(v) for v in decoded(header, piece.tensor, bytes(codes[piece.data]))
@@ -103,7 +113,18 @@ def added(held: Floats, messages: list[pb.ServerMessage]) -> Floats:
             start = SPEC.slices[piece.tensor].start + piece.first
             for i, value in enumerate(values[: piece.values]):
                 held[start + i] = held[start + i] + value
-    return held
+                code = header.codes[piece.tensor]
+                if code.step:
+                    distance = round(float(value) / code.step)
+                    noted[start + i] += min(distance, 2) if distance > 0 else 0
+                    noted[start + i] += 2 + min(-distance, 2) if distance < 0 else 0
+    assert header is not None or not messages
+    last = noted if header is not None and header.code_bytes else before
+    return held, model.digest(held, last)
+
+
+# What a past becomes with a code that stands for 0.
+BEFORE_LAST = np.array([0, 5, 5, 10, 10] * 3 + [0], np.uint8)
 
 
 def decoded(header: Payload, tensor: int, data: bytes) -> list[float]:
@@ -130,14 +151,13 @@ def test_missed_differences_lead_to_the_held_model_bit_for_bit(
         for bits, step in rounds:
             server.advance(bits, step)
         behind = data.draw(st.integers(0, len(rounds)))
-        held = server.models[behind]
-        catch_up = server.history.catch_up(model.digest(held), len(rounds))
+        catch_up = server.history.catch_up(server.digests[behind], len(rounds))
         messages = listened(server.history.frames(catch_up.missed, worker))
-        got = added(held, messages)
+        got, digest = added(server.models[behind], server.pasts[behind], messages)
         server.history.close()
     assert not catch_up.whole
     assert got.tobytes() == server.history.held.tobytes()
-    assert model.digest(got) == server.history.digest
+    assert digest == server.history.digest
     assert all(message.ByteSize() < 2 * CHUNK_BYTES + 60 for message in messages)
 
 
@@ -147,7 +167,8 @@ def test_the_whole_model_leads_to_the_held_model_bit_for_bit(
 ) -> None:
     server.advance((3, 3, 3, 1), 0.01)
     with ThreadPoolExecutor(1) as worker:
-        announced, *parts = listened(server.history.whole_frames(9, chunk_bytes, worker))
+        frames = server.history.whole_frames(9, chunk_bytes, worker)
+        announced, *parts = listened(message async for message, _ in frames)
     header = headers.from_message(SPEC, announced.model)
     assert (announced.model.round, announced.model.base) == (9, b"")
     assert header.bits == (RAW_BITS,) * 4
@@ -155,13 +176,20 @@ def test_the_whole_model_leads_to_the_held_model_bit_for_bit(
     assert all(0 < len(part.chunk.data) <= chunk_bytes for part in parts)
     data = b"".join(part.chunk.data for part in parts)
     assert data == server.history.held.astype("<f4").tobytes()
-    assert server.history.whole_bytes == len(data) + 4 * 6
+    past = Past.none(SPEC.parameters)
+    for part in parts:
+        coding.take_past(header, chunks.read(part.chunk), past)
+    assert past.noted.tobytes() == server.history.past.noted.tobytes()
+    assert past.noted.any()
+    sent = 4 * 6 + sum(chunks.read(part.chunk).cost_bytes for part in parts)
+    server.history.chunk_bytes = min(chunk_bytes, LEAST_CHUNK_BYTES)
+    assert len(data) + 4 * 6 < sent <= server.history.whole_bytes
 
 
 def test_the_digest_is_that_of_the_held_model(server: Server) -> None:
     for _ in range(3):
         server.advance((3, 3, 3, 1), 0.01)
-        content = server.history.held.astype("<f4").tobytes()
+        content = server.history.held.astype("<f4").tobytes() + server.history.past.noted.tobytes()
         assert server.history.digest == blake2b(content, digest_size=8).digest()
     assert len(set(server.digests)) == 4
 
@@ -240,7 +268,7 @@ def test_it_goes_on_where_it_was_committed(tmp_path: Path) -> None:
     assert history.digest == server.digests[2]
     with ThreadPoolExecutor(1) as worker:
         missed = history.catch_up(server.digests[0], 2).missed
-        got = added(server.models[0], listened(history.frames(missed, worker)))
+        got, _ = added(server.models[0], server.pasts[0], listened(history.frames(missed, worker)))
     assert got.tobytes() == server.models[2].tobytes()
     # The third difference was not committed, and is not in the file any more.
     assert (tmp_path / "differences-000000.bin").stat().st_size == history.sent.end

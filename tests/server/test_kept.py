@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaq.codec import model
-from fedaq.codec.quantizer import Floats
 from fedaq.errors import UserError
 from fedaq.settings import load_settings
 from fedaq_server.conduct import Conduct
@@ -76,7 +74,7 @@ def test_who_is_sent_what_does_not_depend_on_what_was_dropped(
         every: list[Difference] = []
         for cost, changes, restarted in rounds:
             server.advance((3, 3, 3, 1) if changes else (0, 0, 0, 0), 0.01, cost)
-            history, holders = server.history, [b"", b"unknown!", *server.digests()]
+            history, holders = server.history, [b"", b"unknown!", *server.digests]
             every.append(history.sent.differences[-1])
             for count in (len(every) - 1, len(every)):
                 for holds in holders:
@@ -144,31 +142,35 @@ def copied(folder: Path, *, log: bool = True) -> Path:
     return copy
 
 
-def check_resumed(folder: Path, models: list[Floats]) -> int:
+def check_resumed(folder: Path, server: Server) -> int:
     """Check that a run goes on, and that who missed a round is caught up; return its rounds."""
     ledger = Ledger(folder)
     done = ledger.rounds_done
+    models = server.models
     history = History(SPEC, models[0].copy(), folder, ledger.sent())
     assert history.held.tobytes() == models[done].tobytes()
-    assert history.digest == model.digest(models[done])
+    assert history.past.noted.tobytes() == server.pasts[done].noted.tobytes()
+    assert history.digest == server.digests[done]
     assert history.sent.count == done
     out = np.zeros(SPEC.parameters, np.float32)
     if done:
         ledger.read_model(done, SPEC, out)
         assert out.tobytes() == models[done].tobytes()
-    check_caught_up(history, models[: done + 1])
+    check_caught_up(history, server, done)
     history.close()
     ledger.close()
     return done
 
 
-def check_caught_up(history: History, models: list[Floats]) -> None:
+def check_caught_up(history: History, server: Server, done: int) -> None:
     with ThreadPoolExecutor(1) as worker:
-        for held in models:
-            catch_up = history.catch_up(model.digest(held), history.sent.count)
+        for behind in range(done + 1):
+            catch_up = history.catch_up(server.digests[behind], history.sent.count)
             if not catch_up.whole:
-                got = added(held, listened(history.frames(catch_up.missed, worker)))
+                messages = listened(history.frames(catch_up.missed, worker))
+                got, digest = added(server.models[behind], server.pasts[behind], messages)
                 assert got.tobytes() == history.held.tobytes()
+                assert not messages or digest == history.digest
 
 
 @pytest.mark.parametrize("cost", [1, 150, 3000])
@@ -177,7 +179,7 @@ def test_a_server_that_is_killed_between_any_two_steps_goes_on(cost: int, tmp_pa
     federation = Federation(tmp_path / "run")
     for number in range(1, ROUNDS + 1):
         for step in federation.round(number, cost):
-            done = check_resumed(copied(federation.folder), federation.server.models)
+            done = check_resumed(copied(federation.folder), federation.server)
             assert done == (number if step == "committed" else number - 1)
 
 
@@ -192,7 +194,7 @@ def test_a_server_that_lost_its_log_goes_on_from_an_earlier_round(
     for number in range(1, ROUNDS + 1):
         for _ in federation.round(number, 150):
             copy = copied(federation.folder, log=False)
-            done = check_resumed(copy, federation.server.models)
+            done = check_resumed(copy, federation.server)
             assert number - done <= 10
             found.add(done)
     assert 3 < len(found) < ROUNDS

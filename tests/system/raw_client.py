@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import numpy as np
 
-import packed_codes
 from fedaq import PROTOCOL_VERSION
-from fedaq.codec import chunks, headers, model, payload
+from fedaq.codec import chunks, coding, headers, model, payload
+from fedaq.codec.given import Past
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import RAW_BITS, Floats, Range
 from fedaq.net.grpc_options import PATH
@@ -46,6 +46,7 @@ class RawClient:
         self._call = call
         self.spec = spec
         self._held = held
+        self._past = Past.none(spec.parameters)
         self._plan = pb.RoundPlan()
 
     async def send(self, message: pb.ClientMessage | bytes) -> None:
@@ -129,13 +130,16 @@ class RawClient:
             header, received = headers.from_message(self.spec, message), 0
             while received < header.code_bytes:
                 chunk = chunks.read((await self.receive("chunk")).chunk)
-                codes = packed_codes.codes_of(header, chunk)
-                packed_codes.decode_chunk(
-                    header, chunk.offset, codes, self._held, add=bool(message.base)
-                )
-                received += len(codes)
+                if message.base:
+                    content = coding.decode(header, chunk, self._past)
+                    coding.add_difference(header, content, self._held, self._past)
+                else:
+                    coding.decode_whole(header, chunk, self._held, self._past)
+                received += chunk.size
+            if message.base:
+                self._past.remember_nothing(header)
         self._plan.payloads = 0
-        return model.digest(self._held)
+        return model.digest(self._held, self._past.noted)
 
     def header(
         self, round_number: int, bits: tuple[int, ...], steps: tuple[float, ...] = ()
