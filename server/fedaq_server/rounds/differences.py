@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from fedaq.codec import chunks, coding, headers, model, payload, statistics
+from fedaq.codec import chunks, coding, headers, holding, model, payload, statistics
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Content
 from fedaq.codec.given import Past, values_of
@@ -176,7 +176,7 @@ class History:
         """
         if self._before is None:
             self._before = statistics.taken_out(self.spec, self.held)
-        coding.add_difference(header, content, self.held, self.past)
+        holding.add_difference(header, content, self.held, self.past)
 
     def _added(self, announcement: pb.PayloadHeader) -> None:
         self.past.remember_nothing(headers.from_message(self.spec, announcement))
