@@ -71,7 +71,7 @@ class Truant:
         return learner(self.number, self.parts, seed, pause_s=0.05)
 
     def _prove(self, progress: Sent) -> None:
-        self.proven[progress.round] = model.digest(self.learner.held)
+        self.proven[progress.round] = model.digest(self.learner.held, self.learner.past.noted)
 
     def _hear(self, message: pb.ServerMessage | Chunk) -> None:
         """Cut the stream in 30 % of the rounds: before, amid or after the model."""
