@@ -1,5 +1,7 @@
 """A model that is held, and its past: what whole models and differences make of them."""
 
+from dataclasses import replace
+
 from fedaq.codec import coding, kernels
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Content
@@ -43,3 +45,9 @@ def add_difference(header: Payload, content: Content, held: Floats, past: Past) 
         if codes.code.step:
             noted = past.noted[header.place(piece)]
             kernels.remember(noted, codes.data, codes.code.bits, codes.code.zero, width=codes.width)
+
+
+def with_past(header: Payload, chunk: Chunk, past: Past) -> Chunk:
+    """Return a chunk of a whole model with what its last differences had."""
+    part = values_of(header, header.pieces(chunk.offset, chunk.size))
+    return replace(chunk, past=past.packed(part))

@@ -26,7 +26,7 @@ LARGEST_MAGNITUDE = 2.0**126
 # Of differences around zero: from which share of a step on a value is rounded away from 0. What is
 # kept back comes with a later difference (error feedback), and codes that are 0 cost the least
 # (docs/research/quantizers.md). In 256ths.
-DEAD_ZONE = 154 / 256
+DEAD_ZONE = 158 / 256
 
 Floats = NDArray[np.float32]
 
