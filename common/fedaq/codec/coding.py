@@ -299,7 +299,7 @@ def _quantized(
     assert key is not None
     width = code.bits
     if place is None:
-        width = BYTE_BITS if bytewise and _has_classes(code) else _aligned(code.bits)
+        width = BYTE_BITS if bytewise and _has_classes(code) else aligned(code.bits)
     out = np.empty(packed_bytes(piece.values, width), np.uint8) if place is None else place
     # Statistics are multiples of units that were chosen for their errors.
     weights = code.step > 0 and header.spec.tensors[piece.tensor].kind != Kind.STATISTICS
@@ -368,7 +368,7 @@ def _known_codes(
         raise ValueError(f"coded block: kind {given.GIVEN}")
     codes = given.expand(data, code.zero, code.bits, known.classes(header, piece))
     # As narrow as others: they may be kept for a while.
-    width = _aligned(code.bits)
+    width = aligned(code.bits)
     return Codes(code, _repacked(codes, BYTE_BITS, width, piece.values), width, piece.values)
 
 
@@ -378,7 +378,7 @@ def _has_classes(code: TensorCode) -> bool:
 
 def _squeezed(codes: Codes, classes: Callable[[], Bytes] | None) -> bytes:
     """Entropy-code codes; of those of more than 8 bits, the highest 8."""
-    bits, width, zero = codes.code.bits, _aligned(codes.code.bits), codes.code.zero
+    bits, width, zero = codes.code.bits, aligned(codes.code.bits), codes.code.zero
     if classes is not None and _has_classes(codes.code):
         each = _repacked(codes.data, codes.width, BYTE_BITS, codes.values)
         if given.is_worth_it(each, zero):
@@ -406,7 +406,7 @@ def _expanded(coded: bytes | memoryview, code: TensorCode, values: int) -> Codes
     bits = code.bits
     if bits == RAW_BITS:
         raise ValueError("raw values cannot be entropy-coded")
-    width = _aligned(bits)
+    width = aligned(bits)
     if bits <= BYTE_BITS:
         symbols = entropy.expand(coded, packed_bytes(values, width))
         return Codes(code, symbols, width, values)
@@ -417,7 +417,7 @@ def _expanded(coded: bytes | memoryview, code: TensorCode, values: int) -> Codes
     return Codes(code, words.view(np.uint8), width, values)
 
 
-def _aligned(bits: int) -> int:
+def aligned(bits: int) -> int:
     """Return the next width of which whole codes fill bytes."""
     return next(width for width in (1, 2, 4, BYTE_BITS, WORD_BITS) if width >= bits)
 
