@@ -80,7 +80,8 @@ def test_a_strategy_comes_as_far_as_without(name: str) -> None:
         within["bn.num_batches_tracked"], without["bn.num_batches_tracked"]
     )
     for statistic in ("bn.running_mean", "bn.running_var"):
-        np.testing.assert_allclose(within[statistic], without[statistic], rtol=0.1)
+        # Half a unit down, and what one is up, each of the power of two below the value.
+        np.testing.assert_allclose(within[statistic], without[statistic], rtol=0.15)
     assert 20 * total(coded) < total(plain)
 
 
