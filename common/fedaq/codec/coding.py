@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from fedaq.codec import entropy, given, kernels, quantizer
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.given import Given
-from fedaq.codec.model import Kind
 from fedaq.codec.payload import ZERO, Payload, Piece, TensorCode
 from fedaq.codec.quantizer import RAW_BITS, Floats, Key, Spread, packed_bytes
 from fedaq.errors import NotFiniteError, ProtocolError
@@ -116,7 +115,6 @@ def encode(
     *,
     squeeze: bool,
     nearest: bool = False,
-    threshold: float = 0.5,
     known: Given | None = None,
 ) -> tuple[Chunk, Content]:
     """Quantize what one chunk of a model, an update or a difference holds, and code it.
@@ -134,8 +132,7 @@ def encode(
     squeeze : bool
         Entropy-code where that is shorter.
     nearest : bool
-    threshold : float
-        Of weights in steps. Both as `quantizer.quantize` takes them.
+        As `quantizer.quantize` takes it.
     known : Given, optional
         What the receiver knows of codes around zero.
     """
@@ -146,9 +143,8 @@ def encode(
         place = None if out is None else out[piece.data]
         key = keys[piece.tensor] if keys else None
         codes = _quantized(
-            header, piece, values_at, key, place, threshold if nearest else None,
-            bytewise=known is not None,
-        )  # fmt: skip
+            header, piece, values_at, key, place, bytewise=known is not None, nearest=nearest
+        )
         content.append((piece, codes))
     if out is not None:
         return Chunk(round_number, offset, out.data), content
@@ -280,14 +276,13 @@ def _quantized(
     values_at: ValuesAt,
     key: Key | None,
     place: Bytes | None,
-    threshold: float | None,
     *,
     bytewise: bool,
+    nearest: bool,
 ) -> Codes:
     """Return the codes of a piece: packed to `place`, or aligned if there is none.
 
-    Without a `threshold`, values are rounded at random. With `bytewise`, codes that may be coded by
-    classes have a byte each.
+    With `bytewise`, codes that may be coded by classes have a byte each.
     """
     code, values = header.codes[piece.tensor], values_at(header.place(piece))
     if code.grid is None:
@@ -301,12 +296,9 @@ def _quantized(
     if place is None:
         width = BYTE_BITS if bytewise and _has_classes(code) else aligned(code.bits)
     out = np.empty(packed_bytes(piece.values, width), np.uint8) if place is None else place
-    # Statistics are multiples of units that were chosen for their errors.
-    weights = code.step > 0 and header.spec.tensors[piece.tensor].kind != Kind.STATISTICS
     quantizer.quantize(
-        values, code.grid, key, first=piece.first, out=out, width=width,
-        nearest=threshold is not None, threshold=threshold if threshold and weights else 0.5,
-    )  # fmt: skip
+        values, code.grid, key, first=piece.first, out=out, nearest=nearest, width=width
+    )
     return Codes(code, out, width, piece.values)
 
 

@@ -11,7 +11,7 @@ from fedaq.codec.chunks import Chunk
 from fedaq.codec.given import Given, Past
 from fedaq.codec.model import DIGEST_BYTES, ModelSpec
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import DEAD_ZONE, Floats, Key, Spread
+from fedaq.codec.quantizer import Floats, Key, Spread
 from fedaq.errors import ProtocolError
 from fedaq.flower.layout import Layout, from_message
 from fedaq.v1 import federation_pb2
@@ -74,7 +74,7 @@ def encoded(
         A random stream per tensor.
     round_number : int
     nearest : bool
-        Round to the nearest code, not at random; of a difference, but for its dead zone.
+        Round to the nearest code, not at random.
     known : Given, optional
         What the receiver knows of the codes.
     limit_bytes : int
@@ -86,7 +86,6 @@ def encoded(
             coding.encode(
                 tried, values_at, keys, offset, length, round_number,
                 squeeze=True, nearest=nearest, known=known,
-                threshold=DEAD_ZONE if isinstance(known, Past) else 0.5,
             )[0]
             for offset, length in tried.chunks(CHUNK_BYTES)
         ]  # fmt: skip
