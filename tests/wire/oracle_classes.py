@@ -171,14 +171,10 @@ class BrokenError(Exception):
     """What no codes are written to."""
 
 
-def decode(data: bytes, classes: Sequence[Class], zero: int, bits: int) -> list[int]:
-    """Return codes again: `encode` backwards.
-
-    Raises
-    ------
-    BrokenError
-        If a receiver refuses the block.
-    """
+def read_codes(
+    data: bytes, classes: Sequence[Class], zero: int, bits: int
+) -> Iterator[tuple[int, int]]:
+    """Yield codes, and how many bytes have been read with each, beyond the end of `data`, too."""
     learned, ends = Learned(), block_ends(len(classes))
     padded, read = data + bytes(8), 8
     value, span = int.from_bytes(padded[:8], "big"), 2**64 - 1
@@ -212,13 +208,26 @@ def decode(data: bytes, classes: Sequence[Class], zero: int, bits: int) -> list[
         digits = "".join("1" if ask(DIGIT) else "0" for _ in range(length))
         return sign * (KNOWN_SIZES + int("1" + digits, 2))
 
-    codes = []
     for number, known in enumerate(classes, 1):
-        codes.append(zero + distance(known))
-        if not 0 <= codes[-1] < 2**bits:
+        code = zero + distance(known)
+        if not 0 <= code < 2**bits:
             raise BrokenError
         if number in ends:
             learned.end_block()
+        yield code, read
+
+
+def decode(data: bytes, classes: Sequence[Class], zero: int, bits: int) -> list[int]:
+    """Return codes again: `encode` backwards.
+
+    Raises
+    ------
+    BrokenError
+        If a receiver refuses the block.
+    """
+    codes, read = [], 8
+    for code, read in read_codes(data, classes, zero, bits):  # noqa: B007
+        codes.append(code)
     if not read - 8 <= len(data) <= read:
         raise BrokenError
     return codes
