@@ -170,7 +170,7 @@ def captured_values(captured: pb.CapturedPayload, seen: Seen) -> list[float]:
         data, lengths = chunk.data, iter(chunk.coded_bytes)
         parts = parts_of(tensors, counts, chunk.offset, at)
         places = [sum(counts[: part.tensor]) + part.first for part in parts]
-        pasts = pasts_of(chunk, places[-1] + parts[-1].count - places[0])
+        pasts = pasts_of(chunk, places[-1] + parts[-1].count - places[0]) if parts else []
         seen.pasts |= any(pasts)
         for part, place in zip(parts, places, strict=True):
             tensor = tensors[part.tensor]
