@@ -72,5 +72,6 @@ m1_second = _task(1_000_000, _train_a_second)
 m5 = _task(5_000_000)
 m10 = _task(10_000_000)
 m50 = _task(50_000_000)
+m100 = _task(100_000_000)
 # Leaves time for others to join in the middle of the round.
 m50_later = _task(50_000_000, _train_later)

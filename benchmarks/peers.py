@@ -153,7 +153,9 @@ def show(console: Console, rounds: list[Round], codecs: list[Codec]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--size", type=int, default=10, choices=(1, 10, 50), help="M parameters")
+    parser.add_argument(
+        "--size", type=int, default=10, choices=(1, 10, 50, 100), help="M parameters"
+    )
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")

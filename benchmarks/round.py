@@ -200,7 +200,7 @@ def show(console: Console, results: list[Result]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, choices=(*SIZES, 5))
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, choices=(*SIZES, 5, 100))
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--bits", type=int, nargs="+", default=BITS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)

@@ -62,18 +62,20 @@ EXPORTED int32_t LOOP(statistics)(
  *
  * The position of a value is (value - lo) * inverse_step, cut to 0 .. 2^bits - 1. As a fixed-point
  * number it has 31 - bits fractional bits; a random integer of as many bits is added, and the whole
- * part is the code: unbiased, but for the binary32 arithmetic of the position. With `nearest`, half
- * a step is added instead. Random number i of a tensor is a hash of the two words of the key and
- * of i alone.
+ * part is the code: unbiased, but for the binary32 arithmetic of the position. Random number i of a
+ * tensor is a hash of the two words of the key and of i alone. With a `threshold`, a constant is
+ * added instead: a value whose distance to the next code towards 0 is that many 256ths of a step
+ * or more becomes the code beyond it. 128 is to the nearest.
  *
  * values, size     at most 2^40
  * first            index in the tensor of the first value, modulo 2^32
  * lo, inverse_step value of code 0, and one over the quantization step; 0 if all codes are to be 0
  * bits, width      1 <= bits <= width <= 16
+ * threshold        0 (round at random) to 255
  * out, out_bytes   receives the codes */
 EXPORTED int32_t LOOP(quantize)(
     const float *values, int64_t size, uint32_t first, float lo, float inverse_step, int64_t bits,
-    int64_t width, int64_t nearest, uint32_t key0, uint32_t key1, uint8_t *out, int64_t out_bytes);
+    int64_t width, int64_t threshold, uint32_t key0, uint32_t key1, uint8_t *out, int64_t out_bytes);
 
 /* Write the value of each code, (float)(lo + step * code), to `out[size]`, or with `add` add it to
  * what is there. `lo` is exact in binary64 and `step` a binary32 value, so the product is exact. */

@@ -4,15 +4,16 @@
 
 typedef struct {
     float lo, inverse_step, unit, top;
-    uint32_t fraction, half, shift, counter, key1;
-    int nearest;
+    uint32_t fraction, above, below, shift, counter, key1;
+    int at_random;
 } Rounding;
 
 /* Return the code of value i of a block. */
 SPECIAL uint32_t code_of(float value, uint32_t i, Rounding how)
 {
-    const uint32_t dither =
-        how.nearest ? how.half : mixed((how.counter + i * WEYL) ^ how.key1) & how.fraction;
+    const uint32_t dither = how.at_random
+        ? mixed((how.counter + i * WEYL) ^ how.key1) & how.fraction
+        : value < 0.0f ? how.below : how.above;
     float scaled = (value - how.lo) * how.inverse_step * how.unit;
     scaled = scaled > 0.0f ? scaled : 0.0f;
     scaled = scaled < how.top ? scaled : how.top;
@@ -25,11 +26,15 @@ SPECIAL uint32_t code_of(float value, uint32_t i, Rounding how)
 SPECIAL Words codes_of(const float *values, Words *counters, float factor, Rounding how)
 {
     Floats scaled;
-    Words dither = how.half - (Words){0};
+    Words dither;
     memcpy(&scaled, values, sizeof scaled);
+    if (!how.at_random) {
+        const Words is_below = (Words)(scaled < 0.0f);
+        dither = (is_below & how.below) | (~is_below & how.above);
+    }
     scaled = (scaled - how.lo) * factor;
     scaled = smaller(greater(scaled, (Floats){0}), how.top - (Floats){0});
-    if (!how.nearest) {
+    if (how.at_random) {
         dither = all_mixed(*counters ^ how.key1) & how.fraction;
         *counters += AT_ONCE * WEYL;
     }
@@ -83,11 +88,12 @@ SPECIAL void quantize_block(
 
 int32_t LOOP(quantize)(
     const float *values, int64_t size, uint32_t first, float lo, float inverse_step, int64_t bits,
-    int64_t width, int64_t nearest, uint32_t key0, uint32_t key1, uint8_t *out, int64_t out_bytes)
+    int64_t width, int64_t threshold, uint32_t key0, uint32_t key1, uint8_t *out, int64_t out_bytes)
 {
     Block block;
 
-    if (!are_possible(bits, width) || !holds(out_bytes, size, width)) {
+    if (!are_possible(bits, width) || !holds(out_bytes, size, width) || threshold < 0
+        || threshold > 255) {
         return BAD_ARGUMENT;
     }
     const uint32_t shift = (uint32_t)(31 - bits);
@@ -95,8 +101,10 @@ int32_t LOOP(quantize)(
     Rounding how = {
         .lo = lo, .inverse_step = inverse_step, .unit = unit,
         .top = (float)(((uint32_t)1 << bits) - 1) * unit,
-        .fraction = ((uint32_t)1 << shift) - 1, .half = (uint32_t)1 << (shift - 1), .shift = shift,
-        .key1 = key1,
+        .fraction = ((uint32_t)1 << shift) - 1, .shift = shift, .key1 = key1,
+        /* In 256ths of a step, of which a code of 16 bits leaves 2^15 to the position. */
+        .above = (uint32_t)(256 - threshold) << (shift - 8),
+        .below = (uint32_t)threshold << (shift - 8),
     };
     for (int64_t start = 0; start < size; start += QUANTIZE_BLOCK) {
         const int64_t count = least(QUANTIZE_BLOCK, size - start);
@@ -107,11 +115,11 @@ int32_t LOOP(quantize)(
         /* `quantize_block` is compiled for each of its calls: without the hash where that is idle. */
         if (width <= NARROW) {
             uint8_t *codes = width == NARROW ? to : block.narrow;
-            if (nearest) {
-                how.nearest = 1;
+            if (threshold) {
+                how.at_random = 0;
                 quantize_block(part, count, how, codes, NULL);
             } else {
-                how.nearest = 0;
+                how.at_random = 1;
                 quantize_block(part, count, how, codes, NULL);
             }
             if (width < NARROW) {
@@ -119,11 +127,11 @@ int32_t LOOP(quantize)(
                 pack_bytes(block.words, packed_bytes(count, width), (uint64_t)width, to);
             }
         } else {
-            if (nearest) {
-                how.nearest = 1;
+            if (threshold) {
+                how.at_random = 0;
                 quantize_block(part, count, how, NULL, block.wide);
             } else {
-                how.nearest = 0;
+                how.at_random = 1;
                 quantize_block(part, count, how, NULL, block.wide);
             }
             clear(block.wide + count, count, sizeof(uint16_t));

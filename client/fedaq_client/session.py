@@ -9,7 +9,7 @@ from math import nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, declines
-from fedaq.codec import chunks, coding, headers, model, payload, statistics
+from fedaq.codec import chunks, coding, headers, holding, model, payload, statistics
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.given import Dither
 from fedaq.codec.payload import Payload
@@ -275,7 +275,7 @@ class Session:
             else:
                 # Here, not in a thread: decoding a chunk takes less time than handing it over,
                 # and gRPC receives the next one meanwhile on threads of its own.
-                coding.decode_whole(header, chunk, self.learner.held, self.learner.past)
+                holding.decode_whole(header, chunk, self.learner.held, self.learner.past)
         if message.base:
             await asyncio.to_thread(self._add, message.base, header, coded)
         return header.sent_bits(sent_bytes)
@@ -286,7 +286,7 @@ class Session:
             held, past = self.learner.held, self.learner.past
             before = statistics.taken_out(header.spec, held)
             for chunk in coded:
-                coding.add_difference(header, coding.decode(header, chunk, past), held, past)
+                holding.add_difference(header, coding.decode(header, chunk, past), held, past)
             past.remember_nothing(header)
             statistics.put_back(header.spec, held, before)
             self._digest = b""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import packed_codes
-from fedaq.codec import chunks, coding, headers, model, payload
+from fedaq.codec import chunks, coding, headers, holding, model, payload
 from fedaq.codec.given import Past
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload, plan_payload
@@ -178,7 +178,7 @@ def test_the_whole_model_leads_to_the_held_model_bit_for_bit(
     assert data == server.history.held.astype("<f4").tobytes()
     past = Past.none(SPEC.parameters)
     for part in parts:
-        coding.take_past(header, chunks.read(part.chunk), past)
+        holding.take_past(header, chunks.read(part.chunk), past)
     assert past.noted.tobytes() == server.history.past.noted.tobytes()
     assert past.noted.any()
     sent = 4 * 6 + sum(chunks.read(part.chunk).cost_bytes for part in parts)

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 
 from fedaq import PROTOCOL_VERSION
-from fedaq.codec import chunks, coding, headers, model, payload
+from fedaq.codec import chunks, coding, headers, holding, model, payload
 from fedaq.codec.given import Past
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import RAW_BITS, Floats, Range
@@ -132,9 +132,9 @@ class RawClient:
                 chunk = chunks.read((await self.receive("chunk")).chunk)
                 if message.base:
                     content = coding.decode(header, chunk, self._past)
-                    coding.add_difference(header, content, self._held, self._past)
+                    holding.add_difference(header, content, self._held, self._past)
                 else:
-                    coding.decode_whole(header, chunk, self._held, self._past)
+                    holding.decode_whole(header, chunk, self._held, self._past)
                 received += chunk.size
             if message.base:
                 self._past.remember_nothing(header)

@@ -410,4 +410,6 @@ def test_a_client_that_was_off_for_rounds_needs_a_difference_if_it_has_a_folder(
     # Without it, a client begins with the model of the seed, and lacks everything since.
     assert caught_up[3:] == [sum(differences[2 if keeps else 1 : 3]), 0]
     assert 0 < differences[1] < run.spec.parameters
-    assert model.digest(run.federation.history.held) == run.federation.history.digest  # type: ignore[union-attr]
+    history = run.federation.history
+    assert history is not None
+    assert model.digest(history.held, history.past.noted) == history.digest

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 # Named here, too, because their modules take seconds to import.
 TASKS = (
-    "digits", "fashion-mnist", "fashion-mnist-cnn", "images", "cifar", "regression", "text",
+    "digits", "fashion-mnist", "fashion-mnist-cnn", "images", "cifar", "cifar-group", "regression",
+    "text",
 )  # fmt: skip
 SCHEMES = ("fp32", "fixed", "adaquantfl", "dadaquant", "feddq", "fedaq")
 AGGREGATIONS = ("mean", "median", "trimmed_mean")

@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from rich.table import Table
 
-from fedaq.codec import chunks, coding, headers, model
+from fedaq.codec import chunks, coding, headers, holding, model
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.given import Dither, Given, Past
 from fedaq.codec.model import ModelSpec
@@ -80,7 +80,7 @@ class Captured:
             keys = [Key(key & 0xFFFFFFFF, key >> 32) for key in self.message.keys]
             known = Dither(keys.__getitem__)
         for chunk in self.chunks:
-            coding.take_past(self.header, chunk, past)
+            holding.take_past(self.header, chunk, past)
             coding.decode_into(self.header, chunk, flat, known=known)
         return flat
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from fedaq.codec import entropy, given, kernels, quantizer
 from fedaq.codec.chunks import Chunk
-from fedaq.codec.given import Given, Past, values_of
+from fedaq.codec.given import Given
+from fedaq.codec.model import Kind
 from fedaq.codec.payload import ZERO, Payload, Piece, TensorCode
 from fedaq.codec.quantizer import RAW_BITS, Floats, Key, Spread, packed_bytes
 from fedaq.errors import NotFiniteError, ProtocolError
@@ -115,6 +116,7 @@ def encode(
     *,
     squeeze: bool,
     nearest: bool = False,
+    threshold: float = 0.5,
     known: Given | None = None,
 ) -> tuple[Chunk, Content]:
     """Quantize what one chunk of a model, an update or a difference holds, and code it.
@@ -132,7 +134,8 @@ def encode(
     squeeze : bool
         Entropy-code where that is shorter.
     nearest : bool
-        As `quantizer.quantize` takes it.
+    threshold : float
+        Of weights in steps. Both as `quantizer.quantize` takes them.
     known : Given, optional
         What the receiver knows of codes around zero.
     """
@@ -143,8 +146,9 @@ def encode(
         place = None if out is None else out[piece.data]
         key = keys[piece.tensor] if keys else None
         codes = _quantized(
-            header, piece, values_at, key, place, bytewise=known is not None, nearest=nearest
-        )
+            header, piece, values_at, key, place, threshold if nearest else None,
+            bytewise=known is not None,
+        )  # fmt: skip
         content.append((piece, codes))
     if out is not None:
         return Chunk(round_number, offset, out.data), content
@@ -257,41 +261,6 @@ def decode_into(
     write(header, decode(header, chunk, known), flat, add=add)
 
 
-def decode_whole(header: Payload, chunk: Chunk, held: Floats, past: Past) -> None:
-    """Decode a chunk of a whole model, and what its last differences had.
-
-    Raises
-    ------
-    ProtocolError
-        As `decode_into`.
-    """
-    decode_into(header, chunk, held)
-    take_past(header, chunk, past)
-
-
-def take_past(header: Payload, chunk: Chunk, past: Past) -> None:
-    """Take over what comes with a chunk of what the last differences had for its values.
-
-    Raises
-    ------
-    ProtocolError
-        If it is broken.
-    """
-    try:
-        past.unpack(values_of(header, header.pieces(chunk.offset, chunk.size)), chunk.past)
-    except ValueError as error:
-        raise ProtocolError(pb.REFUSAL_REASON_BROKEN_CODE, f"past: {error}") from None
-
-
-def add_difference(header: Payload, content: Content, held: Floats, past: Past) -> None:
-    """Add the values of a difference's codes to what is held, and note what it had."""
-    write(header, content, held, add=True)
-    for piece, codes in content:
-        if codes.code.step:
-            noted = past.noted[header.place(piece)]
-            kernels.remember(noted, codes.data, codes.code.bits, codes.code.zero, width=codes.width)
-
-
 def write(header: Payload, content: Content, flat: Floats, *, add: bool = False) -> None:
     """Write the values of codes to their places in `flat`, or add them to what is there."""
     for piece, codes in content:
@@ -311,13 +280,14 @@ def _quantized(
     values_at: ValuesAt,
     key: Key | None,
     place: Bytes | None,
+    threshold: float | None,
     *,
     bytewise: bool,
-    nearest: bool,
 ) -> Codes:
     """Return the codes of a piece: packed to `place`, or aligned if there is none.
 
-    With `bytewise`, those that may be coded by classes have a byte each.
+    Without a `threshold`, values are rounded at random. With `bytewise`, codes that may be coded by
+    classes have a byte each.
     """
     code, values = header.codes[piece.tensor], values_at(header.place(piece))
     if code.grid is None:
@@ -329,11 +299,14 @@ def _quantized(
     assert key is not None
     width = code.bits
     if place is None:
-        width = BYTE_BITS if bytewise and _has_classes(code) else _aligned(code.bits)
+        width = BYTE_BITS if bytewise and _has_classes(code) else aligned(code.bits)
     out = np.empty(packed_bytes(piece.values, width), np.uint8) if place is None else place
+    # Statistics are multiples of units that were chosen for their errors.
+    weights = code.step > 0 and header.spec.tensors[piece.tensor].kind != Kind.STATISTICS
     quantizer.quantize(
-        values, code.grid, key, first=piece.first, out=out, nearest=nearest, width=width
-    )
+        values, code.grid, key, first=piece.first, out=out, width=width,
+        nearest=threshold is not None, threshold=threshold if threshold and weights else 0.5,
+    )  # fmt: skip
     return Codes(code, out, width, piece.values)
 
 
@@ -395,7 +368,7 @@ def _known_codes(
         raise ValueError(f"coded block: kind {given.GIVEN}")
     codes = given.expand(data, code.zero, code.bits, known.classes(header, piece))
     # As narrow as others: they may be kept for a while.
-    width = _aligned(code.bits)
+    width = aligned(code.bits)
     return Codes(code, _repacked(codes, BYTE_BITS, width, piece.values), width, piece.values)
 
 
@@ -405,7 +378,7 @@ def _has_classes(code: TensorCode) -> bool:
 
 def _squeezed(codes: Codes, classes: Callable[[], Bytes] | None) -> bytes:
     """Entropy-code codes; of those of more than 8 bits, the highest 8."""
-    bits, width, zero = codes.code.bits, _aligned(codes.code.bits), codes.code.zero
+    bits, width, zero = codes.code.bits, aligned(codes.code.bits), codes.code.zero
     if classes is not None and _has_classes(codes.code):
         each = _repacked(codes.data, codes.width, BYTE_BITS, codes.values)
         if given.is_worth_it(each, zero):
@@ -433,7 +406,7 @@ def _expanded(coded: bytes | memoryview, code: TensorCode, values: int) -> Codes
     bits = code.bits
     if bits == RAW_BITS:
         raise ValueError("raw values cannot be entropy-coded")
-    width = _aligned(bits)
+    width = aligned(bits)
     if bits <= BYTE_BITS:
         symbols = entropy.expand(coded, packed_bytes(values, width))
         return Codes(code, symbols, width, values)
@@ -444,7 +417,7 @@ def _expanded(coded: bytes | memoryview, code: TensorCode, values: int) -> Codes
     return Codes(code, words.view(np.uint8), width, values)
 
 
-def _aligned(bits: int) -> int:
+def aligned(bits: int) -> int:
     """Return the next width of which whole codes fill bytes."""
     return next(width for width in (1, 2, 4, BYTE_BITS, WORD_BITS) if width >= bits)
 

@@ -119,6 +119,7 @@ def quantize_pack(
     out: Array,
     *,
     width: int | None = None,
+    threshold: float = 0.5,
 ) -> None:
     """Round `values`, at random or to the nearest, to codes of `bits` bits, packed into `out`.
 
@@ -140,9 +141,12 @@ def quantize_pack(
         Receives the codes.
     width : int, optional
         Bits from one code to the next, up to 16.
+    threshold : float
+        With `nearest`: from which share of a step on, in 256ths, a value is rounded away from 0.
     """
+    beyond = round(256 * threshold) if nearest else 0
     _loops()["quantize"](
-        values, values.size, first, lo, inverse_step, bits, width or bits, nearest, key0, key1,
+        values, values.size, first, lo, inverse_step, bits, width or bits, beyond, key0, key1,
         out, out.size,
     )  # fmt: skip
 

@@ -23,6 +23,10 @@ RAW_BITS = 32
 SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 # A rounded step may lift the last code above `hi`; this far down it stays a float32.
 LARGEST_MAGNITUDE = 2.0**126
+# Of differences around zero: from which share of a step on a value is rounded away from 0. What is
+# kept back comes with a later difference (error feedback), and codes that are 0 cost the least
+# (docs/research/quantizers.md). In 256ths.
+DEAD_ZONE = 158 / 256
 
 Floats = NDArray[np.float32]
 
@@ -224,6 +228,7 @@ def quantize(
     first: int,
     out: NDArray[np.uint8],
     nearest: bool = False,
+    threshold: float = 0.5,
     width: int | None = None,
 ) -> None:
     """Quantize and pack a slice of a tensor.
@@ -242,6 +247,9 @@ def quantize(
     nearest : bool
         Round to the nearest code: half the error, but biased. For a sender that sends the
         error the next time (error feedback).
+    threshold : float
+        With `nearest`: from which share of a step on a value is rounded away from 0 (of a grid
+        with a code for 0). Above a half, more codes are 0 and errors larger.
     width : int, optional
         Bits from one code to the next, if those are not ``grid.bits``.
     """
@@ -256,6 +264,7 @@ def quantize(
         key.word1,
         out,
         width=width,
+        threshold=threshold,
     )
 
 

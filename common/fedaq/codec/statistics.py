@@ -17,7 +17,7 @@ from fedaq.codec.quantizer import Floats
 # What one unit of weights is, as a share of a deviation or variance. Of what comes up, an error
 # stays in the model that is tested; of what goes down, it only makes the next change larger
 # (docs/research/statistics.md: what other shares do).
-UPLINK, DOWNLINK = 2.0**-1, 1.0
+UPLINK, DOWNLINK = 2.0**-1, 4.0
 # The usual `eps` of normalization layers: below it, a variance makes no difference.
 EPSILON = 1e-5
 # How far a variance may fall in one round, so that no error can make it vanish.

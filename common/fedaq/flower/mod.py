@@ -15,6 +15,7 @@ from flwr.common.constant import ErrorCode
 from google.protobuf.message import DecodeError
 
 from fedaq.codec import payload, statistics
+from fedaq.codec.given import Dither, Past
 from fedaq.codec.model import Kind
 from fedaq.codec.payload import ZERO, Payload, TensorCode
 from fedaq.codec.quantizer import Floats, Spread
@@ -179,12 +180,14 @@ def _fill(
             for number, spread in enumerate(spreads)
         ),
     )
+    keys = payload.transfer_keys(spec, grant.round, "flower", node_id)
     header, coded_chunks = payloads.encoded(
         planned,
         update.__getitem__,
-        payload.transfer_keys(spec, grant.round, "flower", node_id),
+        keys,
         grant.round,
         nearest=False,
+        known=Dither(keys.__getitem__),
         limit_bytes=grant.limit_bytes,
     )
     message = payloads.to_message(header, coded_chunks, grant.round)
@@ -238,11 +241,12 @@ def _state_of(context: Context) -> _State:
         left = np.frombuffer(record["unsent"], "<f4").astype(np.float32)
         tensors = np.frombuffer(record["tensors"], "<u4").tolist()
         sizes = [kept.spec.elements[number] for number in tensors]
-        if len(flat) != kept.spec.parameters or len(left) != sum(sizes):
+        past = Past(np.frombuffer(record["past"], np.uint8).copy())
+        if {len(flat), len(past.noted)} != {kept.spec.parameters} or len(left) != sum(sizes):
             return _State()
         ends = np.cumsum([0, *sizes])
         unsent = {n: left[a:b] for n, a, b in zip(tensors, ends, ends[1:], strict=False)}
-        return _State(Held(kept, flat, record["exact"]), unsent)
+        return _State(Held(kept, flat, record["exact"], past), unsent)
     except (KeyError, TypeError, ValueError, IndexError, DecodeError):
         # Another version's: as good as none.
         return _State()
@@ -255,6 +259,7 @@ def _keep(context: Context, held: Held, unsent: Unsent) -> None:
             "layout": layout.to_message(held.layout).SerializeToString(),
             "flat": held.flat.astype("<f4", copy=False).tobytes(),
             "exact": held.exact,
+            "past": held.past.noted.tobytes(),
             "unsent": left.astype("<f4", copy=False).tobytes(),
             "tensors": np.array(list(unsent), "<u4").tobytes(),
         }

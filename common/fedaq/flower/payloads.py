@@ -1,16 +1,17 @@
 """Models, differences and updates as bytes in a message of Flower, and back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from math import hypot
 
 import numpy as np
 
-from fedaq.codec import chunks, coding, headers, payload, statistics
+from fedaq.codec import chunks, coding, headers, holding, payload, statistics
 from fedaq.codec.chunks import Chunk
+from fedaq.codec.given import Given, Past
 from fedaq.codec.model import DIGEST_BYTES, ModelSpec
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Floats, Key, Spread
+from fedaq.codec.quantizer import DEAD_ZONE, Floats, Key, Spread
 from fedaq.errors import ProtocolError
 from fedaq.flower.layout import Layout, from_message
 from fedaq.v1 import federation_pb2
@@ -34,14 +35,18 @@ class Held:
         The coded arrays.
     exact : bytes
         The others.
+    past : Past
+        What the last differences had.
     """
 
-    def __init__(self, layout: Layout, flat: Floats, exact: bytes) -> None:
-        self.layout, self.flat, self.exact = layout, flat, exact
+    def __init__(self, layout: Layout, flat: Floats, exact: bytes, past: Past) -> None:
+        self.layout, self.flat, self.exact, self.past = layout, flat, exact, past
 
     def digest(self) -> bytes:
         """Return 8 bytes that tell models apart."""
         found = blake2b(self.flat.astype("<f4", copy=False).data, digest_size=DIGEST_BYTES)
+        if self.past.noted.any():
+            found.update(self.past.noted.data)
         found.update(self.exact)
         of = self.layout
         found.update(repr((of.names, of.shapes, of.dtypes, of.exact)).encode())
@@ -55,6 +60,7 @@ def encoded(
     round_number: int,
     *,
     nearest: bool,
+    known: Given | None = None,
     limit_bytes: int = 0,
 ) -> tuple[Payload, list[Chunk]]:
     """Quantize and entropy-code values, within a limit if there is one.
@@ -68,7 +74,9 @@ def encoded(
         A random stream per tensor.
     round_number : int
     nearest : bool
-        Round to the nearest code, not at random.
+        Round to the nearest code, not at random; of a difference, but for its dead zone.
+    known : Given, optional
+        What the receiver knows of the codes.
     limit_bytes : int
         Of header and codes; 0: none.
     """
@@ -77,7 +85,8 @@ def encoded(
         return [
             coding.encode(
                 tried, values_at, keys, offset, length, round_number,
-                squeeze=True, nearest=nearest,
+                squeeze=True, nearest=nearest, known=known,
+                threshold=DEAD_ZONE if isinstance(known, Past) else 0.5,
             )[0]
             for offset, length in tried.chunks(CHUNK_BYTES)
         ]  # fmt: skip
@@ -106,16 +115,14 @@ def header_of(spec: ModelSpec, message: pb.FlowerPayload) -> Payload:
     return headers.from_message(spec, message.header)
 
 
-def decode_into(header: Payload, message: pb.FlowerPayload, flat: Floats, *, add: bool) -> None:
-    """Write the values of a payload from a peer to `flat`, or add them to what is there.
+def chunks_of(header: Payload, message: pb.FlowerPayload) -> Iterator[Chunk]:
+    """Yield the chunks of a payload from a peer.
 
     Raises
     ------
     ProtocolError
-        If chunks are missing or broken; `flat` may be half changed then.
+        If one is missing or out of place.
     """
-    if not add:
-        coding.write_zeros(header, flat)
     received = 0
     for part in message.chunks:
         chunk = chunks.read(part)
@@ -124,7 +131,7 @@ def decode_into(header: Payload, message: pb.FlowerPayload, flat: Floats, *, add
                 federation_pb2.REFUSAL_REASON_OUT_OF_ORDER,
                 f"a chunk for byte {chunk.offset}, where byte {received} is next",
             )
-        coding.decode_into(header, chunk, flat, add=add)
+        yield chunk
         received += chunk.size
     if received != header.code_bytes:
         raise ProtocolError(
@@ -144,23 +151,26 @@ def after(held: Held | None, message: pb.FlowerPayload) -> Held | None:
     if not message.header.base:
         layout = from_message(message.layout)
         header = header_of(layout.spec, message)
-        flat = np.empty(layout.spec.parameters, np.float32)
-        decode_into(header, message, flat, add=False)
+        flat, past = np.zeros(layout.spec.parameters, np.float32), Past.none(layout.spec.parameters)
+        for chunk in chunks_of(header, message):
+            holding.decode_whole(header, chunk, flat, past)
     elif held is None or held.digest() != message.header.base:
         return held
     else:
         layout = held.layout.having(message.dtypes) if message.dtypes else held.layout
         header = header_of(layout.spec, message)
-        flat = held.flat.copy()
+        flat, past = held.flat.copy(), Past(held.past.noted.copy())
         before = statistics.taken_out(layout.spec, flat)
-        decode_into(header, message, flat, add=True)
+        for chunk in chunks_of(header, message):
+            holding.add_difference(header, coding.decode(header, chunk, past), flat, past)
+        past.remember_nothing(header)
         statistics.put_back(layout.spec, flat, before)
     exact = message.exact
     if held is not None and message.header.base and not exact:
         exact = held.exact
     if len(exact) != layout.exact_bytes:
         raise ValueError(f"{len(exact)} bytes of exact arrays; they have {layout.exact_bytes}")
-    return Held(layout, flat, exact)
+    return Held(layout, flat, exact, past)
 
 
 # ---- What an update was like -----------------------------------------------------

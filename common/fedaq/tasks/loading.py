@@ -18,6 +18,7 @@ BUILT_IN = {
     "fashion-mnist-cnn": "fedaq.tasks.fashion_mnist:cnn",
     "images": "fedaq.tasks.images:task",
     "cifar": "fedaq.tasks.cifar:task",
+    "cifar-group": "fedaq.tasks.cifar:group",
     "regression": "fedaq.tasks.diabetes:task",
     "text": "fedaq.tasks.text:task",
 }

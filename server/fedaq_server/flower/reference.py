@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedaq.codec import payload
+from fedaq.codec import holding, payload
+from fedaq.codec.given import Past
 from fedaq.codec.model import Kind
 from fedaq.codec.payload import RAW, ZERO, Payload, TensorCode
 from fedaq.codec.quantizer import Floats, Spread
@@ -119,6 +120,7 @@ class Reference:
             payload.transfer_keys(spec, 0),
             round_number,
             nearest=True,
+            known=self.held.past,
             limit_bytes=grant.limit_bytes or 0,
         )
         message = payloads.to_message(header, coded, round_number, self.digest)
@@ -154,7 +156,7 @@ class Reference:
         """Return the held model itself, raw and exact."""
         spec = self.held.layout.spec
         header = Payload(spec, (RAW,) * len(spec.tensors))
-        return _model(self.held.layout, header, self.held.flat, self.held.exact)
+        return _model(self.held.layout, header, self.held.flat, self.held.exact, self.held.past)
 
     def _drop_old(self) -> None:
         """Drop differences from where on the whole model is shorter."""
@@ -190,9 +192,13 @@ def _fine_code(spread: Spread) -> TensorCode:
     return payload.step_code(spread, BEGINNING * float(np.hypot(spread.mean, spread.deviation)))
 
 
-def _model(layout: Layout, header: Payload, flat: Floats, exact: bytes) -> Step:
+def _model(
+    layout: Layout, header: Payload, flat: Floats, exact: bytes, past: Past | None = None
+) -> Step:
     keys = payload.transfer_keys(layout.spec, 0)
     header, coded = payloads.encoded(header, flat.__getitem__, keys, 0, nearest=True)
+    if past is not None:
+        coded = [holding.with_past(header, chunk, past) for chunk in coded]
     message = payloads.to_message(header, coded, 0)
     message.exact = exact
     message.layout.CopyFrom(to_message(layout))

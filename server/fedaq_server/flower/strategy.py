@@ -245,7 +245,7 @@ class Coded(Strategy):  # type: ignore[misc]
             record = up.record or told.record
             if record in others:
                 raise ValueError(f"it has the record {record!r} twice")
-            update = updates.read(reference, up, told.grant)
+            update = updates.read(reference, up, told.grant, node_id)
             examples = _examples(reply, self.strategy)
             size = up.payload.ByteSize()
             plans.updated(node_id, update.header, update.spreads, examples, size)

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec import statistics
+from fedaq.codec import coding, statistics
+from fedaq.codec.given import Dither
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
-from fedaq.codec.quantizer import Floats, Range
+from fedaq.codec.quantizer import Floats, Range, derive_key
 from fedaq.errors import ProtocolError
 from fedaq.flower import payloads
 from fedaq.v1 import federation_pb2
@@ -47,8 +49,8 @@ def to_message(grant: Grant, round_number: int) -> pb.FlowerGrant:
     )
 
 
-def read(reference: Reference, up: pb.FlowerUp, grant: pb.FlowerGrant) -> Update:
-    """Decode an update.
+def read(reference: Reference, up: pb.FlowerUp, grant: pb.FlowerGrant, node_id: int) -> Update:
+    """Decode the update of a node.
 
     It is added to the exact model, as by our own server. Its statistics are changes of what the
     node held: what that lacks of the server's is not added.
@@ -62,8 +64,10 @@ def read(reference: Reference, up: pb.FlowerUp, grant: pb.FlowerGrant) -> Update
     header = payloads.header_of(spec, message)
     for tensor, code in zip(spec.tensors, header.codes, strict=True):
         _check_granted(tensor.name, code, grant.step)
-    update = np.empty(spec.parameters, np.float32)
-    payloads.decode_into(header, message, update, add=False)
+    update = np.zeros(spec.parameters, np.float32)
+    known = Dither(partial(derive_key, grant.round, "flower", node_id))
+    for chunk in payloads.chunks_of(header, message):
+        coding.decode_into(header, chunk, update, known=known)
     spreads = payloads.spreads_from_bytes(up.spreads, len(spec.tensors))
     own, held = spec.statistics, reference.held
     change = update[own].copy()

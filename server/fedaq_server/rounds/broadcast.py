@@ -11,7 +11,7 @@ from fedaq.codec import coding, payload
 from fedaq.codec.coding import Content
 from fedaq.codec.given import Past, values_of
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Floats
+from fedaq.codec.quantizer import DEAD_ZONE, Floats
 from fedaq.v1 import federation_pb2 as pb
 
 
@@ -83,7 +83,7 @@ class Source:
     seed, round : int
     base : bytes
         Of a difference: digest of the model that it is added to. It is rounded to the nearest
-        codes, since what that loses is in the next difference.
+        codes, but for a dead zone, since what that loses is in the next difference.
     squeeze : bool
         Entropy-code it where that is shorter.
     chunk_bytes : int
@@ -113,7 +113,8 @@ class Source:
         def encode(offset: int, length: int) -> Frame:
             chunk, content = coding.encode(
                 header, self.values_at, keys, offset, length, self.round,
-                squeeze=self.squeeze, nearest=bool(self.base), known=self.past,
+                squeeze=self.squeeze, nearest=bool(self.base), threshold=DEAD_ZONE,
+                known=self.past,
             )  # fmt: skip
             message, past = chunk.frame(pb.ServerMessage), b""
             if self.past is not None and self.capture:

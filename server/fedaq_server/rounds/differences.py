@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from fedaq.codec import chunks, coding, headers, model, payload, statistics
+from fedaq.codec import chunks, coding, headers, holding, model, payload, statistics
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Content
-from fedaq.codec.given import Past, values_of
+from fedaq.codec.given import Past
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import RAW, Payload
 from fedaq.codec.quantizer import Floats
@@ -176,7 +176,7 @@ class History:
         """
         if self._before is None:
             self._before = statistics.taken_out(self.spec, self.held)
-        coding.add_difference(header, content, self.held, self.past)
+        holding.add_difference(header, content, self.held, self.past)
 
     def _added(self, announcement: pb.PayloadHeader) -> None:
         self.past.remember_nothing(headers.from_message(self.spec, announcement))
@@ -318,9 +318,7 @@ class History:
     ) -> tuple[bytes, int]:
         values_at = self.held.__getitem__
         chunk, _ = coding.encode(header, values_at, (), offset, length, round_number, squeeze=False)
-        chunk = replace(
-            chunk, past=self.past.packed(values_of(header, header.pieces(offset, length)))
-        )
+        chunk = holding.with_past(header, chunk, self.past)
         return chunk.frame(pb.ServerMessage), chunk.cost_bytes
 
 

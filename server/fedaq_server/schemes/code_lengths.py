@@ -15,7 +15,7 @@ from math import gamma
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.quantizer import DEAD_ZONE, Spread
 from fedaq_server.schemes.spreads import Array, Spreads
 
 # Steps of the tables, in root mean squares of the values. tests/server/test_rates.py holds how
@@ -156,7 +156,7 @@ def code_weights(positions: Array, weights: Array | float, *, nearest: bool) -> 
     """
     below = np.floor(positions)
     up = positions - below
-    chance = (up >= 0.5).astype(np.float64) if nearest else up
+    chance = _is_rounded_up(positions, up).astype(np.float64) if nearest else up
     # Codes too far out for a table, which share the last, are too few to count.
     codes = np.clip(below, -_CODES, _CODES).astype(np.int64)
     codes -= codes.min(initial=0)
@@ -165,6 +165,11 @@ def code_weights(positions: Array, weights: Array | float, *, nearest: bool) -> 
     upper = np.bincount(codes + 1, weights * chance, size)
     total: Array = np.add(lower, upper)
     return total
+
+
+def _is_rounded_up(positions: Array, up: Array) -> NDArray[np.bool_]:
+    """Tell which positions, of whose steps `up` is the part above a code, become the code above."""
+    return up >= np.where(positions < 0, 1 - DEAD_ZONE, DEAD_ZONE)
 
 
 def entropy(shares: Array) -> float:
@@ -203,5 +208,6 @@ def _coded(x: Array, weights: Array, step: float, nearest: bool) -> tuple[float,
     each = np.concatenate((shares[:1], shares[1:] / 2, shares[1:] / 2))
     up = positions - np.floor(positions)
     # Rounded at random, a value errs by `up` or by `1 - up`, each with the chance of the other.
-    errors = weights * np.minimum(up, 1 - up) ** 2 if nearest else weights * up * (1 - up)
+    nearest_error = np.where(_is_rounded_up(positions, up), 1 - up, up)
+    errors = weights * (nearest_error**2 if nearest else up * (1 - up))
     return entropy(each), float(np.sum(errors) * step**2)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.payload import ZERO, Bits, step_bits
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.quantizer import DEAD_ZONE, Spread
 from fedaq.codec.statistics import normalization
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq_server.schemes.code_lengths import (
@@ -410,7 +410,7 @@ def _uplink_bits(
 def downlink_grant(state: RoundState, step: float) -> Grant:
     """Return the grant of what goes down, but for differences that would be rounded to zero."""
     spreads = arrays(state.downlink_ranges)
-    least = step / 2 if state.differences else 0.0
+    least = step * DEAD_ZONE if state.differences else 0.0
     sent = np.maximum(-spreads.lo, spreads.hi) >= least
     return _grant(np.where(sent, step_bits(spreads.lo, spreads.hi, np.array(step)), 0), step)
 
