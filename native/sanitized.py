@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 TESTS = (
     "tests/common/test_kernels.py",
     "tests/common/test_loop_refusals.py",
+    "tests/common/test_class_loops.py",
+    "tests/common/test_given_coder.py",
     "tests/common/test_random_numbers.py",
     "tests/common/test_entropy.py",
     "tests/common/test_chunks.py",

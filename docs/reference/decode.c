@@ -236,17 +236,185 @@ static void expand(Bytes block, uint8_t *out, uint64_t size, int splits)
     }
 }
 
+/* ---- Codes by classes (section 4) ---- */
+
+enum { BY_CLASSES = 4, CLASSES = 64, TURNED = 128, SIZES = 15, LAST_PAST = 14 };
+enum { FIRST_BLOCK = 32, LARGEST_BLOCK = 4096, ODDS = 1 << 16 };
+
+/* The class of value i of an update, with TURNED added where the sign is turned. */
+static uint8_t class_by_rounding(uint32_t i, unsigned bits, uint32_t word0, uint32_t word1)
+{
+    uint32_t x = (i * 0x9E3779B9u + word0) ^ word1;
+    x = (x ^ x >> 16) * 0x7FEB352Du;
+    x = (x ^ x >> 15) * 0x846CA68Bu;
+    x = x ^ x >> 16;
+    uint32_t u = x << (bits + 1), turned = u < 1u << 31, pattern;
+    float t = (float)((turned ? u : UINT32_MAX - u) >> 7);
+    memcpy(&pattern, &t, sizeof pattern);
+    uint32_t class = 301 - (pattern >> 22);
+    return (uint8_t)((class < 18 ? class : 18) | (turned ? TURNED : 0));
+}
+
+/* The class of a value of a difference. */
+static uint8_t class_by_past(unsigned past)
+{
+    static const unsigned side_of[5] = {0, 1, 1, 2, 2}, distance_of[5] = {0, 1, 2, 1, 2};
+    if (past > LAST_PAST)
+        past = 0;
+    unsigned a = past % 5, before = past / 5, side = side_of[a], class = 16 * distance_of[a];
+    if (before > 0)
+        class += a == 0 || before == side ? 1 : 2;
+    return (uint8_t)(class | ((a == 0 ? before : side) == 2 ? TURNED : 0));
+}
+
+typedef struct {
+    uint64_t yes, all, odds;
+} Question;
+
+typedef struct {
+    Question is_other[CLASSES], is_minus[CLASSES], is_more[CLASSES / 16][SIZES];
+} Questions;
+
+typedef struct {
+    Bytes rest;
+    uint64_t value, range; /* the number that is read, above low, and what it is below */
+    unsigned lacking;      /* bytes that were read behind the end */
+} RangeDecoder;
+
+static Question asked_first(uint64_t odds)
+{
+    Question question = {4 * odds, 4, odds};
+    return question;
+}
+
+static void begin_questions(Questions *all)
+{
+    static const uint16_t first[SIZES] = {5986, 9849, 14006, 17965, 21423, 24263, 26495, 28196,
+                                          29465, 30396, 31073, 31560, 31909, 32158, 32336};
+    for (int c = 0; c < CLASSES; c++) {
+        all->is_other[c] = asked_first(first[c < SIZES ? c : SIZES - 1]);
+        all->is_minus[c] = asked_first(1 << 12);
+    }
+    for (int c = 0; c < CLASSES / 16; c++)
+        for (int size = 0; size < SIZES; size++)
+            all->is_more[c][size] = asked_first(1 << 13);
+}
+
+static void end_block_of(Question *questions, int count)
+{
+    for (Question *of = questions; of < questions + count; of++) {
+        of->odds = of->yes / of->all;
+        of->odds = of->odds < 1 ? 1 : of->odds > ODDS - 1 ? ODDS - 1 : of->odds;
+        if (of->all > ODDS) {
+            of->yes /= 2;
+            of->all /= 2;
+        }
+    }
+}
+
+static uint64_t read_on(RangeDecoder *from)
+{
+    uint64_t word = 0;
+    for (int k = 0; k < 4; k++) {
+        word <<= 8;
+        if (from->rest.size > 0)
+            word |= *take(&from->rest, 1, "").at;
+        else
+            from->lacking++;
+    }
+    require(from->lacking <= 8, "a block by classes ends early");
+    return word;
+}
+
+static int answer(RangeDecoder *from, uint64_t odds)
+{
+    uint64_t no = (from->range >> 16) * (ODDS - odds);
+    int yes = from->value >= no;
+    from->value -= yes ? no : 0;
+    from->range = yes ? from->range - no : no;
+    if (from->range < (uint64_t)1 << 32) {
+        from->value = from->value << 32 | read_on(from);
+        from->range <<= 32;
+    }
+    return yes;
+}
+
+static int answer_and_count(RangeDecoder *from, Question *question)
+{
+    int yes = answer(from, question->odds);
+    question->all++;
+    question->yes += yes ? ODDS : 0;
+    return yes;
+}
+
+/* How far a code is from that of 0. */
+static int32_t distance(RangeDecoder *from, Questions *all, uint8_t class)
+{
+    unsigned number = class & (CLASSES - 1), digits = 0;
+    if (!answer_and_count(from, &all->is_other[number]))
+        return 0;
+    int turned = (class & TURNED) != 0;
+    int minus = answer_and_count(from, &all->is_minus[number]) != turned;
+    int32_t size = 1, above = 1;
+    while (size <= SIZES && answer_and_count(from, &all->is_more[number / 16][size - 1]))
+        size++;
+    if (size > SIZES) {
+        while (answer(from, ODDS / 2))
+            require(++digits <= 8, "a code has too many bits");
+        for (; digits > 0; digits--)
+            above = 2 * above + answer(from, ODDS / 2);
+        size = SIZES + above;
+    }
+    return minus ? -size : size;
+}
+
+/* Write the `count` codes of `bits` bits, a byte each, that a block stands for; its kind is taken. */
+static void decode_by_classes(
+    Bytes block, const uint8_t *classes, uint64_t count, int32_t zero, unsigned bits, uint8_t *codes)
+{
+    Questions all;
+    RangeDecoder from = {block, 0, UINT64_MAX, 0};
+    uint64_t size = FIRST_BLOCK, end = FIRST_BLOCK;
+    from.value = read_on(&from) << 32;
+    from.value |= read_on(&from);
+    require(from.value < from.range, "a block by classes holds no codes");
+    begin_questions(&all);
+    for (uint64_t i = 0; i < count; i++) {
+        int32_t code = zero + distance(&from, &all, classes[i]);
+        require(code >= 0 && code >> bits == 0, "a code has too many bits");
+        codes[i] = (uint8_t)code;
+        if (i + 1 == end) {
+            end_block_of(all.is_other, CLASSES);
+            end_block_of(all.is_minus, CLASSES);
+            end_block_of(all.is_more[0], CLASSES / 16 * SIZES);
+            size = size < LARGEST_BLOCK ? 2 * size : size;
+            end += size;
+        }
+    }
+    require(from.rest.size == 0, "a block by classes is too long");
+}
+
 /* ---- A captured payload (section 7) ---- */
 
-enum { OFFSET = 2, DATA = 3, CODE_BYTES = 4, CODED_BYTES = 5 }; /* fields of Chunk */
+/* Fields of Chunk. */
+enum { OFFSET = 2, DATA = 3, CODE_BYTES = 4, CODED_BYTES = 5, PAST = 6 };
 
 typedef struct {
     uint64_t values, first; /* how many, and how many are in the tensors before */
     uint64_t code_bytes, start;
     uint32_t codec, bits, zero;
+    uint32_t word0, word1; /* of the numbers by which an update is rounded */
     int has_lo, has_hi;
     float lo, hi, step;
 } Tensor;
+
+typedef struct {
+    Tensor *tensors;
+    uint64_t count, values, code_bytes;
+    int has_keys;
+    uint8_t *pasts; /* one for each value */
+    float *out;
+} Payload;
 
 static uint64_t count_fields(Bytes message, uint64_t number)
 {
@@ -349,6 +517,11 @@ static void dequantize(
     }
 }
 
+/* Values of one tensor, from number `first` to `last` (not included), that a chunk holds. */
+typedef struct {
+    uint64_t first, last, code_bytes;
+} Part;
+
 /* Write the values of the codes of a tensor that a chunk holds entropy-coded. */
 static void decode_block(const Tensor *tensor, Bytes coded, uint64_t count, float *out)
 {
@@ -379,6 +552,22 @@ static void decode_block(const Tensor *tensor, Bytes coded, uint64_t count, floa
     free(words);
 }
 
+/* The same, coded by classes; `coded` begins behind the kind. */
+static void decode_known(const Payload *payload, const Tensor *tensor, Part part, Bytes coded)
+{
+    uint64_t count = part.last - part.first, place = tensor->first + part.first;
+    uint8_t *classes = allocate(count, 1), *codes = allocate(count, 1);
+    for (uint64_t i = 0; i < count; i++)
+        classes[i] = payload->has_keys
+            ? class_by_rounding(
+                (uint32_t)(part.first + i), tensor->bits, tensor->word0, tensor->word1)
+            : class_by_past(payload->pasts[place + i]);
+    decode_by_classes(coded, classes, count, (int32_t)tensor->zero, tensor->bits, codes);
+    dequantize(tensor, codes, 8, count, payload->out + place);
+    free(classes);
+    free(codes);
+}
+
 /* Take the next of a chunk's `coded_bytes`, of which `list` is the field that is being read. */
 static int next_length(Bytes *chunk, Field *list, uint64_t *length)
 {
@@ -388,13 +577,52 @@ static int next_length(Bytes *chunk, Field *list, uint64_t *length)
     return 1;
 }
 
-/* Decode a chunk that begins at code byte `at`; return where the next one begins. */
-static uint64_t decode_chunk(
-    Bytes message, const Tensor *tensors, uint64_t count, uint64_t at, float *out)
+/* Find what a chunk from code byte `at` to `end` holds of a tensor; return 0 if nothing. */
+static int has_part(const Tensor *tensor, uint64_t at, uint64_t end, Part *part)
 {
-    Bytes data = NOTHING, lengths = message;
+    uint64_t stop = tensor->start + tensor->code_bytes;
+    if (tensor->code_bytes == 0 || stop <= at || tensor->start >= end)
+        return 0;
+    uint64_t from = at > tensor->start ? at - tensor->start : 0;
+    uint64_t to = (end < stop ? end : stop) - tensor->start;
+    unsigned group = tensor->bits == RAW_BITS ? 4 : tensor->bits;
+    unsigned in_group = tensor->bits == RAW_BITS ? 1 : 8;
+    require(from % group == 0 && (to == tensor->code_bytes || to % group == 0),
+            "a chunk splits a group of values");
+    part->first = from / group * in_group;
+    part->last = to == tensor->code_bytes ? tensor->values : to / group * in_group;
+    part->code_bytes = to - from;
+    return 1;
+}
+
+/* Write the pasts of all values of a chunk, from its first to its last. */
+static void read_pasts(const Payload *payload, uint64_t at, uint64_t end, Bytes block)
+{
+    uint64_t first = UINT64_MAX, last = 0;
+    Part part;
+    for (uint64_t t = 0; t < payload->count; t++) {
+        const Tensor *tensor = &payload->tensors[t];
+        if (has_part(tensor, at, end, &part)) {
+            if (first == UINT64_MAX)
+                first = tensor->first + part.first;
+            last = tensor->first + part.last;
+        }
+    }
+    uint64_t size = packed_bytes(last - first, 4);
+    uint8_t *packed = allocate(size, 1);
+    expand(block, packed, size, DEEPEST_SPLIT);
+    for (uint64_t i = first; i < last; i++)
+        payload->pasts[i] = (uint8_t)field(packed, 4, i - first);
+    free(packed);
+}
+
+/* Decode a chunk that begins at code byte `at`; return where the next one begins. */
+static uint64_t decode_chunk(Bytes message, const Payload *payload, uint64_t at)
+{
+    Bytes data = NOTHING, past = NOTHING, lengths = message;
     Field found, list = {0};
-    uint64_t offset = 0, code_bytes = 0, coded_size = 0;
+    uint64_t offset = 0, code_bytes = 0, coded_size = 0, total = payload->code_bytes;
+    Part part;
     while (next(&message, &found)) {
         if (is(&found, OFFSET, VARINT))
             offset = found.value;
@@ -402,37 +630,60 @@ static uint64_t decode_chunk(
             data = found.bytes;
         else if (is(&found, CODE_BYTES, VARINT))
             code_bytes = found.value;
+        else if (is(&found, PAST, DELIMITED))
+            past = found.bytes;
     }
-    const Tensor *final = &tensors[count - 1];
-    uint64_t total = final->start + final->code_bytes;
     uint64_t length = code_bytes ? code_bytes : data.size, end = at + length;
     require(offset == at && length > 0 && length <= total - at, "a chunk is not the next one");
-    for (uint64_t t = 0; t < count; t++) {
-        const Tensor *tensor = &tensors[t];
-        uint64_t stop = tensor->start + tensor->code_bytes;
-        if (tensor->code_bytes == 0 || stop <= at || tensor->start >= end)
+    if (past.size > 0)
+        read_pasts(payload, at, end, past);
+    for (uint64_t t = 0; t < payload->count; t++) {
+        const Tensor *tensor = &payload->tensors[t];
+        if (!has_part(tensor, at, end, &part))
             continue;
-        uint64_t from = at > tensor->start ? at - tensor->start : 0;
-        uint64_t to = (end < stop ? end : stop) - tensor->start;
-        unsigned group = tensor->bits == RAW_BITS ? 4 : tensor->bits;
-        unsigned in_group = tensor->bits == RAW_BITS ? 1 : 8;
-        require(from % group == 0 && (to == tensor->code_bytes || to % group == 0),
-                "a chunk splits a group of values");
-        uint64_t first = from / group * in_group;
-        uint64_t last = to == tensor->code_bytes ? tensor->values : to / group * in_group;
         if (code_bytes)
             require(next_length(&lengths, &list, &coded_size), "a chunk has too few lengths");
-        float *place = out + tensor->first + first;
-        Bytes part = take(&data, coded_size ? coded_size : to - from, "a chunk ends in its codes");
-        if (coded_size)
-            decode_block(tensor, part, last - first, place);
-        else
-            dequantize(tensor, part.at, tensor->bits, last - first, place);
+        uint64_t count = part.last - part.first;
+        float *place = payload->out + tensor->first + part.first;
+        Bytes content =
+            take(&data, coded_size ? coded_size : part.code_bytes, "a chunk ends in its codes");
+        int has_classes = tensor->codec == CODEC_STEP && tensor->bits <= 8;
+        if (coded_size && has_classes && content.at[0] == BY_CLASSES) {
+            take(&content, 1, "a block is empty");
+            decode_known(payload, tensor, part, content);
+        } else if (coded_size) {
+            decode_block(tensor, content, count, place);
+        } else {
+            dequantize(tensor, content.at, tensor->bits, count, place);
+        }
     }
     require(data.size == 0, "a chunk has bytes too many");
     require(!code_bytes || !next_length(&lengths, &list, &coded_size),
             "a chunk has too many lengths");
     return end;
+}
+
+/* Read the keys of an update, one for each tensor, if the file has any. */
+static void read_keys(Bytes file, Payload *payload)
+{
+    uint64_t count = 0;
+    Field found;
+    while (next(&file, &found)) {
+        Bytes numbers = found.bytes; /* packed, or one by one */
+        if (found.number != 6 || (found.type != DELIMITED && found.type != FIXED64))
+            continue;
+        while (found.type == FIXED64 || numbers.size > 0) {
+            uint64_t key = found.type == FIXED64 ? found.value : fixed(&numbers, 8);
+            require(count < payload->count, "there are more keys than tensors");
+            payload->tensors[count].word0 = (uint32_t)key;
+            payload->tensors[count].word1 = (uint32_t)(key >> 32);
+            count++;
+            if (found.type == FIXED64)
+                break;
+        }
+    }
+    require(count == 0 || count == payload->count, "there are fewer keys than tensors");
+    payload->has_keys = count > 0;
 }
 
 static void decode_payload(Bytes file)
@@ -471,10 +722,12 @@ static void decode_payload(Bytes file)
     }
     require(announced == codes, "the header announces another number of code bytes");
     float *out = allocate(values, sizeof *out);
+    Payload payload = {tensors, count, values, codes, 0, allocate(values, 1), out};
+    read_keys(file, &payload);
     if (chunks > 0) {
         for (rest = file; next(&rest, &found);)
             if (is(&found, 5, DELIMITED))
-                at = decode_chunk(found.bytes, tensors, count, at, out);
+                at = decode_chunk(found.bytes, &payload, at);
     } else { /* a file from before chunks were kept */
         require(packed.size == codes, "the file has another number of code bytes");
         for (uint64_t t = 0; t < count; t++)
@@ -485,6 +738,7 @@ static void decode_payload(Bytes file)
     require(at == codes, "chunks are missing");
     for (uint64_t i = 0; i < values; i++)
         print_pattern(out[i]);
+    free(payload.pasts);
     free(out);
     free(tensors);
 }

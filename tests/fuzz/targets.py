@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from fedaq.codec import (
     decode,
     encode,
     entropy,
+    given,
     headers,
     model,
     payload,
 )
+from fedaq.codec.given import Dither, Given, Past
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Range
@@ -51,6 +53,9 @@ SPEC = ModelSpec(
     ("cat", "dog"),
 )
 CHUNK_BYTES = 1024
+# By what the updates of a client were rounded, and classes, turned or not.
+ROUNDED = Dither(payload.transfer_keys(SPEC, 1, "uplink", "c", 1).__getitem__)
+KNOWN_CLASSES = np.array([0, 1, 17, 34, 63, 128, 146, 191], np.uint8)
 ARCHIVE_BYTES = 2**20
 
 
@@ -118,7 +123,7 @@ def server(data: bytes) -> int:
                     headers.reported_spread("a", tensor).clipped(4)
             elif message.HasField("update") and contribution is None:
                 header = headers.from_message(SPEC, message.update)
-                contribution = Contribution(aggregate, header, 10)
+                contribution = Contribution(aggregate, header, 10, "c", ROUNDED)
     except (DecodeError, ProtocolError):
         decoded += 1
     finally:
@@ -135,19 +140,27 @@ def _fits(chunk: chunks.Chunk) -> bool:
 def client(data: bytes) -> int:
     """Take messages as a client does: models and differences into the array it holds."""
     held, header, decoded = np.zeros(SPEC.parameters, np.float32), None, 0
-    add = False
+    past, add = Past.none(SPEC.parameters), False
     try:
         for frame in unframed(data):
             message = chunks.parse(frame, pb.ServerMessage)
             decoded += 1
             if isinstance(message, chunks.Chunk):
-                if header is not None:
-                    coding.decode_into(header, message, held, add=add)
+                if header is not None and add:
+                    content = coding.decode(header, message, past)
+                    coding.add_difference(header, content, held, past)
+                elif header is not None:
+                    coding.decode_whole(header, message, held, past)
             elif message.HasField("model"):
                 header, add = headers.from_message(SPEC, message.model), bool(message.model.base)
-                coding.write_zeros(header, held)
+                if add:
+                    past.remember_nothing(header)
+                else:
+                    coding.write_zeros(header, held)
+                    past.noted.fill(0)
     except (DecodeError, ProtocolError):
         decoded += 1
+    assert (past.noted < 16).all()
     return decoded
 
 
@@ -156,6 +169,17 @@ def coded_block(data: bytes) -> int:
     length = int.from_bytes(data[:2], "little")
     with suppress(ValueError):
         assert entropy.expand(data[2:], length).size == length
+    return 1
+
+
+def known_block(data: bytes) -> int:
+    """Expand a block of codes by classes; before it stand their number, bits, zero and a seed."""
+    count, (bits, zero, seed) = int.from_bytes(data[:2], "little"), (*data[2:5], 0, 0, 0)[:3]
+    classes = np.random.default_rng(seed).choice(KNOWN_CLASSES, count)
+    with suppress(ValueError):
+        codes = given.expand(data[5:], zero, bits, classes)
+        assert codes.size == count
+        assert not (codes >> bits).any() or bits == 8
     return 1
 
 
@@ -217,15 +241,29 @@ def _payloads() -> Iterator[tuple[Payload, bool]]:
     yield payload.plan_payload(SPEC, (0, 4, 0, 0), ranges), True
 
 
-def _coded(header: Payload, *, squeeze: bool) -> list[chunks.Chunk]:
+def _coded(
+    header: Payload, *, squeeze: bool, known: Given | None = None, brings: Past | None = None
+) -> list[chunks.Chunk]:
     # Of little entropy, so that it is squeezed indeed.
     values = np.zeros(SPEC.parameters, np.float32)
     values[::7] = 0.3
     keys = payload.transfer_keys(SPEC, 1, "seed")
-    return [
-        coding.encode(header, values.__getitem__, keys, *span, _ROUND, squeeze=squeeze)[0]
-        for span in header.chunks(CHUNK_BYTES)
-    ]
+    found = []
+    for span in header.chunks(CHUNK_BYTES):
+        chunk, content = coding.encode(
+            header, values.__getitem__, keys, *span, _ROUND, squeeze=squeeze, known=known
+        )
+        if brings is not None:
+            part = given.values_of(header, (piece for piece, _ in content))
+            chunk = replace(chunk, past=brings.packed(part))
+        found.append(chunk)
+    return found
+
+
+def _past() -> Past:
+    return Past(
+        (np.arange(SPEC.parameters) % 15 * (np.arange(SPEC.parameters) % 4 == 0)).astype("u1")
+    )
 
 
 def server_seeds() -> list[bytes]:
@@ -240,9 +278,10 @@ def server_seeds() -> list[bytes]:
             *(m.SerializeToString() for m in before),
             pb.ClientMessage(update=payload.to_message(header, _ROUND)).SerializeToString(),
             *(chunk.frame(pb.ClientMessage)
-              for chunk in _coded(header, squeeze=squeeze)),
+              for chunk in _coded(header, squeeze=squeeze, known=known)),
         ])
         for header, squeeze in _payloads()
+        for known in (None, ROUNDED)
     ]  # fmt: skip
 
 
@@ -252,10 +291,12 @@ def client_seeds() -> list[bytes]:
         framed([
             pb.ServerMessage(model=payload.to_message(header, _ROUND, base)).SerializeToString(),
             *(chunk.frame(pb.ServerMessage)
-              for chunk in _coded(header, squeeze=squeeze)),
+              for chunk in _coded(header, squeeze=squeeze, known=known, brings=brings)),
         ])
         for header, squeeze in _payloads()
-        for base in (b"", bytes(8))
+        for base, known, brings in (
+            (b"", None, _past()), (bytes(8), Past.none(SPEC.parameters), None)
+        )
     ]  # fmt: skip
 
 
@@ -270,6 +311,18 @@ def block_seeds() -> list[bytes]:
     ]
     blocks += [random.integers(0, 256, 64).astype(np.uint8), np.zeros(0, np.uint8)]
     return [len(b).to_bytes(2, "little") + entropy.compress(b) for b in blocks]
+
+
+def known_seeds() -> list[bytes]:
+    """Return blocks of codes by classes, with what stands before them."""
+    random = np.random.default_rng(1)
+    found = []
+    for count, bits, zero, seed in ((9, 1, 1, 0), (600, 4, 7, 1), (5000, 8, 128, 2)):
+        codes = np.clip(zero + np.rint(random.laplace(0, 0.4, count)), 0, 2**bits - 1)
+        classes = np.random.default_rng(seed).choice(KNOWN_CLASSES, count)
+        block = given.compress(codes.astype(np.uint8), zero, bits, classes)
+        found.append(count.to_bytes(2, "little") + bytes((bits, zero, seed)) + block)
+    return found
 
 
 def archive_seeds() -> list[bytes]:
@@ -306,6 +359,16 @@ def captured_seeds() -> list[bytes]:
         )
         file.chunks.extend(chunk.to_message() for chunk in _coded(header, squeeze=squeeze))
         found.append(file.SerializeToString())
+        keys = map(ROUNDED.key_of, range(len(SPEC.tensors)))
+        for known, brings in ((ROUNDED, None), (_past(), _past())):
+            one = pb.CapturedPayload(model=file.model, header=file.header, sender="c")
+            one.chunks.extend(
+                chunk.to_message()
+                for chunk in _coded(header, squeeze=squeeze, known=known, brings=brings)
+            )
+            if known is ROUNDED:
+                one.keys.extend(key.word0 | key.word1 << 32 for key in keys)
+            found.append(one.SerializeToString())
         packed = b"".join(chunk.data for chunk in _coded(header, squeeze=False))
         old = pb.CapturedPayload(model=file.model, header=file.header, codes=packed, sender="c")
         found.append(old.SerializeToString())
@@ -333,6 +396,7 @@ TARGETS = {
     "client": Target(client, client_seeds, pb.ServerMessage, framed=True),
     "archive": Target(archived, archive_seeds, pb.ServerMessage, framed=True),
     "entropy": Target(coded_block, block_seeds),
+    "classes": Target(known_block, known_seeds),
     "inspect": Target(captured, captured_seeds, pb.CapturedPayload),
     "run.json": Target(recorded, recorded_seeds),
     "signature": Target(signature, signature_seeds, pb.ModelSignature),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fedaq.codec import kernels, quantizer
+from fedaq.codec import given, kernels, quantizer
 from fedaq.codec.quantizer import Floats, Grid, Key, Range, derive_key, packed_bytes, range_grid
 
 HERE = Path(__file__).parent
@@ -87,13 +87,46 @@ def digest_of_everything() -> str:
     return digest.hexdigest()
 
 
+def digest_of_classes() -> str:
+    """Return a digest of classes, of pasts, and of codes by classes and back, at every width."""
+    digest = blake2b(digest_size=16)
+    past, classes = np.zeros(LONG, np.uint8), np.empty(LONG, np.uint8)
+    # Mostly near 0, by products that are rounded alike everywhere.
+    cubed = ramp(LONG) * ramp(LONG) * ramp(LONG)
+    values = cubed * cubed * cubed
+    for bits in range(1, quantizer.MAX_BITS + 1):
+        zero = 2**bits // 3
+        codes = np.clip(np.rint(values * np.float32(2**bits)) + zero, 0, 2**bits - 1)
+        kernels.dither_classes(2**32 - 99, bits, bits, 1, classes)
+        digest.update(classes.tobytes())
+        if bits <= given.MOST_BITS:
+            _update_with_coded(digest, codes.astype(np.uint8), classes, zero, bits)
+            kernels.past_classes(past, classes)
+            _update_with_coded(digest, codes.astype(np.uint8), classes, zero, bits)
+        words = codes.astype("<u2").view(np.uint8)
+        kernels.remember(past, words, bits, zero, width=16)
+        digest.update(past.tobytes())
+    return digest.hexdigest()
+
+
+def _update_with_coded(
+    digest: blake2b, codes: given.Bytes, classes: given.Bytes, zero: int, bits: int
+) -> None:
+    out, back = np.empty(4 * codes.size, np.uint8), np.empty_like(codes)
+    length = kernels.encode_given(codes, classes, zero, out)
+    assert length is not None
+    kernels.decode_given(out[:length], classes, zero, bits, back)
+    assert np.array_equal(back, codes)
+    digest.update(out[:length].tobytes())
+
+
 def main() -> None:
     for level in kernels.levels():
         loops = kernels.at_level(level)
         kernels._loops = lambda loops=loops: loops  # type: ignore[assignment]
         print(
             f"{level}: {check_seeds()} seeds give the bytes on file, {check_values()} vectors the "
-            f"values; all loops: {digest_of_everything()}"
+            f"values; all loops: {digest_of_everything()}; classes: {digest_of_classes()}"
         )
 
 

@@ -16,6 +16,7 @@ from bitarray import bitarray
 from bitarray.util import ba2int, int2ba
 
 from fedaq.v1 import federation_pb2 as pb
+from wire import oracle_classes
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -116,17 +117,50 @@ def expand(block: bytes, length: int, kinds: set[tuple[int, int]], depth: int = 
 
 @dataclass
 class Seen:
-    """What a payload made use of: kinds of blocks and how deep, and codecs and their bits."""
+    """What payloads made use of: kinds of blocks and how deep, and codecs and their bits.
+
+    Of each block of codes by classes, `known` has their bits and number; `pasts` tells if any
+    is not 0.
+    """
 
     kinds: set[tuple[int, int]] = field(default_factory=set)
+    known: list[tuple[int, int]] = field(default_factory=list)
+    pasts: bool = False
     coded_bits: set[int] = field(default_factory=set)
     packed: set[tuple[str, int]] = field(default_factory=set)
+
+
+@dataclass
+class Part:
+    """What a chunk holds of a tensor: values from number `first` on, in so many packed bytes."""
+
+    tensor: int
+    first: int
+    count: int
+    size: int
+
+
+def parts_of(
+    tensors: Sequence[pb.TensorHeader], counts: list[int], low: int, high: int
+) -> list[Part]:
+    """Return the parts in these of the code bytes."""
+    found, start = [], 0
+    for number, (tensor, count) in enumerate(zip(tensors, counts, strict=True)):
+        stop = start + (count * tensor.bits + 7) // 8
+        begin, end = max(start, low), min(stop, high)
+        if begin < end:
+            first = (begin - start) * 8 // tensor.bits
+            last = count if end == stop else (end - start) * 8 // tensor.bits
+            found.append(Part(number, first, last - first, end - begin))
+        start = stop
+    return found
 
 
 def captured_values(captured: pb.CapturedPayload, seen: Seen) -> list[float]:
     """Return the values that a captured payload stands for."""
     counts = [prod(tensor.shape) for tensor in captured.model.tensors]
     tensors = captured.header.tensors
+    keys = [(key % 2**32, key >> 32) for key in captured.keys]
     values: list[list[float]] = [[] for _ in counts]
     whole = pb.Chunk(data=captured.codes)
     at = 0
@@ -134,18 +168,27 @@ def captured_values(captured: pb.CapturedPayload, seen: Seen) -> list[float]:
         assert chunk.offset == at
         at += chunk.code_bytes or len(chunk.data)
         data, lengths = chunk.data, iter(chunk.coded_bytes)
-        start = 0
-        for tensor, count, found in zip(tensors, counts, values, strict=True):
-            size = (count * tensor.bits + 7) // 8
-            low, high = max(start, chunk.offset), min(start + size, at)
-            start += size
-            if low >= high:
-                continue
-            # Values that are left, or whole groups.
-            number = min(count - len(found), (high - low) * 8 // tensor.bits)
+        parts = parts_of(tensors, counts, chunk.offset, at)
+        places = [sum(counts[: part.tensor]) + part.first for part in parts]
+        pasts = pasts_of(chunk, places[-1] + parts[-1].count - places[0]) if parts else []
+        seen.pasts |= any(pasts)
+        for part, place in zip(parts, places, strict=True):
+            tensor = tensors[part.tensor]
             coded = next(lengths) if chunk.code_bytes else 0
-            part, data = data[: coded or high - low], data[coded or high - low :]
-            found.extend(_values(tensor, part, number, seen, coded=coded > 0))
+            content, data = data[: coded or part.size], data[coded or part.size :]
+            assert len(values[part.tensor]) == part.first
+            if coded and content[0] == 4:
+                if keys:
+                    key = keys[part.tensor]
+                    indices = range(part.first, part.first + part.count)
+                    classes = [oracle_classes.dither_class(i, tensor.bits, *key) for i in indices]
+                else:
+                    own = pasts[place - places[0] :][: part.count]
+                    classes = [oracle_classes.past_class(past) for past in own]
+                found = _by_classes(tensor, content, classes, seen)
+            else:
+                found = _values(tensor, content, part.count, seen, coded=coded > 0)
+            values[part.tensor].extend(found)
         assert (list(lengths), data) == ([], b"")
     assert at == captured.header.code_bytes
     for tensor, count, found in zip(tensors, counts, values, strict=True):
@@ -154,6 +197,24 @@ def captured_values(captured: pb.CapturedPayload, seen: Seen) -> list[float]:
             found.extend([0.0] * count)
         assert len(found) == count
     return [value for found in values for value in found]
+
+
+def pasts_of(chunk: pb.Chunk, count: int) -> list[int]:
+    """Return the pasts of so many values of a chunk."""
+    if not chunk.past:
+        return [0] * count
+    return unpack(expand(chunk.past, (count + 1) // 2, set()), 4, count)
+
+
+def _by_classes(
+    tensor: pb.TensorHeader, block: bytes, classes: list[oracle_classes.Class], seen: Seen
+) -> list[float]:
+    assert tensor.codec == pb.CODEC_STEP
+    assert 1 <= tensor.bits <= 8
+    seen.kinds.add((4, 0))
+    seen.known.append((tensor.bits, len(classes)))
+    codes = oracle_classes.decode(block[1:], classes, tensor.zero, tensor.bits)
+    return _around_zero(tensor, codes)
 
 
 def _values(
@@ -170,7 +231,14 @@ def _values(
         codes = unpack(part, tensor.bits, count)
     if tensor.codec == pb.CODEC_UNIFORM:
         return [value(code, tensor.lo, tensor.hi, tensor.bits) for code in codes]
-    return [binary32(float((code - tensor.zero) * Fraction(tensor.step))) for code in codes]
+    return _around_zero(tensor, codes)
+
+
+def _around_zero(tensor: pb.TensorHeader, codes: list[int]) -> list[float]:
+    each = {
+        code: binary32(float((code - tensor.zero) * Fraction(tensor.step))) for code in set(codes)
+    }
+    return [each[code] for code in codes]
 
 
 def _expanded(part: bytes, bits: int, count: int, seen: Seen) -> list[int]:

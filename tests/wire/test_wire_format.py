@@ -21,10 +21,13 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.capture import Capture
 from fedaq_server.rounds import aggregation, exchange
 from fedaq_server.transport import service
-from wire import coded_vectors, oracle, seeded_vectors
+from wire import coded_vectors, oracle, oracle_classes, seeded_vectors
 from wire.vector_files import (
+    ALL_CODED,
     CODED,
     CODED_NAMES,
+    LONG,
+    LONG_NAMES,
     NAMES,
     PAGE,
     VECTORS,
@@ -80,13 +83,20 @@ def test_the_product_decodes_the_vectors(vector: dict[str, Any]) -> None:
 
 def test_the_coded_vectors_cover_codecs_widths_and_kinds_of_blocks() -> None:
     seen = oracle.Seen()
-    for vector in CODED:
+    for vector in ALL_CODED:
         oracle.captured_values(pb.CapturedPayload.FromString(file_of(vector)), seen)
     widths = {(codec, b) for codec in ("CODEC_UNIFORM", "CODEC_STEP") for b in range(1, 17)}
     assert seen.packed >= widths | {("CODEC_RAW", 32), ("CODEC_ZERO", 0)}
     assert seen.coded_bits >= {1, 4, *range(8, 17)}
-    assert {kind for kind, _ in seen.kinds} == {0, 1, 2, 3}
+    assert {kind for kind, _ in seen.kinds} == {0, 1, 2, 3, 4}
     assert {depth for kind, depth in seen.kinds if kind == 3} == set(range(6))
+    assert seen.pasts
+    assert {bits for bits, _ in seen.known} == set(range(1, 9))
+    counts = {count for _, count in seen.known}
+    # Less than the first block of values, some of the largest, and more than are counted in full.
+    assert min(counts) < 32
+    assert any(4064 < count < 2**16 for count in counts)
+    assert max(counts) > 2**16 + 2 * 4096
 
 
 @pytest.mark.parametrize("vector", CODED, ids=CODED_NAMES)
@@ -95,6 +105,29 @@ def test_the_coded_vectors_are_what_an_independent_decoder_says(vector: dict[str
     values = oracle.captured_values(captured, oracle.Seen())
     assert [oracle.pattern(value) for value in values] == patterns_of(vector)
     assert oracle.digest(values).hex() == vector["digest"]
+
+
+@pytest.mark.parametrize("vector", LONG, ids=LONG_NAMES)
+def test_long_vectors_are_what_an_independent_decoder_says(vector: dict[str, str]) -> None:
+    captured = pb.CapturedPayload.FromString(file_of(vector))
+    assert oracle.digest(oracle.captured_values(captured, oracle.Seen())).hex() == vector["digest"]
+
+
+@pytest.mark.parametrize("vector", LONG, ids=LONG_NAMES)
+def test_the_product_decodes_long_vectors(tmp_path: Path, vector: dict[str, str]) -> None:
+    values = read_payload(tmp_path / "vector.payload", file_of(vector)).values()
+    assert model.digest(values).hex() == vector["digest"]
+
+
+@pytest.mark.parametrize("name", ["an update by classes", "codes by classes that are no use"])
+def test_the_keys_in_a_file_are_those_of_the_page(name: str) -> None:
+    [vector] = [vector for vector in CODED if vector["name"] == name]
+    captured = pb.CapturedPayload.FromString(file_of(vector))
+    words = [
+        oracle_classes.words_of(coded_vectors.SEED, captured.sender, captured.header.round, tensor)
+        for tensor in range(len(captured.model.tensors))
+    ]
+    assert list(captured.keys) == [word0 + 2**32 * word1 for word0, word1 in words]
 
 
 @pytest.mark.parametrize("vector", CODED, ids=CODED_NAMES)
@@ -107,8 +140,8 @@ def test_the_product_decodes_the_coded_vectors(tmp_path: Path, vector: dict[str,
 def test_the_coded_vectors_stand_for_the_values_they_always_stood_for() -> None:
     """Their frames may be those of another zstd, so only what they stand for is compared."""
     made = coded_vectors.vectors()
-    kept = [{key: vector[key] for key in ("name", "values", "digest")} for vector in CODED]
-    assert [{key: vector[key] for key in ("name", "values", "digest")} for vector in made] == kept
+    kept = [{key: vector[key] for key in vector if key != "file"} for vector in ALL_CODED]
+    assert [{key: vector[key] for key in vector if key != "file"} for vector in made] == kept
 
 
 # ---- The page --------------------------------------------------------------

@@ -12,8 +12,11 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "wire-format.md").read_text()
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("vectors.json").read_text())
 NAMES = [f"{vector['bits']} bits" for vector in VECTORS]
-CODED: list[dict[str, str]] = json.loads(coded_vectors.FILE.read_text())
+ALL_CODED: list[dict[str, str]] = json.loads(coded_vectors.FILE.read_text())
+CODED = [vector for vector in ALL_CODED if "values" in vector]
 CODED_NAMES = [vector["name"] for vector in CODED]
+LONG = [vector for vector in ALL_CODED if "values" not in vector]
+LONG_NAMES = [vector["name"] for vector in LONG]
 
 
 def count_of(vector: dict[str, Any]) -> int:
@@ -22,6 +25,11 @@ def count_of(vector: dict[str, Any]) -> int:
 
 def range_of(vector: dict[str, Any]) -> Range:
     return Range(*(oracle.from_pattern(vector[end] or "00000000") for end in ("lo", "hi")))
+
+
+def digest_of(patterns: list[str]) -> str:
+    """Return the digest of values that are given as bit patterns."""
+    return oracle.digest([oracle.from_pattern(pattern) for pattern in patterns]).hex()
 
 
 def file_of(vector: dict[str, str]) -> bytes:
