@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaq.codec import coding, entropy, payload
+from fedaq.codec import coding, entropy, holding, payload
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.given import GIVEN, Dither, Given, Past
 from fedaq.codec.given import compress as compress_known
@@ -60,7 +60,7 @@ def random_past(parameters: int, seed: int) -> Past:
         )
         chunk = coding.Codes(code, codes.astype(np.uint8), 8, parameters)
         for piece in header.pieces(0, header.code_bytes) if parameters else ():
-            coding.add_difference(header, [(piece, chunk)], held, past)
+            holding.add_difference(header, [(piece, chunk)], held, past)
     return past
 
 
@@ -258,7 +258,7 @@ def test_a_broken_past_is_refused(data: bytes) -> None:
     header = Payload(ModelSpec((TensorSpec("t", (100,)),)), (RAW,))
     chunk = Chunk(1, 0, bytes(400), past=data)
     with pytest.raises(ProtocolError, match="past: ") as caught:
-        coding.decode_whole(header, chunk, np.zeros(100, np.float32), Past.none(100))
+        holding.decode_whole(header, chunk, np.zeros(100, np.float32), Past.none(100))
     assert caught.value.reason == pb.REFUSAL_REASON_BROKEN_CODE
 
 

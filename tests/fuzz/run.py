@@ -34,8 +34,8 @@ from fuzz.live import Count, FindingError, Honest, Server  # noqa: E402
 
 # Shares of the messages, in percent.
 DECODERS = {
-    "server": 35, "client": 25, "archive": 10, "entropy": 15, "inspect": 5, "run.json": 5,
-    "signature": 5,
+    "server": 35, "client": 25, "archive": 10, "entropy": 10, "classes": 5, "inspect": 5,
+    "run.json": 5, "signature": 5,
 }  # fmt: skip
 CONVERSATIONS_PER_MILLE = 4
 SCHEMES = ("fedaq", "fixed")

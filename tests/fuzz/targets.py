@@ -30,6 +30,7 @@ from fedaq.codec import (
     entropy,
     given,
     headers,
+    holding,
     model,
     payload,
 )
@@ -148,9 +149,9 @@ def client(data: bytes) -> int:
             if isinstance(message, chunks.Chunk):
                 if header is not None and add:
                     content = coding.decode(header, message, past)
-                    coding.add_difference(header, content, held, past)
+                    holding.add_difference(header, content, held, past)
                 elif header is not None:
-                    coding.decode_whole(header, message, held, past)
+                    holding.decode_whole(header, message, held, past)
             elif message.HasField("model"):
                 header, add = headers.from_message(SPEC, message.model), bool(message.model.base)
                 if add:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec import coding, model, payload
+from fedaq.codec import coding, holding, model, payload
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.given import Dither, Given, Past
 from fedaq.codec.model import ModelSpec, TensorSpec
@@ -113,7 +113,7 @@ def vector(
     flat = np.zeros(header.spec.parameters, np.float32)
     past = Past.none(flat.size)
     for chunk in chunks:
-        coding.take_past(header, chunk, past)
+        holding.take_past(header, chunk, past)
         known = Dither(keys.__getitem__) if keys else past
         coding.decode_into(header, chunk, flat, known=known)
     captured = pb.CapturedPayload(
