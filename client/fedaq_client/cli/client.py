@@ -48,7 +48,9 @@ OwnBudget = Annotated[
 ]
 OwnTariff = Annotated[
     float | None,
-    typer.Option(metavar="MONEY", help="What a megabyte costs here. Default: what the server says."),
+    typer.Option(
+        metavar="MONEY", help="What a megabyte costs here. Default: what the server says."
+    ),
 ]
 TrainingPower = Annotated[
     float | None,

@@ -74,7 +74,7 @@ Tariff = Annotated[
     str | None,
     typer.Option(
         metavar="MONEY",
-        help="For a megabyte of payload, or by radio, 0.5,lte-m:2,wifi:0; budgets of money need it.",
+        help="Of a megabyte, or by radio, 0.5,lte-m:2,wifi:0; budgets of money need it.",
     ),
 ]
 Aggregation = Annotated[

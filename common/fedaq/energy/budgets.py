@@ -6,6 +6,7 @@ Every budget is a sum of linear costs: a byte takes so much of it, by who sends 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_UP, Context
 from math import isfinite
 
 from fedaq.energy.cost import RadioCost
@@ -32,13 +33,22 @@ def is_money(unit: str) -> bool:
     return unit not in _PREFIXES
 
 
-def written(amount: float, unit: str) -> str:
-    """Return an amount as people write it: ``8 J``, ``20 MB``, ``3 EUR``."""
-    if unit != BYTES:
-        return f"{amount:.6g} {unit}"
-    fitting = [(f, prefix) for prefix, f in _PREFIXES[BYTES].items() if amount >= f] or [(1.0, "")]
-    factor, prefix = max(fitting)
-    return f"{amount / factor:.6g} {prefix}{unit}"
+def is_currency(text: str) -> bool:
+    """Tell whether this may name one."""
+    return _CURRENCY.fullmatch(text) is not None
+
+
+def written(amount: float, unit: str, *, up: bool = False) -> str:
+    """Return an amount as people write it: ``8 J``, ``20 MB``, ``3 EUR``.
+
+    Rounded `up`, who asks for what is written gets at least as much.
+    """
+    factor, prefix = 1.0, ""
+    if unit == BYTES:
+        fitting = [(f, p) for p, f in _PREFIXES[BYTES].items() if amount >= f]
+        factor, prefix = max(fitting, default=(1.0, ""))
+    digits = Context(prec=6, rounding=ROUND_UP if up else None).create_decimal(amount / factor)
+    return f"{float(digits):.6g} {prefix}{unit}"
 
 
 def parse_amounts(text: object) -> dict[str, float]:
@@ -65,7 +75,7 @@ def _amount(text: str) -> tuple[float, str]:
     if match is None:
         raise ValueError(f"{text!r} is no amount; {_HOW}")
     number, unit = float(match[1]), match[2]
-    if unit not in _UNITS and not _CURRENCY.fullmatch(unit):
+    if unit not in _UNITS and not is_currency(unit):
         raise ValueError(f"{text!r}: {unit} is no unit; {_HOW}")
     factor, base = _UNITS.get(unit, (1.0, unit))
     if not 0 < number * factor < 1e18:
@@ -150,7 +160,7 @@ def parse_tariff(text: object) -> Tariff:
             prices[radio] = float(price)
         except ValueError:
             raise ValueError(
-                f"{part.strip()!r} is no price of a megabyte; write 0.5, or by radio, lte-m:2,wifi:0"
+                f"{part.strip()!r} is no price of a megabyte; write 0.5, or by radio, lte-m:2"
             ) from None
         if not (isfinite(prices[radio]) and prices[radio] >= 0):
             raise ValueError(f"{part.strip()!r}: a price is 0 or more")

@@ -111,11 +111,12 @@ class EnergySettings(Section):
         None, description="money for a megabyte of payload, or by radio: 0.5,lte-m:2,wifi:0"
     )
     training_w: float | None = Field(
-        None, ge=0, le=1e6, description="power of a device that trains, if it does not state its own"
+        None,
+        ge=0,
+        le=1e6,
+        description="of a device while it trains, if it states none",
     )
-    budget_j: float | None = Field(
-        None, gt=0, description="budget in joules, by its older name"
-    )
+    budget_j: float | None = Field(None, gt=0, description="budget in joules, by its older name")
     radio: str = Field("constant", description="constant, shannon, or a preset (fedaq radio)")
     broadcast: bool = Field(False, description="one transmission reaches every client")
     uplink: CostSettings = CostSettings()

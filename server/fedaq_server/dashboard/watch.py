@@ -72,7 +72,7 @@ class Watch:
             "id": run.folder.resolve().name,
             "clients": run.settings.clients,
             "rounds": run.settings.rounds,
-            "budget_j": run.settings.energy.budget_j,
+            "budget_j": run.settings.energy.joules,
             "metric": asdict(run.task.metric),
             "target": run.settings.metric_target,
             "settings": flat(facts["settings"]),

@@ -13,15 +13,17 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.quantizer import Floats, Spread
+from fedaq.energy.budgets import JOULES
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.files import flush_folder, replacing
-from fedaq.settings import LimitsSettings
+from fedaq.settings import LimitsSettings, Settings
+from fedaq_server.accounts import Accounts
 from fedaq_server.conduct import Conduct
 from fedaq_server.records.database import locked, told
 from fedaq_server.records.lost import LEDGER, from_last_model
@@ -109,6 +111,7 @@ class Committed:
     scheme: object
     sent: Sent | None
     conduct: Conduct
+    accounts: Accounts = field(default_factory=Accounts)
 
 
 class Ledger:
@@ -228,6 +231,12 @@ class Ledger:
         text = self._value("conduct")
         return Conduct(limits) if text is None else Conduct.restored(limits, json.loads(text))
 
+    def accounts(self, settings: Settings) -> Accounts:
+        """Return what may be spent, and what was."""
+        # Ledgers of earlier versions have the run's joules alone, which are in its rounds.
+        spent = {"spent": {JOULES: self.energy_j}} if JOULES in settings.energy.run_budget else {}
+        return Accounts.restored(settings, json.loads(self._value("accounts") or json.dumps(spent)))
+
     def sent(self) -> Sent:
         """Return what is kept of the differences that were sent."""
         differences = self._read(
@@ -314,6 +323,7 @@ class Ledger:
                 self._commit_sent(committed.sent)
             self._set("scheme", json.dumps(state_of(committed.scheme)))
             self._set("conduct", json.dumps(committed.conduct.state()))
+            self._set("accounts", json.dumps(committed.accounts.state()))
             for kind, (number, digest) in self._written.items():
                 if number == record.round:
                     self._set(_DIGESTS[kind], f"{number} {digest}")

@@ -114,7 +114,7 @@ def record_of(fields: Mapping[str, Any]) -> RoundRecord:
 
 def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
     """JSON has null where a number was not finite."""
-    missing: dict[str, Any] = {name: nan for name in _FLOATS if record[name] is None}
+    missing: dict[str, Any] = {name: nan for name in _FLOATS if record.get(name, 0.0) is None}
     validations = {
         name: {**each, "metrics": _numbers(each["metrics"])}
         for name, each in record.get("validations", {}).items()

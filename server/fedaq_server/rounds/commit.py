@@ -58,6 +58,12 @@ async def commit(
     )  # fmt: skip
     await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))
     transfers = tuple(_transfers(current, downlink, reports))
+    federation.accounts.charge(
+        {name: client.radio for name, client in current.state.clients.items()},
+        {each.client: each.payload_bytes for each in transfers if each.direction == "downlink"},
+        current.charged,
+        record.energy_j,
+    )
     committed = _committed(federation, record, transfers)
     await asyncio.to_thread(federation.commit, committed)
     federation.on_round(committed, current.plan)
@@ -154,13 +160,21 @@ def _committed(
     federation: Federation, record: RoundRecord, transfers: tuple[Transfer, ...]
 ) -> Committed:
     roster, history = federation.roster, federation.history
-    present = {client.name for client in roster.everyone()}
+    present = {client.name for client in roster.everyone()} - federation.accounts.empty.keys()
     clients = {
         name: ClientMemory(name in present, roster.ranges.get(name))
         for name in sorted(present | roster.ranges.keys())
     }
     sent = None if history is None else history.sent
-    return Committed(record, transfers, clients, federation.scheme, sent, federation.conduct)
+    return Committed(
+        record,
+        transfers,
+        clients,
+        federation.scheme,
+        sent,
+        federation.conduct,
+        federation.accounts,
+    )
 
 
 def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:

@@ -19,6 +19,7 @@ from fedaq.codec.quantizer import Floats, Spread
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.settings import Settings
 from fedaq.tasks import Evaluation, Metric
+from fedaq_server.accounts import Accounts, Party
 from fedaq_server.conduct import Conduct
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.capture import Capture
@@ -91,6 +92,7 @@ class Federation:
     scheme: Scheme
     roster: Roster
     conduct: Conduct
+    accounts: Accounts
     metric: Metric
     measured: bool
     evaluate: Callable[[int], Evaluation]
@@ -314,11 +316,15 @@ def _state(
         client.name: ClientState(
             client.name,
             weights[client.name] / total,
-            client.radio or settings.energy.radio_cost(settings.seed, client.name, number),
+            client.cost(settings, number),
             federation.roster.ranges.get(client.name),
         )
         for client in clients
     }
+    ways = {name: catch_ups.get(name, UP_TO_DATE) for name in states}
+    receivers = [client.radio for name, client in states.items() if not ways[name].whole]
+    down_j = downlink_j_per_bit(receivers, broadcast=settings.energy.broadcast)
+    extra_j = catch_up_j(states, {name: way.payload_bytes for name, way in ways.items()})
     return RoundState(
         round=number,
         rounds=settings.rounds,
@@ -328,16 +334,17 @@ def _state(
         first_ranges=federation.first_ranges,
         downlink_samples=samples,
         clients=states,
-        downlink_j_per_bit=downlink_j_per_bit(
-            [
-                client.radio
-                for client in states.values()
-                if not catch_ups.get(client.name, UP_TO_DATE).whole
-            ],
-            broadcast=settings.energy.broadcast,
-        ),
-        catch_up_j=catch_up_j(
-            states, {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()}
+        downlink_j_per_bit=down_j,
+        catch_up_j=extra_j,
+        purses=federation.accounts.purses(
+            {
+                name: Party(client.radio, ways[name].payload_bytes, not ways[name].whole)
+                for name, client in states.items()
+            },
+            settings.rounds - number + 1,
+            min(1.0, (settings.sample or settings.clients) / settings.clients),
+            down_j,
+            extra_j,
         ),
     )
 
