@@ -102,6 +102,7 @@ async def _paid(client: Client, current: Round) -> int:
     up_bytes = max(least, current.plan.least_up_bytes.get(name, 0))
     why = accounts.pays(name, current.state.clients[name].radio, down_bytes, up_bytes)
     if why:
+        current.unpaid.add(name)
         raise EmptyError(name, Decline(Reason.EMPTY, why))
     return down_bytes
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -175,6 +175,8 @@ class Round:
         it was not whole in time, for they may have cost energy too.
     declined : Counter of str
         Clients that were there and took no part, or gave it up, by the reason.
+    unpaid : set of str
+        Those that could not pay for the round, and were sent nothing.
     """
 
     federation: Federation
@@ -196,6 +198,7 @@ class Round:
     magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
     declined: Counter[str] = field(default_factory=Counter)
+    unpaid: set[str] = field(default_factory=set)
 
     @property
     def number(self) -> int:
@@ -346,6 +349,24 @@ def _state(
             down_j,
             extra_j,
         ),
+    )
+
+
+def without_unpaid(current: Round) -> RoundState:
+    """Return the state of a round as if those that were sent nothing had not been in it."""
+    state, unpaid = current.state, current.unpaid
+    if not unpaid:
+        return state
+    ways = {} if current.differences is None else current.differences.catch_ups
+    clients = {name: client for name, client in state.clients.items() if name not in unpaid}
+    receivers = [
+        client.radio for name, client in clients.items() if not ways.get(name, UP_TO_DATE).whole
+    ]
+    broadcast = current.federation.settings.energy.broadcast
+    return replace(
+        state,
+        clients=clients,
+        downlink_j_per_bit=downlink_j_per_bit(receivers, broadcast=broadcast),
     )
 
 
