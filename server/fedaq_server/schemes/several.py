@@ -9,7 +9,7 @@ takes the steps of a run without a budget.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import inf, isfinite
 
 import numpy as np
@@ -19,27 +19,33 @@ from fedaq.energy.budgets import JOULES, written
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
 from fedaq_server.accounts import ROUNDING, Purse
-from fedaq_server.schemes.code_lengths import sample_bits
+from fedaq_server.schemes.code_lengths import sample_bits, tensors
 from fedaq_server.schemes.coded import (
     DROWNED,
     FIRST_SHARE,
     FIRST_UPDATE,
+    SLACK,
     CodedBudget,
     CodedResolution,
+    _bisect,
     _Expected,
     _expected,
     _first_bits,
+    _foreseen,
     _smoothed,
+    downlink_grant,
     uplink_grant,
 )
-from fedaq_server.schemes.optimizer import resolutions
+from fedaq_server.schemes.optimizer import resolution, resolutions
 from fedaq_server.schemes.prices import Bounds, Demand, OwnShares, Prices, RunShares, prices
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import header_bytes, known_spreads, least_down_bytes
-from fedaq_server.schemes.spreads import Array, stacked
+from fedaq_server.schemes.spreads import Array, arrays, stacked
 
 # A budget of the run is spent, however little finer steps bring: a thousandth of the usual ones.
 FINEST = 1e-3
+# A device may take so many times the usual step before it rather sends fewer updates.
+COARSER = 2.0
 # Beyond this many root mean squares nothing is known of what a step does.
 COARSEST = 2.0**9
 _BISECTIONS = 40
@@ -60,6 +66,7 @@ class CodedBudgets(CodedBudget):
     uplink: float = 0.0
     downlink: float = 0.0
     _planned: "_Planned | None" = None
+    _bought: "_Bought | None" = None
 
     def plan(self, state: RoundState) -> Plan | None:
         """Find the prices, the downlink step and every client's limit.
@@ -69,7 +76,7 @@ class CodedBudgets(CodedBudget):
         UserError
             If a budget does not pay for a round.
         """
-        self._planned = None
+        self._planned = self._bought = None
         if all(purse.unit == JOULES and not purse.client for purse in state.purses):
             return super().plan(state) if isfinite(self.budget_j) else self._free.plan(state)
         if not _pay_for_headers(state):
@@ -77,41 +84,36 @@ class CodedBudgets(CodedBudget):
         expected = _expected(state, stacked(known_spreads(state, FIRST_UPDATE)), self.up)
         round_ = _BudgetedRound(state, expected, self._free)
         found = round_.prices()
-        least = round_.least_up_bytes()
-        if state.round > 1 and round_.nobody_pays(found, least):
+        if state.round > 1 and round_.nobody_pays(found):
             return None
-        inner, priced = self._in_one_currency(state, found)
-        plan = inner.plan(priced)
-        if plan is None:
-            return None
-        assert inner._round is not None
-        limit, limits = _within_run(state, plan.downlink.limit_bytes, inner._round.limits)
-        self._planned = _Planned(inner, priced, plan, limits)
-        return Plan(
-            replace(plan.downlink, limit_bytes=limit),
-            plan.uplink_bits,
-            plan.price * round_.price_of_a_joule(found),
-            forecast_j=round_.forecast_j(found),
-            least_up_bytes=least,
-        )
+        if _shared(state.purses):
+            return self._plan_run(state, round_, found)
+        return self._plan_devices(state, round_, found)
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
     ) -> Grant:
         """Give the client the step of its price, and its limit."""
         planned = self._planned
-        if planned is None:
-            if isfinite(self.budget_j):
-                return super().grant(state, plan, client, ranges)
+        if planned is not None:
+            priced = planned.state.clients[client.name]
+            granted = planned.inner.grant(planned.state, planned.plan, priced, ranges)
+            return replace(granted, limit_bytes=planned.limits[client.name])
+        if isfinite(self.budget_j):
+            return super().grant(state, plan, client, ranges)
+        if self._bought is None:
             return self._free.grant(state, plan, client, ranges)
-        priced = planned.state.clients[client.name]
-        granted = planned.inner.grant(planned.state, planned.plan, priced, ranges)
-        steps = planned.inner._round
-        assert steps is not None
-        if not _shared(state.purses) and steps.up_steps[client.name] < self.uplink:
-            granted = uplink_grant(state, client, ranges, self.uplink)
-            steps.up_steps[client.name] = self.uplink
-        return replace(granted, limit_bytes=planned.limits[client.name])
+        step = self._bought.steps[client.name]
+        if not self.up:
+            # Nothing was known of the updates, so nothing of the price. The bytes are.
+            sent = tensors(arrays(ranges), state.spec.elements, nearest=False)
+            bits = 8 * self._bought.bytes[client.name]
+            step = max(self.uplink, _bisect(lambda step: float(_first_bits(sent, step)), bits))
+        self._bought.granted[client.name] = step
+        limit = header_bytes(state) + int(SLACK * self._bought.bytes[client.name])
+        limited = {purse.client for purse in state.purses}
+        chosen = uplink_grant(state, client, ranges, step)
+        return replace(chosen, limit_bytes=limit if client.name in limited else None)
 
     def learn(self, outcome: Outcome) -> None:
         """Take note of what was spent, and of how long codes were."""
@@ -119,14 +121,50 @@ class CodedBudgets(CodedBudget):
             self._round = self._planned.inner._round
         elif not isfinite(self.budget_j):
             self.spent_j += outcome.energy_j
+            steps = {} if self._bought is None else self._bought.granted
             for name, taken in outcome.uplink_bytes.items():
-                self.up[name] = _smoothed(self.up.get(name, 0.0), taken * self.uplink)
+                now = taken * steps.get(name, self.uplink)
+                self.up[name] = _smoothed(self.up.get(name, 0.0), now)
             return
         super().learn(outcome)
 
     @property
     def _free(self) -> CodedResolution:
         return CodedResolution(self.uplink, self.downlink)
+
+    def _plan_run(self, state: RoundState, round_: "_BudgetedRound", found: Prices) -> Plan | None:
+        """Plan a round whose budgets, the run's among them, are to be spent."""
+        inner, priced = self._in_one_currency(state, found)
+        plan = inner.plan(priced)
+        if plan is None:
+            return None
+        assert inner._round is not None
+        limit, limits = _within_run(state, plan.downlink.limit_bytes, inner._round.limits)
+        self._planned = _Planned(inner, priced, plan, limits)
+        return replace(
+            plan,
+            downlink=replace(plan.downlink, limit_bytes=limit),
+            price=plan.price * round_.price_of_a_joule(found),
+            forecast_j=round_.forecast_j(found),
+            least_up_bytes=round_.least_up_bytes(),
+        )
+
+    def _plan_devices(self, state: RoundState, round_: "_BudgetedRound", found: Prices) -> Plan:
+        """Plan a round that devices alone limit."""
+        steps = round_.steps(found)
+        start = round_.expected.start_step if round_.is_first else 0.0
+        names = list(state.clients)
+        self._bought = _Bought(
+            dict(zip(names, steps.tolist(), strict=True)),
+            dict(zip(names, round_.up_bytes(found.up).tolist(), strict=True)),
+        )
+        spreads = stacked(known_spreads(state, FIRST_UPDATE))
+        return Plan(
+            downlink_grant(state, start or resolution(1.0, found.down / 8, 1.0)),
+            _foreseen(state, spreads, steps),
+            forecast_j=round_.forecast_j(found),
+            least_up_bytes=round_.least_up_bytes(),
+        )
 
     def _in_one_currency(self, state: RoundState, found: Prices) -> tuple[CodedBudget, RoundState]:
         """Return the round as one with a single budget sees it: prices in the place of joules."""
@@ -169,6 +207,23 @@ class _Planned:
 
 
 @dataclass(frozen=True)
+class _Bought:
+    """What devices buy in a round that they alone limit.
+
+    Attributes
+    ----------
+    steps, bytes : mapping of str to float
+        Of each update, as they are expected.
+    granted : dict of str to float
+        Steps of the grants.
+    """
+
+    steps: Mapping[str, float]
+    bytes: Mapping[str, float]
+    granted: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _BudgetedRound:
     """What a round takes at prices of bytes, and what its budgets ask of those."""
 
@@ -189,9 +244,16 @@ class _BudgetedRound:
             self._bounds(run),
         )  # fmt: skip
 
+    def steps(self, found: Prices) -> Array:
+        """Return the quantization step of each update."""
+        return self._steps_at(found.up)
+
+    def _steps_at(self, price: Array) -> Array:
+        return resolutions(1.0, price / 8, self.expected.squares)
+
     def up_bytes(self, price: Array) -> Array:
         """Return the bytes of each update."""
-        steps = resolutions(1.0, price / 8, self.expected.squares)
+        steps = self._steps_at(price)
         if self.expected.usual is None:
             return _first_bits(self.expected.first, steps[:, None]) / 8
         return np.maximum(self.expected.usual / steps, header_bytes(self.state))
@@ -219,13 +281,13 @@ class _BudgetedRound:
             if name in owners
         }
 
-    def nobody_pays(self, found: Prices, least: Mapping[str, int]) -> bool:
+    def nobody_pays(self, found: Prices) -> bool:
         """Tell whether all clients are empty, as far as can be seen before anything is coded."""
-        down = self.down_bytes(found.down)
+        down, least = self.down_bytes(found.down), self.least_up_bytes()
         empty = {
             purse.client
             for purse in self._own()
-            if purse.fixed + purse.down * down + purse.up[purse.client] * least[purse.client]
+            if purse.fixed + purse.down * down + purse.up[purse.client] * least.get(purse.client, 0)
             > purse.left
         }
         return empty == self.state.clients.keys()
@@ -302,7 +364,8 @@ class _BudgetedRound:
             middle = (low + high) / 2
             over = drowned(np.exp(middle))
             low, high = np.where(over, low, middle), np.where(over, middle, high)
-        return _price_of(np.exp(high), expected.squares)
+        usual = _price_of(COARSER * self.free.uplink, expected.squares)
+        return np.maximum(_price_of(np.exp(high), expected.squares), usual)
 
 
 def _price_of(step: Array | float, squares: Array) -> Array:
