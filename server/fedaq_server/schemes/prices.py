@@ -2,8 +2,8 @@
 
 The effective price of a byte is the sum over all budgets of multiplier times weight, where the
 weight is what the byte takes of the budget (docs/research/theory.md, section 11). The multipliers
-solve the dual problem, which is convex: one after the other is set to the least at which its
-budget is kept, until none moves.
+solve the dual problem, which is convex: one of the run after the other is set to the least at which
+its budget is kept, until none moves; those of single senders follow from these at once.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from fedaq_server.schemes.spreads import Array
 
 # More than any run needs: few budgets pull at one another.
 _SWEEPS = 40
+# Of the largest multiplier.
 _CONVERGED = 1e-4
-# Of the logarithm of a price: to a hundred-thousandth of it. What goes down takes long to ask for.
+# Of the logarithm of a price: to a hundred-thousandth of it.
 _BISECTIONS = 24
 _LEAST, _MOST = 1e-30, 1e30
 
@@ -116,14 +117,14 @@ def prices(demand: Demand, run: RunShares, own: OwnShares, bounds: Bounds) -> Pr
 
     One of a single sender cannot where even `most_up` or the broadcast exceeds its share.
     """
-    now = _priced(run, own, bounds, np.zeros(len(run.share)), np.zeros(len(own.share)))
+    now = _keep_own(demand, run, own, bounds, np.zeros(len(run.share)))
     for _ in range(_SWEEPS):
         before = now
         for place in range(len(run.share)):
             now = _keep(demand, run, own, bounds, now, place)
-        now = _keep_own(demand, run, own, bounds, now)
-        moved = np.abs(np.log(np.append(now.up, now.down) / np.append(before.up, before.down)))
-        if np.max(moved) < _CONVERGED:
+        # Prices may stand still while one budget still takes over from another.
+        moved = np.abs(now.run - before.run)
+        if len(moved) < 2 or np.max(moved) <= _CONVERGED * np.max(now.run):
             break
     return now
 
@@ -146,57 +147,92 @@ def _run_prices(run: RunShares, bounds: Bounds, multipliers: Array) -> Array:
 def _keep(
     demand: Demand, run: RunShares, own: OwnShares, bounds: Bounds, now: Prices, place: int
 ) -> Prices:
-    """Return prices with the least multiplier at which one budget of the run is kept."""
+    """Return prices with the least multiplier at which one budget of the run is kept.
+
+    The senders' own multipliers follow from it: where those bind, it changes no price of theirs.
+    """
 
     def at(multiplier: float) -> Prices:
         multipliers = now.run.copy()
         multipliers[place] = multiplier
-        return _priced(run, own, bounds, multipliers, now.own)
+        return _keep_own(demand, run, own, bounds, multipliers)
 
-    def excess(multiplier: float) -> float:
+    def is_kept(multiplier: float) -> bool:
         tried = at(multiplier)
-        taken = np.sum(run.up[place] * demand.up(tried.up)) + run.down[place] * demand.down(
-            tried.down
-        )
-        return float(taken - run.share[place])
+        taken = float(np.sum(run.up[place] * demand.up(tried.up)))
+        if run.down[place]:
+            taken += float(run.down[place]) * demand.down(tried.down)
+        return taken <= run.share[place]
 
-    if excess(0.0) <= 0:
+    if is_kept(0.0):
         return at(0.0)
-    low, high = np.log(_LEAST), np.log(_MOST)
+    return at(_least(is_kept, float(now.run[place])))
+
+
+def _least(is_kept: Callable[[float], bool], guess: float) -> float:
+    """Return the least positive number that is enough, near a guess if there is one."""
+    low, high = _LEAST, _MOST
+    if guess:
+        reach = 2.0
+        low = high = guess
+        while high < _MOST and not is_kept(high):
+            low, high, reach = high, high * reach, reach**2
+        while low == high or (low > _LEAST and is_kept(low)):
+            low, high, reach = low / reach, low, reach**2
     for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if excess(float(np.exp(middle))) <= 0 else (middle, high)
-    return at(float(np.exp(high)))
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if is_kept(middle) else (middle, high)
+    return high
 
 
 def _keep_own(
-    demand: Demand, run: RunShares, own: OwnShares, bounds: Bounds, now: Prices
+    demand: Demand, run: RunShares, own: OwnShares, bounds: Bounds, multipliers: Array
 ) -> Prices:
-    """Return prices with the least multipliers at which senders keep their own budgets.
+    """Return prices with the least multipliers at which senders keep their own budgets."""
+    shared = _run_prices(run, bounds, multipliers)
+    if not len(own.share):
+        return _priced(run, own, bounds, multipliers, own.share)
+
+    def at(down: float) -> Prices:
+        """Return what follows where a byte of the broadcast has this price."""
+        listening = own.down * demand.down(down) if own.down.any() else own.down
+        left = np.maximum(own.share - listening, 0.0)
+        of_own = _own_multipliers(demand, own, bounds, shared, left)
+        return _priced(run, own, bounds, multipliers, of_own)
+
+    low = max(float(np.sum(multipliers * run.down)), bounds.least_down)
+    found = at(low)
+    if found.down <= low:
+        return found
+    # The dearer a byte of the broadcast, the fewer there are, and the less is it raised.
+    high = found.down
+    for _ in range(_BISECTIONS):
+        middle = (low * high) ** 0.5
+        found = at(middle)
+        low, high = (middle, high) if found.down > middle else (low, middle)
+    return found
+
+
+def _own_multipliers(
+    demand: Demand, own: OwnShares, bounds: Bounds, before: Array, left: Array
+) -> Array:
+    """Return the multipliers with which updates take what is left, at prices `before` without them.
 
     Of several budgets of one sender, the tightest alone has one.
     """
-    if not len(own.share):
-        return now
-    before = _run_prices(run, bounds, now.run)
-    left = np.maximum(own.share - own.down * demand.down(now.down), 0.0)
     most = np.divide(left, own.up, out=np.full_like(left, np.inf), where=own.up > 0)
     tightest = np.full(len(before), np.inf)
     np.minimum.at(tightest, own.sender, most)
-    low = np.log(before)
-    high = np.maximum(np.log(bounds.most_up), low)
     fits = demand.up(before) <= tightest
-    high = np.where(fits, low, high)
+    low = np.log(before)
+    high = np.where(fits, low, np.maximum(np.log(bounds.most_up), low))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         kept = demand.up(np.exp(middle)) <= tightest
         low, high = np.where(kept, low, middle), np.where(kept, middle, high)
-    dearer = np.exp(high) - before
-    dearer[fits] = 0.0
-    binds = (most == tightest[own.sender]) & (own.up > 0)
-    first = np.zeros(len(binds), bool)
-    places = np.flatnonzero(binds)
-    first[places[np.unique(own.sender[places], return_index=True)[1]]] = True
+    dearer = np.where(fits, 0.0, np.exp(high) - before)
+    binds = np.flatnonzero((most == tightest[own.sender]) & (own.up > 0))
+    first = binds[np.unique(own.sender[binds], return_index=True)[1]]
     multipliers = np.zeros(len(own.share))
     multipliers[first] = dearer[own.sender[first]] / own.up[first]
-    return _priced(run, own, bounds, now.run, multipliers)
+    return multipliers

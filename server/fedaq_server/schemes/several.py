@@ -10,7 +10,7 @@ takes the steps of a run without a budget.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import inf, isfinite
+from math import exp, inf, isfinite, log
 
 import numpy as np
 
@@ -46,6 +46,8 @@ from fedaq_server.schemes.spreads import Array, arrays, stacked
 FINEST = 1e-3
 # A device may take so many times the usual step before it rather sends fewer updates.
 COARSER = 2.0
+# Prices of the broadcast are told apart to half a hundredth.
+PLACES = 100
 # Beyond this many root mean squares nothing is known of what a step does.
 COARSEST = 2.0**9
 _BISECTIONS = 40
@@ -230,6 +232,7 @@ class _BudgetedRound:
     state: RoundState
     expected: _Expected
     free: CodedResolution
+    _lengths: dict[int, float] = field(default_factory=dict)
 
     @property
     def is_first(self) -> bool:
@@ -262,12 +265,21 @@ class _BudgetedRound:
         """Return the bytes of the broadcast; of the first there is none to pay for."""
         if self.is_first:
             return 0.0
-        step = float(resolutions(1.0, np.array(price / 8), np.array(1.0)))
-        state = self.state
-        bits = sample_bits(
-            self.expected.samples, state.spec.elements, step, nearest=state.differences
-        )
-        return bits / 8
+        # It is asked for again and again, and a sample is large.
+        place = round(PLACES * log(price))
+        known = self._lengths.get(place)
+        if known is None:
+            state, step = self.state, resolution(1.0, exp(place / PLACES) / 8, 1.0)
+            known = self._lengths[place] = (
+                sample_bits(
+                    self.expected.samples,
+                    state.spec.elements,
+                    step,
+                    nearest=state.differences,
+                )
+                / 8
+            )
+        return known
 
     def least_up_bytes(self) -> dict[str, int]:
         """Return what updates take that are no mere noise, of clients with a budget."""
