@@ -121,6 +121,13 @@ def test_a_budget_of_the_run_is_spent_and_no_more(
     assert document["budgets"]["run"][unit]["spent"] == pytest.approx(took, rel=1e-9)
 
 
+def test_budgets_of_run_and_devices_hold_at_once(tmp_path: Path) -> None:
+    document = run(tmp_path, "energy.budget=100kB", "energy.device_budget=1J,client-1:3mJ")
+    assert document["budgets"]["run"]["B"]["spent"] <= 1e5
+    assert document["budgets"]["devices"]["client-1"]["J"]["spent"] <= 3e-3
+    assert document["summary"]["final_accuracy"] > 0.9
+
+
 def test_the_less_of_what_is_stated_and_given_holds() -> None:
     accounts = Accounts(stated={"shed": {"J": 2.0, "B": 5e6}})
     assert accounts.limits("shed") == {"J": 2.0, "B": 5e6}

@@ -212,9 +212,9 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
     del later["client-8"]
     before = ledger._database.total_changes
     ledger.commit(replace(committed(2, settings), clients=later))
-    # The round, two transfers, two clients, a difference, what clients hold after it, the scheme
-    # and the conduct.
-    assert ledger._database.total_changes - before == 9
+    # The round, two transfers, two clients, a difference, what clients hold after it, the scheme,
+    # the conduct and the accounts.
+    assert ledger._database.total_changes - before == 10
     ledger.close()
     again = Ledger(tmp_path).clients()
     assert again == {**later, "client-8": ClientMemory(False, (SPREAD,))}

@@ -162,7 +162,7 @@ def _keep(
         taken = float(np.sum(run.up[place] * demand.up(tried.up)))
         if run.down[place]:
             taken += float(run.down[place]) * demand.down(tried.down)
-        return taken <= run.share[place]
+        return taken <= float(run.share[place])
 
     if is_kept(0.0):
         return at(0.0)

@@ -141,7 +141,9 @@ class CodedBudgets(CodedBudget):
         if plan is None:
             return None
         assert inner._round is not None
-        limit, limits = _within_run(state, plan.downlink.limit_bytes, inner._round.limits)
+        expected = dict(zip(state.clients, round_.up_bytes(found.up).tolist(), strict=True))
+        down = plan.downlink.limit_bytes
+        limit, limits = _within_run(state, down, inner._round.limits, expected)
         self._planned = _Planned(inner, priced, plan, limits)
         return replace(
             plan,
@@ -414,17 +416,25 @@ def _pay_for_headers(state: RoundState) -> bool:
 
 
 def _within_run(
-    state: RoundState, down: int | None, limits: Mapping[str, int]
+    state: RoundState,
+    down: int | None,
+    limits: Mapping[str, int],
+    expected: Mapping[str, float],
 ) -> tuple[int | None, dict[str, int]]:
-    """Return what may go down, and come up from each client, so that no budget is overspent."""
+    """Return what may go down, and come up from each client, so that no budget is overspent.
+
+    What goes down leaves the bytes that are `expected` of the updates.
+    """
     header, least_down = header_bytes(state), least_down_bytes(state)
     share = 1.0
     for purse in _shared(state.purses):
         left = purse.left * (1 - ROUNDING) - purse.fixed
-        headers = header * sum(purse.up.values())
+        kept = sum(price * max(header, expected[name]) for name, price in purse.up.items())
         if purse.down and down is not None:
-            down = min(down, max(least_down, int((left - headers) / purse.down)))
-        left -= headers + purse.down * (down or 0)
+            down = min(down, max(least_down, int((left - kept) / purse.down)))
+    for purse in _shared(state.purses):
+        left = purse.left * (1 - ROUNDING) - purse.fixed - purse.down * (down or 0)
+        left -= header * sum(purse.up.values())
         more = sum(purse.up[name] * (limit - header) for name, limit in limits.items())
         if more > 0:
             share = min(share, max(0.0, left) / more)
