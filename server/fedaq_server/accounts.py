@@ -123,14 +123,27 @@ class Accounts:
         }
 
     @classmethod
-    def restored(cls, settings: Settings, state: Mapping[str, Any]) -> "Accounts":
-        """Return the accounts of a run; `state` is what they were taken from, or empty."""
+    def restored(
+        cls, settings: Settings, state: Mapping[str, Any], energy_j: float = 0.0
+    ) -> "Accounts":
+        """Return the accounts of a run.
+
+        Parameters
+        ----------
+        settings : Settings
+        state : mapping
+            What they were taken from; empty for a new run, and for one of an earlier version, which
+            had a budget of joules alone.
+        energy_j : float
+            That such a run has spent.
+        """
         energy = settings.energy
+        spent = {JOULES: energy_j} if JOULES in energy.run_budget and energy_j else {}
         return cls(
             energy.run_budget,
             energy.device_budgets,
             dict(state.get("stated", {})),
-            dict(state.get("spent", {})),
+            dict(state.get("spent", spent)),
             dict(state.get("devices", {})),
             {entry["name"]: Empty(**entry) for entry in state.get("empty", [])},
         )

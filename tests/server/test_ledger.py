@@ -17,8 +17,9 @@ from fedaq.codec.quantizer import Spread
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.settings import Settings, load_settings
 from fedaq_server.conduct import Conduct
-from fedaq_server.records.ledger import ClientMemory, Committed, Ledger, Transfer
+from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.rows import ClientMemory, Transfer
 from fedaq_server.records.run_folder import new_run, resumed_run
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent

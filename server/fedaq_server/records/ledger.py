@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedaq.codec.model import ModelSpec
-from fedaq.codec.quantizer import Floats, Spread
-from fedaq.energy.budgets import JOULES
+from fedaq.codec.quantizer import Floats
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.files import flush_folder, replacing
 from fedaq.settings import LimitsSettings, Settings
@@ -29,7 +28,14 @@ from fedaq_server.records.database import locked, told
 from fedaq_server.records.lost import LEDGER, from_last_model
 from fedaq_server.records.migrations import migrate
 from fedaq_server.records.record import RoundRecord
-from fedaq_server.records.rows import ranges_of, ranges_text, record_of, row_of
+from fedaq_server.records.rows import (
+    ClientMemory,
+    Transfer,
+    ranges_of,
+    ranges_text,
+    record_of,
+    row_of,
+)
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
 from fedaq_server.records.weights import (
@@ -56,43 +62,6 @@ AT_A_TIME = 256
 S = TypeVar("S")
 
 _ROUND = tuple(field.name for field in fields(RoundRecord))
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What one client was sent in a round, or sent.
-
-    Attributes
-    ----------
-    client : str
-    direction : str
-        ``uplink`` or ``downlink``.
-    payload_bytes : int
-        Of an update that is not counted: what was granted, for it may have cost energy.
-    counted : bool
-        Whether the update was whole in time; always of the downlink.
-    """
-
-    client: str
-    direction: str
-    payload_bytes: int
-    counted: bool
-
-
-@dataclass(frozen=True)
-class ClientMemory:
-    """What a run knows of a client from earlier rounds.
-
-    Attributes
-    ----------
-    present : bool
-        Whether it was connected when the round was committed.
-    ranges : tuple of Spread, optional
-        Of its last update.
-    """
-
-    present: bool
-    ranges: tuple[Spread, ...] | None
 
 
 @dataclass(frozen=True)
@@ -233,9 +202,8 @@ class Ledger:
 
     def accounts(self, settings: Settings) -> Accounts:
         """Return what may be spent, and what was."""
-        # Ledgers of earlier versions have the run's joules alone, which are in its rounds.
-        spent = {"spent": {JOULES: self.energy_j}} if JOULES in settings.energy.run_budget else {}
-        return Accounts.restored(settings, json.loads(self._value("accounts") or json.dumps(spent)))
+        kept = json.loads(self._value("accounts") or "{}")
+        return Accounts.restored(settings, kept, self.energy_j)
 
     def sent(self) -> Sent:
         """Return what is kept of the differences that were sent."""

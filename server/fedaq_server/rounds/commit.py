@@ -10,8 +10,9 @@ import numpy as np
 
 from fedaq.codec import statistics
 from fedaq.codec.quantizer import Floats
-from fedaq_server.records.ledger import MOMENTS, ClientMemory, Committed, Transfer
+from fedaq_server.records.ledger import MOMENTS, Committed
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.rows import ClientMemory, Transfer
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
 from fedaq_server.rounds.exchange import Report
