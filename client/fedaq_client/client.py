@@ -16,6 +16,7 @@ from fedaq.settings import load_settings
 from fedaq.tasks import AnyTask, read_data, task_of
 from fedaq.tasks.hardware import left_as_it_was, use_threads
 from fedaq_client.events import Event
+from fedaq_client.means import Meter, means_of
 from fedaq_client.naming import name_of, part_of
 from fedaq_client.readiness import Ready
 from fedaq_client.training import Learner, learner_of
@@ -60,6 +61,17 @@ class Client:
     state : Path or str, optional
         Folder of this client alone that keeps, over a restart, the model that it holds, what it
         left unsent and the task's own state: then it needs what it missed, not the whole model.
+    device_budget : str, optional
+        What this device may spend in the run: ``"2J"``, ``"20MB"``, ``"3EUR"``, or several with
+        commas; None: what the server gives it.
+    tariff : float, optional
+        Money for a megabyte of payload; None: what the server assumes.
+    training_w : float, optional
+        Power that the device draws while it trains: that energy is reported, and counts in no
+        budget.
+    meter : callable, optional
+        Returns the joules that the device has taken so far: measures the same. It is called on
+        another thread.
     threads : int, optional
         Of torch while it trains; 0: all cores. None: as many as the program has it use.
     give_up_after_s : float, optional
@@ -100,6 +112,10 @@ class Client:
         start_from: Path | str | None = None,
         radio: str | RadioCost | None = None,
         state: Path | str | None = None,
+        device_budget: str | None = None,
+        tariff: float | None = None,
+        training_w: float | None = None,
+        meter: Meter | None = None,
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu",
         threads: int | None = None,
         give_up_after_s: float | None = None,
@@ -112,6 +128,7 @@ class Client:
         own = {
             "server": server, "name": name, "partition": partition, "state": state,
             "radio": radio if isinstance(radio, str) else None, "give_up_after_s": give_up_after_s,
+            "device_budget": device_budget, "tariff": tariff, "training_w": training_w,
         }  # fmt: skip
         network = {"tls": tls, "token_file": token_file, "insecure": insecure, "proxy": proxy}
         given = {
@@ -130,6 +147,7 @@ class Client:
             self._radio: RadioCost | None = radio
         else:
             self._radio = None if client.radio is None else PRESETS[client.radio].cost()
+        self._means = means_of(client, meter)
         self._ready, self._on_event = ready, on_event
         self._is_stopped = False
         self._background = Background(self._work)
@@ -196,6 +214,7 @@ class Client:
             lambda event: tell(self._on_event, event),
             own.give_up_after_s,
             ready=self._ready,
+            means=self._means,
         )
 
     def _learner(self) -> Learner:

@@ -12,6 +12,7 @@ from math import inf
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, UserError
 from fedaq_client.events import Event
+from fedaq_client.means import Means
 from fedaq_client.readiness import Ready
 from fedaq_client.session import Session, Stream
 from fedaq_client.training import Learner
@@ -53,6 +54,7 @@ async def take_part(
     on_training: Callable[[int, int], None] = lambda done, total: None,
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None,
     ready: Ready | None = None,
+    means: Means | None = None,
 ) -> str:
     """Take part until the run is over, through every loss of the connection.
 
@@ -60,7 +62,7 @@ async def take_part(
     ----------
     connect : callable
         Opens a stream to the server.
-    name, learner, radio, on_event, on_training, on_transfer, ready
+    name, learner, radio, on_event, on_training, on_transfer, ready, means
         As of a `Session`.
     give_up_after_s : float, optional
         Seconds without a server; None for patience without end.
@@ -87,6 +89,7 @@ async def take_part(
                 session = Session(
                     stream, name, learner, radio, on_event, process,
                     on_training=on_training, on_transfer=on_transfer, ready=ready,
+                    means=means or Means(),
                 )  # fmt: skip
                 return await session.participate()
         except UserError:

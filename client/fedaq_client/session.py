@@ -24,6 +24,7 @@ from fedaq.tasks.training import KNOWN
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, is_possible
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
+from fedaq_client.means import Effort, Means
 from fedaq_client.readiness import Ready, answer_of
 from fedaq_client.training import Learner
 
@@ -92,6 +93,8 @@ class Session:
         round is opened to it, and while it waits for the next, at every interval of heartbeats.
     welcomed : bool
         Whether the server has let the client in.
+    means : Means
+        What its device may spend, and what training takes there.
     """
 
     stream: Stream
@@ -104,6 +107,7 @@ class Session:
     on_training: Callable[[int, int], None] = lambda done, total: None
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
     ready: Ready | None = None
+    means: Means = field(default_factory=Means)
     _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
@@ -212,14 +216,17 @@ class Session:
         try:
             downlink_bits = await self._receive_models(plan)
             validation = await asyncio.to_thread(self.learner.validate)
+            effort = await asyncio.to_thread(Effort, self.means)
             with blamed(self.learner.task, "training"):
                 loss = await asyncio.to_thread(
                     self.learner.train, self._training, welcome.seed, self.name,
                     plan.round, plan.rounds, self.on_training, measure=plan.measure,
                 )  # fmt: skip
+            measured = pb.RangeReport()
+            await asyncio.to_thread(effort.report, measured)
             self.on_event(Trained(plan.round, loss))
             spreads = await asyncio.to_thread(self._spreads)
-            grant = await self._report(plan, spreads, loss, _validation_in(validation))
+            grant = await self._report(plan, spreads, loss, _validation_in(validation), measured)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
@@ -306,6 +313,7 @@ class Session:
         spreads: tuple[Spread, ...],
         loss: float,
         validation: pb.Validation | None,
+        measured: pb.RangeReport,
     ) -> pb.UplinkGrant:
         report = pb.RangeReport(
             round=self._round,
@@ -319,6 +327,7 @@ class Session:
             holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
             validation=validation,
         )
+        report.MergeFrom(measured)
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
         if not is_possible(grant, len(spreads)):
@@ -371,10 +380,9 @@ class Session:
     def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
         for offset, length in update.chunks(plan.chunk_bytes):
-            values_at = self.learner.weights.__getitem__
             chunk, _ = coding.encode(
-                update, values_at, keys, offset, length, self._round, squeeze=plan.entropy,
-                known=Dither(keys.__getitem__),
+                update, self.learner.weights.__getitem__, keys, offset, length, self._round,
+                squeeze=plan.entropy, known=Dither(keys.__getitem__),
             )  # fmt: skip
             yield chunk
 
@@ -419,13 +427,9 @@ class Session:
                 client=self.name,
                 examples=self.learner.examples,
                 model=model.to_message(self.learner.spec),
-                radio=None
-                if self.radio is None
-                else pb.Radio(
-                    uplink_j_per_bit=self.radio.uplink_j_per_bit,
-                    downlink_j_per_bit=self.radio.downlink_j_per_bit,
-                    receive_j_per_bit=self.radio.receive_j_per_bit,
-                ),
+                radio=self.means.radio_message(self.radio),
+                budget=self.means.stated(),
+                tariff=self.means.tariff,
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
                 process=self.process,

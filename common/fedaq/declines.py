@@ -17,6 +17,7 @@ class Reason(StrEnum):
     METERED = "metered"
     BUSY = "busy"
     OTHER = "other"
+    EMPTY = "empty"
 
 
 @dataclass(frozen=True)

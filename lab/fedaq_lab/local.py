@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaq.codec.chunks import Chunk, parse
-from fedaq.errors import FedaqError
+from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, read_data
 from fedaq.tasks.partition import Partition
@@ -22,6 +22,7 @@ from fedaq_client.session import ServerStoppedError, Session
 from fedaq_client.training import Learner, learner_of
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run
+from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.records.run_folder import new_run
 from fedaq_server.records.weights import base_of
 from fedaq_server.run import Run
@@ -111,9 +112,16 @@ async def _federate(run: Run) -> None:
             for name, learner in learners:
                 up, down = Frames(_QUEUE), Frames(_QUEUE)
                 session = Session(_ClientEnd(down, up), name, learner, None, lambda progress: None)
-                group.create_task(serve_client(run.admission, _ServerEnd(up, down)))
+                group.create_task(_serve(run, _ServerEnd(up, down)))
                 group.create_task(_participate(session))
             await run.rounds(NoWire())
+
+
+async def _serve(run: Run, stream: _ServerEnd) -> None:
+    try:
+        await serve_client(run.admission, stream)
+    except JoinRefusedError as refusal:
+        raise UserError(str(refusal)) from None
 
 
 async def _participate(session: Session) -> None:

@@ -19,6 +19,7 @@ from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
 from fedaq_lab import comparison_table
 from fedaq_lab.report_pictures import Line, Picture, drawn
+from fedaq_server.cli.display import budget_lines
 from fedaq_server.records.record import summarize
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 
@@ -230,6 +231,9 @@ def render(contents: Contents, pictures: Sequence[Picture]) -> str:
         settings=_settings(flat, different),
         versions=_versions(entries),
         lacking=[(entry, _lacking(entry.run)) for entry in entries if _lacking(entry.run)],
+        budgets=[
+            (entry, budget_lines(entry.run.budgets)) for entry in entries if entry.run.budgets
+        ],
         shut_out=[(entry, entry.run.shut_out) for entry in entries if entry.run.shut_out],
     )
 
@@ -281,6 +285,7 @@ def _row(entry: Entry, metrics: Sequence[str], of_clients: Sequence[str]) -> dic
         **{_of_clients(name): _clients_final(run, name) for name in of_clients},
         "best": _shown_as(run.metric.name, totals["best_metric"]),
         "energy": si(totals["energy_j"], "J"),
+        "training": si(totals["training_j"], "J") if "training_j" in totals else "-",
         "bits up": f"{totals['mean_uplink_bits']:.2f}",
         "bits down": f"{totals['mean_downlink_bits']:.2f}",
         "payload up": si(totals["uplink_payload_bytes"], "B"),

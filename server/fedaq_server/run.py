@@ -137,6 +137,7 @@ class Run:
         self.is_last: Callable[[RoundRecord], bool] = lambda record: False
         self.roster = Roster()
         self.conduct = ledger.conduct(settings.limits)
+        self.accounts = ledger.accounts(settings)
         self.roster.ranges = {
             name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
         }
@@ -155,7 +156,7 @@ class Run:
         optimizer = ServerOptimizer.begun(settings.server_optimizer, self.spec, module)
         if ledger.rounds_done and optimizer is not None:
             ledger.read_model(ledger.rounds_done, optimizer.spec, optimizer.flat, kind=MOMENTS)
-        self.metrics = Metrics(settings.energy.budget_j, ledger.energy_j)
+        self.metrics = Metrics(settings.energy.joules, ledger.energy_j)
         self.metrics.connected.set_function(lambda: len(self.roster))
         self.federation = Federation(
             settings=settings,
@@ -169,6 +170,7 @@ class Run:
             scheme=scheme,
             roster=self.roster,
             conduct=self.conduct,
+            accounts=self.accounts,
             metric=self.task.metric,
             measured=measured,
             evaluate=lambda number: self._evaluated(number, test_data),
@@ -186,6 +188,7 @@ class Run:
             self.roster,
             self.conduct,
             self.metrics,
+            self.accounts,
             rounds_done=lambda: ledger.rounds_done,
         )
 
@@ -264,7 +267,7 @@ class Run:
     def _has_fine_steps(self) -> bool:
         own = self.settings.fedaq
         return self.settings.scheme != "fedaq" or (
-            self.settings.energy.budget_j is None
+            self.settings.energy.joules is None
             and own.uplink_resolution is not None
             and own.uplink_resolution <= FINE_STEP
         )
@@ -332,6 +335,7 @@ class Run:
             "clients": self.settings.clients,
             "parameters": self.spec.parameters,
             "shut_out": [asdict(entry) for entry in list(self.conduct.shut_out.values())],
+            **self.accounts.facts(),
             # How it was reached is nobody's concern later, and differs between equal runs.
             "settings": self.settings.model_dump(
                 mode="json", exclude={"network": HOW_REACHED, "client": True}

@@ -293,7 +293,7 @@ def admitted(**stated: float) -> Client:
         client="shed",
         examples=5,
         model=model.to_message(SPEC),
-        radio=pb.Radio(**stated) if stated else None,
+        radio=pb.Radio(**stated) if stated else None,  # type: ignore[arg-type]
     )
     return admission.admit(pb.ClientMessage(join=join), None)  # type: ignore[arg-type]
 

@@ -52,7 +52,8 @@ def test_names_offered_are_those_there_are() -> None:
     assert completion.scheme("fed") == ["feddq", "fedaq"]
     assert "lte-m" in completion.radio("lte")
     assert dict(completion.assignment("energy.bu")) == {
-        "energy.budget_j=": "joules for the whole run"
+        "energy.budget=": "for the whole run: 8J, 20MB or 3EUR, or several, 8J,20MB",
+        "energy.budget_j=": "budget in joules, by its older name",
     }
 
 
@@ -69,4 +70,4 @@ def test_a_shell_is_offered_values() -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["energy.budget_j="]
+    assert done.stdout.split() == ["energy.budget=", "energy.budget_j="]

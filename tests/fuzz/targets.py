@@ -20,7 +20,7 @@ import torch
 from google.protobuf.message import DecodeError, Message
 
 from fedaq.cli.inspection import show
-from fedaq.codec import holding, (
+from fedaq.codec import (
     CodecError,
     archive,
     chunks,

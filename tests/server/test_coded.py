@@ -342,8 +342,8 @@ def test_without_a_budget_all_steps_are_the_settings() -> None:
 @pytest.mark.parametrize(
     ("assignments", "kind"),
     [
-        ((), "CodedResolution"),
-        (("energy.budget_j=1",), "CodedBudget"),
+        ((), "CodedBudgets"),
+        (("energy.budget_j=1",), "CodedBudgets"),
         (("coding.entropy=false",), "Resolution"),
         (("coding.entropy=false", "energy.budget_j=1"), "Budget"),
     ],

@@ -17,8 +17,9 @@ from fedaq.codec.quantizer import Spread
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.settings import Settings, load_settings
 from fedaq_server.conduct import Conduct
-from fedaq_server.records.ledger import ClientMemory, Committed, Ledger, Transfer
+from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.rows import ClientMemory, Transfer
 from fedaq_server.records.run_folder import new_run, resumed_run
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent
@@ -167,7 +168,7 @@ def test_a_ledger_of_another_version(tmp_path: Path) -> None:
     ledger._database.execute("UPDATE run SET value = '99' WHERE name = 'version'")
     ledger._database.commit()
     ledger.close()
-    with pytest.raises(UserError, match="has version 99; this fedaq reads 5"):
+    with pytest.raises(UserError, match="has version 99; this fedaq reads 6"):
         Ledger(tmp_path)
 
 
@@ -212,9 +213,9 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
     del later["client-8"]
     before = ledger._database.total_changes
     ledger.commit(replace(committed(2, settings), clients=later))
-    # The round, two transfers, two clients, a difference, what clients hold after it, the scheme
-    # and the conduct.
-    assert ledger._database.total_changes - before == 9
+    # The round, two transfers, two clients, a difference, what clients hold after it, the scheme,
+    # the conduct and the accounts.
+    assert ledger._database.total_changes - before == 10
     ledger.close()
     again = Ledger(tmp_path).clients()
     assert again == {**later, "client-8": ClientMemory(False, (SPREAD,))}

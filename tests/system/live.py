@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from fedaq.tasks import load_task, train_classifier
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.events import Event, Sent
+from fedaq_client.means import Means
 from fedaq_client.session import Session, Stream
 from fedaq_client.training import Learner, local_data
 from fedaq_client.transport.connection import connect
@@ -120,8 +121,11 @@ async def take_part(
     on_round: Callable[[Sent], None] = lambda progress: None,
     hear: Callable[[pb.ServerMessage | Chunk], object] = lambda message: None,
     patience_s: float = PATIENCE_S,
+    budget: Mapping[str, float] | None = None,
 ) -> None:
     """Take part from now to the end of the run; connect within `patience_s`."""
     async with connect(address, patience_s) as link:
-        session = Session(HeardLink(link, hear), name, part, None, only_sent(on_round))
+        session = Session(
+            HeardLink(link, hear), name, part, None, only_sent(on_round), means=Means(budget or {})
+        )
         await session.participate()

@@ -39,6 +39,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     [
         (),
         ("energy.budget_j=0.08", "network.heartbeat_interval_s=1"),
+        ("energy.device_budget=1J,client-2:8mJ", "energy.budget=100kB", "min_clients=1"),
         ("coding.entropy=false", "coding.downlink=model", "base=exact", "scheme=feddq"),
         (
             "server_optimizer.kind=fedadam",
@@ -52,7 +53,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
         ("server_optimizer.kind=fedavgm", "server_optimizer.learning_rate=0.3", "scheme=fixed"),
         ("server_optimizer.kind=fedyogi", "aggregation=median", "fedaq.uplink_resolution=0.01"),
     ],
-    ids=["differences", "budget", "models", "adam", "momentum", "yogi"],
+    ids=["differences", "budget", "batteries", "models", "adam", "momentum", "yogi"],
 )
 def test_a_server_that_is_killed_comes_to_the_same_end(
     settings: tuple[str, ...], commands: Commands

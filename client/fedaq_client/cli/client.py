@@ -38,6 +38,24 @@ Radio = Annotated[
         autocompletion=completion.radio,
     ),
 ]
+OwnBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AMOUNT",
+        help="What this device may spend in the run: 2J, 20MB or 3EUR, or several. The server may "
+        "give it less.",
+    ),
+]
+OwnTariff = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MONEY", help="What a megabyte costs here. Default: what the server says."
+    ),
+]
+TrainingPower = Annotated[
+    float | None,
+    typer.Option("--training-w", metavar="WATTS", help="Power that it draws while it trains."),
+]
 Tls = Annotated[
     Path | None,
     typer.Option(
@@ -67,6 +85,9 @@ def client(
     seed: PartSeed = None,
     start_from: Base = None,
     radio: Radio = None,
+    device_budget: OwnBudget = None,
+    tariff: OwnTariff = None,
+    training_w: TrainingPower = None,
     give_up_after: Annotated[
         float | None,
         typer.Option(
@@ -97,7 +118,12 @@ def client(
 
     run_client(
         config=config,
-        flags=settings_of(
+        flags={
+            "client.device_budget": device_budget,
+            "client.tariff": tariff,
+            "client.training_w": training_w,
+        }
+        | settings_of(
             server=server,
             name=name,
             partition=partition,

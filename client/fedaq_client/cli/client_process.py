@@ -16,6 +16,7 @@ from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.partition import WHOLE
 from fedaq_client.cli.display import Display
 from fedaq_client.events import Event, Sent
+from fedaq_client.means import means_of
 from fedaq_client.naming import name_of, part_of
 from fedaq_client.returning import CONNECT_S, take_part
 from fedaq_client.training import learner_of
@@ -71,6 +72,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     own.give_up_after_s,
                     on_training=display.on_training,
                     on_transfer=display.on_transfer,
+                    means=means_of(own),
                 )
             )
 

@@ -10,6 +10,7 @@ from fedaq.cli import completion
 # Sections of the settings that options belong to; the others belong to none.
 _SECTIONS = {
     "client": ("server", "name", "partition", "radio", "give_up_after_s"),
+    "energy": ("budget", "device_budget", "tariff"),
     "network": (
         "host", "port", "metrics_port", "dashboard_port", "tls", "tokens", "token_file", "insecure",
     ),
@@ -52,6 +53,28 @@ Scheme = Annotated[
         help="Who chooses the bits: fp32, fixed, adaquantfl, dadaquant, feddq, fedaq, "
         "or package.module:attribute",
         autocompletion=completion.scheme,
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AMOUNT",
+        help="What the whole run may spend: 8J, 20MB or 3EUR, or several, 8J,20MB [no limit]",
+    ),
+]
+DeviceBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AMOUNT",
+        help="What each device may spend in the run, or one by its name: 2J,client-3:500mJ "
+        "[no limit]",
+    ),
+]
+Tariff = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MONEY",
+        help="Of a megabyte, or by radio, 0.5,lte-m:2,wifi:0; budgets of money need it.",
     ),
 ]
 Aggregation = Annotated[

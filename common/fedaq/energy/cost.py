@@ -22,11 +22,14 @@ class RadioCost:
         Spent by the serving side to send a bit to this client.
     receive_j_per_bit : float
         Spent by the client to listen to a bit.
+    money_per_byte : float
+        What the client's tariff asks for a payload byte, either way.
     """
 
     uplink_j_per_bit: float
     downlink_j_per_bit: float
     receive_j_per_bit: float = 0.0
+    money_per_byte: float = 0.0
 
 
 def checked_cost(cost: RadioCost) -> RadioCost:

@@ -4,6 +4,15 @@ from dataclasses import replace
 
 from pydantic import Field, field_validator, model_validator
 
+from fedaq.energy.budgets import (
+    JOULES,
+    DeviceBudgets,
+    Tariff,
+    is_money,
+    parse_amounts,
+    parse_device_budgets,
+    parse_tariff,
+)
 from fedaq.energy.cost import (
     FADING_FLOOR,
     MAX_J_PER_BIT,
@@ -92,13 +101,52 @@ class CostSettings(Section):
 class EnergySettings(Section):
     """The energy model of clients that do not state their own radio."""
 
-    budget_j: float | None = Field(None, gt=0, description="joules for the whole run")
+    budget: str | None = Field(
+        None, description="for the whole run: 8J, 20MB or 3EUR, or several, 8J,20MB"
+    )
+    device_budget: str | None = Field(
+        None, description="for each device, or one by its name: 2J,client-3:500mJ"
+    )
+    tariff: str | None = Field(
+        None, description="money for a megabyte of payload, or by radio: 0.5,lte-m:2,wifi:0"
+    )
+    training_w: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="of a device while it trains, if it states none",
+    )
+    budget_j: float | None = Field(None, gt=0, description="budget in joules, by its older name")
     radio: str = Field("constant", description="constant, shannon, or a preset (fedaq radio)")
     broadcast: bool = Field(False, description="one transmission reaches every client")
     uplink: CostSettings = CostSettings()
     downlink: CostSettings = CostSettings()
     receive: CostSettings = CostSettings()
     shannon: ShannonSettings = ShannonSettings()
+
+    @field_validator("budget", "device_budget", "tariff", mode="before")
+    @classmethod
+    def _as_written(cls, value: object) -> object:
+        # TOML has a bare number as one.
+        return str(value) if isinstance(value, int | float) else value
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, text: str | None) -> str | None:
+        parse_amounts(text or "1J")
+        return text
+
+    @field_validator("device_budget")
+    @classmethod
+    def _are_budgets(cls, text: str | None) -> str | None:
+        parse_device_budgets(text or "1J")
+        return text
+
+    @field_validator("tariff")
+    @classmethod
+    def _is_a_tariff(cls, text: str | None) -> str | None:
+        parse_tariff(text or "0")
+        return text
 
     @field_validator("radio")
     @classmethod
@@ -110,6 +158,43 @@ class EnergySettings(Section):
         shannon = self.shannon.cost_at(self.shannon.max_distance_m)
         checked_cost(self._replaced(shannon if self.radio == "shannon" else self._fixed()))
         return self
+
+    @model_validator(mode="after")
+    def _has_one_budget_of_a_kind(self) -> "EnergySettings":
+        if self.budget_j is not None and self.budget and JOULES in parse_amounts(self.budget):
+            raise ValueError("budget_j and a budget in joules are two names of one thing; give one")
+        money = sorted(filter(is_money, {*self.run_budget, *self.device_budgets.units()}))
+        if len(money) > 1:
+            raise ValueError(f"budgets in {' and '.join(money)}; one currency is possible")
+        if money and self.tariff is None:
+            raise ValueError(f"a budget in {money[0]} needs a tariff, what a megabyte costs")
+        return self
+
+    @property
+    def run_budget(self) -> dict[str, float]:
+        """What the whole run may spend, by the unit; empty without a budget."""
+        amounts = {} if self.budget is None else parse_amounts(self.budget)
+        return amounts if self.budget_j is None else {**amounts, JOULES: self.budget_j}
+
+    @property
+    def joules(self) -> float | None:
+        """The joules that the whole run may spend; None for any number."""
+        return self.run_budget.get(JOULES)
+
+    @property
+    def device_budgets(self) -> DeviceBudgets:
+        """What each device may spend."""
+        return parse_device_budgets(self.device_budget) if self.device_budget else DeviceBudgets()
+
+    @property
+    def tariffs(self) -> Tariff:
+        """What a megabyte costs."""
+        return Tariff() if self.tariff is None else parse_tariff(self.tariff)
+
+    @property
+    def fades(self) -> bool:
+        """Whether a radio may be cheaper in a later round."""
+        return self.radio == "shannon" and self.shannon.fading
 
     def radio_cost(self, seed: int, client: str, round_number: int) -> RadioCost:
         """Return the joules per bit of a client in a round.
@@ -132,6 +217,7 @@ class EnergySettings(Section):
 
     def _replaced(self, cost: RadioCost) -> RadioCost:
         given = {
+            "money_per_byte": self.tariffs.per_byte(self.radio),
             "uplink_j_per_bit": self.uplink.j_per_bit,
             "downlink_j_per_bit": self.downlink.j_per_bit,
             "receive_j_per_bit": self.receive.j_per_bit,

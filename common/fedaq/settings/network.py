@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from fedaq.energy.budgets import parse_amounts
 from fedaq.energy.radios import known_radio
 from fedaq.net.addresses import listening_host, proxy_address, server_address
 from fedaq.net.client_names import RULE, is_name
@@ -81,6 +82,15 @@ class ClientSettings(Section):
     )
     partition: str | None = Field(None, description="part 2 of 5 of the data: 2/5 [all of it]")
     radio: str | None = Field(None, description="its own, a preset [what the server assumes]")
+    device_budget: str | None = Field(
+        None, description="what this device may spend in the run: 2J, 20MB or 3EUR, or several"
+    )
+    tariff: float | None = Field(
+        None, ge=0, le=1e9, description="money for a megabyte of payload [what the server assumes]"
+    )
+    training_w: float | None = Field(
+        None, ge=0, le=1e6, description="power that it draws while it trains"
+    )
     give_up_after_s: float | None = Field(
         None, gt=0, description="without a server [tries without end]"
     )
@@ -93,6 +103,13 @@ class ClientSettings(Section):
     @classmethod
     def _known(cls, radio: str | None) -> str | None:
         return None if radio is None else known_radio(radio)
+
+    @field_validator("device_budget", mode="before")
+    @classmethod
+    def _is_a_budget(cls, value: object) -> str | None:
+        if value is not None:
+            parse_amounts(value)
+        return None if value is None else str(value)
 
     @field_validator("server")
     @classmethod

@@ -22,6 +22,8 @@ from fedaq.settings.schemes import (
 from fedaq.settings.section import Section
 
 Names = Mapping[str, Any]
+# Settings of the section `energy` that have a short name.
+_SHORT = frozenset({"budget", "device_budget", "tariff", "budget_j"})
 
 
 class Options(TypedDict, total=False):
@@ -32,10 +34,15 @@ class Options(TypedDict, total=False):
 
     Attributes
     ----------
+    budget, device_budget, tariff : str
+        ``energy.budget`` and so on in short: ``"8J"`` for the whole run, ``"2J"`` for each device.
     budget_j : float
         ``energy.budget_j`` in short: joules for the whole run.
     """
 
+    budget: str | None
+    device_budget: str | None
+    tariff: str | float | None
     budget_j: float | None
     data: Path | str | None
     clients: int
@@ -68,7 +75,7 @@ class Options(TypedDict, total=False):
 
 def named(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options by the dotted names of the settings that they give, as JSON has values."""
-    given = {"energy.budget_j" if name == "budget_j" else name: options[name] for name in options}
+    given = {f"energy.{name}" if name in _SHORT else name: options[name] for name in options}
     return dict(_flat(given, ""))
 
 

@@ -60,6 +60,7 @@ class DeclineReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECLINE_REASON_METERED: _ClassVar[DeclineReason]
     DECLINE_REASON_BUSY: _ClassVar[DeclineReason]
     DECLINE_REASON_OTHER: _ClassVar[DeclineReason]
+    DECLINE_REASON_EMPTY: _ClassVar[DeclineReason]
 TENSOR_KIND_CODED: TensorKind
 TENSOR_KIND_SERVER: TensorKind
 TENSOR_KIND_STATISTICS: TensorKind
@@ -94,6 +95,7 @@ DECLINE_REASON_BATTERY: DeclineReason
 DECLINE_REASON_METERED: DeclineReason
 DECLINE_REASON_BUSY: DeclineReason
 DECLINE_REASON_OTHER: DeclineReason
+DECLINE_REASON_EMPTY: DeclineReason
 
 class DescribeRequest(_message.Message):
     __slots__ = ()
@@ -158,7 +160,7 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training", "readiness")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training", "readiness", "budget", "tariff")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +171,8 @@ class Join(_message.Message):
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     READINESS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    TARIFF_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
     examples: int
@@ -179,7 +183,21 @@ class Join(_message.Message):
     process: bytes
     training: int
     readiness: Readiness
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ...) -> None: ...
+    budget: DeviceBudget
+    tariff: float
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ..., budget: _Optional[_Union[DeviceBudget, _Mapping]] = ..., tariff: _Optional[float] = ...) -> None: ...
+
+class DeviceBudget(_message.Message):
+    __slots__ = ("joules", "bytes", "money", "currency")
+    JOULES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    MONEY_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    joules: float
+    bytes: int
+    money: float
+    currency: str
+    def __init__(self, joules: _Optional[float] = ..., bytes: _Optional[int] = ..., money: _Optional[float] = ..., currency: _Optional[str] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("tensors", "classes", "frozen")
@@ -206,14 +224,16 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., kind: _Optional[_Union[TensorKind, str]] = ..., members: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class Radio(_message.Message):
-    __slots__ = ("uplink_j_per_bit", "downlink_j_per_bit", "receive_j_per_bit")
+    __slots__ = ("uplink_j_per_bit", "downlink_j_per_bit", "receive_j_per_bit", "name")
     UPLINK_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
     DOWNLINK_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
     RECEIVE_J_PER_BIT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     uplink_j_per_bit: float
     downlink_j_per_bit: float
     receive_j_per_bit: float
-    def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ..., receive_j_per_bit: _Optional[float] = ...) -> None: ...
+    name: str
+    def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ..., receive_j_per_bit: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s")
@@ -348,18 +368,22 @@ class TensorRange(_message.Message):
     def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ..., mean: _Optional[float] = ..., deviation: _Optional[float] = ..., magnitude: _Optional[float] = ...) -> None: ...
 
 class RangeReport(_message.Message):
-    __slots__ = ("round", "ranges", "train_loss", "holds", "validation")
+    __slots__ = ("round", "ranges", "train_loss", "holds", "validation", "training_s", "training_j")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_S_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_J_FIELD_NUMBER: _ClassVar[int]
     round: int
     ranges: _containers.RepeatedCompositeFieldContainer[TensorRange]
     train_loss: float
     holds: bytes
     validation: Validation
-    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ...) -> None: ...
+    training_s: float
+    training_j: float
+    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ...) -> None: ...
 
 class Validation(_message.Message):
     __slots__ = ("examples", "metrics")

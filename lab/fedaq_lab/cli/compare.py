@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from fedaq.cli.options import Clients, Config, Data, Quiet, Rounds, Set, Task
+from fedaq.cli.options import (
+    Budget,
+    Clients,
+    Config,
+    Data,
+    DeviceBudget,
+    Quiet,
+    Rounds,
+    Set,
+    Tariff,
+    Task,
+)
 from fedaq_lab.cli.run import Engine
 
 
@@ -36,6 +47,9 @@ def compare(
     data: Data = None,
     clients: Clients = None,
     rounds: Rounds = None,
+    budget: Budget = None,
+    device_budget: DeviceBudget = None,
+    tariff: Tariff = None,
     out: Annotated[
         Path, typer.Option(help="Folder of the comparison; a stopped one is resumed.")
     ] = Path("runs/compare"),
@@ -57,7 +71,10 @@ def compare(
     with terminal.starting():
         from fedaq_lab.comparison import run_comparison
 
-    flags = {"task": task, "data": data, "clients": clients, "rounds": rounds, "config": config}
+    flags = {
+        "task": task, "data": data, "clients": clients, "rounds": rounds, "config": config,
+        "budget": budget, "device-budget": device_budget, "tariff": tariff,
+    }  # fmt: skip
     run_comparison(
         schemes=scheme,
         grid=grid,

@@ -1,15 +1,17 @@
 """What a person sees while a federation trains, and the table at the end."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.progress import ProgressColumn, Task
 from rich.table import Table
 from rich.text import Text
 
+from fedaq.energy.budgets import written as amount
 from fedaq.metric import LOSS, Metric, written
 from fedaq.net.addresses import joined
 from fedaq.process.terminal import RoundDisplay, console, foreign, si
@@ -19,6 +21,7 @@ from fedaq_server.transport.client import Phase
 from fedaq_server.transport.roster import Roster
 
 _TABLE_ROWS = 12
+_EMPTY_NAMED = 10
 
 
 class Display(RoundDisplay):
@@ -70,8 +73,10 @@ class Display(RoundDisplay):
         facts = facts_of(record, self.metric, self._energy_j)
         self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
 
-    def summary(self, rounds: int, records: Iterable[RoundRecord]) -> None:
-        """Print the table of a run of so many rounds."""
+    def summary(
+        self, rounds: int, records: Iterable[RoundRecord], budgets: Mapping[str, Any]
+    ) -> None:
+        """Print the table of a run of so many rounds, and what its budgets came to."""
         table = Table(
             title=f"{self._settings.task}, scheme {self._settings.scheme}", box=SIMPLE_HEAD
         )
@@ -105,11 +110,42 @@ class Display(RoundDisplay):
             si(totals["energy_j"], "J"),
         )
         console.print(table)
+        for line in budget_lines(budgets):
+            console.print(foreign(line))
+        if totals.get("training_j"):
+            console.print(f"training on the devices took {si(totals['training_j'], 'J')} besides")
         if last_bad is not None:
             console.print(
                 f"[bold red]not finite[/] in {bad} of {rounds} rounds, the last of them "
                 f"round {last_bad.round}: {foreign(last_bad.trouble(self.metric))}"
             )
+
+
+def budget_lines(budgets: Mapping[str, Any]) -> list[str]:
+    """Return what there is to say of budgets at the end, as ``run.json`` has them; short."""
+    lines = []
+    if budgets.get("run"):
+        run = budgets["run"].items()
+        lines.append("budget: " + ", ".join(_spent_of(unit, each) for unit, each in run))
+    devices = budgets.get("devices", {})
+    if devices:
+        name, unit, each = min(
+            ((name, unit, each) for name, units in devices.items() for unit, each in units.items()),
+            key=lambda found: 1 - found[2]["spent"] / found[2]["budget"],
+        )
+        lines.append(
+            f"budgets of {len(devices)} devices; the nearest to its end: {name}, "
+            f"{_spent_of(unit, each)}"
+        )
+    empty = [f"{each['name']} (round {each['round']})" for each in budgets.get("empty", ())]
+    if empty:
+        more = f" and {len(empty) - _EMPTY_NAMED} more" if len(empty) > _EMPTY_NAMED else ""
+        lines.append(f"empty, and left: {', '.join(empty[:_EMPTY_NAMED])}{more}")
+    return lines
+
+
+def _spent_of(unit: str, each: Mapping[str, float]) -> str:
+    return f"{amount(each['spent'], unit)} of {amount(each['budget'], unit)}"
 
 
 class _Doing(ProgressColumn):

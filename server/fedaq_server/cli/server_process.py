@@ -124,6 +124,7 @@ def _carry_out(
         display.metric = run.task.metric
         display.doing = lambda: doing_of(run.roster)
         stopping.run(federate(run, display))
-    display.summary(ledger.rounds_done, ledger.records())
+    budgets = run.accounts.facts().get("budgets", {})
+    display.summary(ledger.rounds_done, ledger.records(), budgets)
     last = next(iter(ledger.records(ledger.rounds_done - 1)))
     return last.trouble(run.task.metric)

@@ -44,8 +44,8 @@ class ClientView:
     Attributes
     ----------
     state : str
-        A `Phase` of a round, or ``set aside``, ``declined: `` and a `Reason`, ``lost``, ``left`` or
-        ``shut out``.
+        A `Phase` of a round, or ``set aside``, ``declined: `` and a `Reason`, ``lost``, ``left``,
+        ``empty`` or ``shut out``.
     radio : str
         The energy model's name for it, ``own`` where the client stated its cost itself.
     j_per_bit : float
@@ -59,7 +59,7 @@ class ClientView:
     refusals : int
         Refusals that it was sent.
     reason : str
-        What the last refusal said, the detail of a decline, or why the client is shut out.
+        What the last refusal said, the detail of a decline, or why the client is empty or shut out.
     """
 
     state: str

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedaq.energy.cost import RadioCost
@@ -72,7 +72,7 @@ class Watch:
             "id": run.folder.resolve().name,
             "clients": run.settings.clients,
             "rounds": run.settings.rounds,
-            "budget_j": run.settings.energy.budget_j,
+            "budget_j": run.settings.energy.joules,
             "metric": asdict(run.task.metric),
             "target": run.settings.metric_target,
             "settings": flat(facts["settings"]),
@@ -156,6 +156,9 @@ class Watch:
             shown[name] = ClientView(
                 "shut out", seen_at=seen_at, refusals=refusals, reason=entry.reason
             )
+        for name, empty in run.accounts.empty.items():
+            before = shown.get(name, ClientView("empty"))
+            shown[name] = replace(before, state="empty", reason=empty.reason)
         return {name: shown[name] for name in sorted(shown)}
 
     def _shown(

@@ -13,21 +13,29 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fedaq.codec.model import ModelSpec
-from fedaq.codec.quantizer import Floats, Spread
+from fedaq.codec.quantizer import Floats
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.files import flush_folder, replacing
-from fedaq.settings import LimitsSettings
+from fedaq.settings import LimitsSettings, Settings
+from fedaq_server.accounts import Accounts
 from fedaq_server.conduct import Conduct
 from fedaq_server.records.database import locked, told
 from fedaq_server.records.lost import LEDGER, from_last_model
 from fedaq_server.records.migrations import migrate
 from fedaq_server.records.record import RoundRecord
-from fedaq_server.records.rows import ranges_of, ranges_text, record_of, row_of
+from fedaq_server.records.rows import (
+    ClientMemory,
+    Transfer,
+    ranges_of,
+    ranges_text,
+    record_of,
+    row_of,
+)
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent, Snapshot, needed
 from fedaq_server.records.weights import (
@@ -57,43 +65,6 @@ _ROUND = tuple(field.name for field in fields(RoundRecord))
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """What one client was sent in a round, or sent.
-
-    Attributes
-    ----------
-    client : str
-    direction : str
-        ``uplink`` or ``downlink``.
-    payload_bytes : int
-        Of an update that is not counted: what was granted, for it may have cost energy.
-    counted : bool
-        Whether the update was whole in time; always of the downlink.
-    """
-
-    client: str
-    direction: str
-    payload_bytes: int
-    counted: bool
-
-
-@dataclass(frozen=True)
-class ClientMemory:
-    """What a run knows of a client from earlier rounds.
-
-    Attributes
-    ----------
-    present : bool
-        Whether it was connected when the round was committed.
-    ranges : tuple of Spread, optional
-        Of its last update.
-    """
-
-    present: bool
-    ranges: tuple[Spread, ...] | None
-
-
-@dataclass(frozen=True)
 class Committed:
     """A round to be committed, and what the next one depends on.
 
@@ -109,6 +80,7 @@ class Committed:
     scheme: object
     sent: Sent | None
     conduct: Conduct
+    accounts: Accounts = field(default_factory=Accounts)
 
 
 class Ledger:
@@ -228,6 +200,11 @@ class Ledger:
         text = self._value("conduct")
         return Conduct(limits) if text is None else Conduct.restored(limits, json.loads(text))
 
+    def accounts(self, settings: Settings) -> Accounts:
+        """Return what may be spent, and what was."""
+        kept = json.loads(self._value("accounts") or "{}")
+        return Accounts.restored(settings, kept, self.energy_j)
+
     def sent(self) -> Sent:
         """Return what is kept of the differences that were sent."""
         differences = self._read(
@@ -314,6 +291,7 @@ class Ledger:
                 self._commit_sent(committed.sent)
             self._set("scheme", json.dumps(state_of(committed.scheme)))
             self._set("conduct", json.dumps(committed.conduct.state()))
+            self._set("accounts", json.dumps(committed.accounts.state()))
             for kind, (number, digest) in self._written.items():
                 if number == record.round:
                     self._set(_DIGESTS[kind], f"{number} {digest}")

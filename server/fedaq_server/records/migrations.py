@@ -60,8 +60,13 @@ def _declined(database: sqlite3.Connection, folder: Path) -> None:
     database.execute("ALTER TABLE rounds ADD COLUMN declined TEXT")
 
 
+def _training(database: sqlite3.Connection, folder: Path) -> None:
+    """A round has the joules that devices spent on training."""
+    database.execute("ALTER TABLE rounds ADD COLUMN training_j REAL DEFAULT 0")
+
+
 # The first makes version 1 of nothing.
-_STEPS = (_first_tables, _snapshots, _metrics, _validations, _declined)
+_STEPS = (_first_tables, _snapshots, _metrics, _validations, _declined, _training)
 VERSION = len(_STEPS)
 
 

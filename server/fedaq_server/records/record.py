@@ -16,7 +16,7 @@ _SUMMED = (
 )  # fmt: skip
 _AVERAGED = ("uplink_bits", "downlink_bits")
 # Of a round's fields, those that few runs have.
-_RARE = ("test_metrics", "not_finite", "client_metrics", "validations", "declined")
+_RARE = ("test_metrics", "not_finite", "client_metrics", "validations", "declined", "training_j")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class RoundRecord:
     declined : mapping of str to int
         Clients that were there and took no part, or gave it up, by the reason; not in the file
         where it is empty.
+    training_j : float
+        Joules that the clients whose update counted spent on training, as far as they are known;
+        not in the file where they are not. In no other sum.
     """
 
     round: int
@@ -105,6 +108,7 @@ class RoundRecord:
     client_metrics: Mapping[str, float] = field(default_factory=dict)
     validations: Mapping[str, Validation] = field(default_factory=dict)
     declined: Mapping[str, int] = field(default_factory=dict)
+    training_j: float = 0.0
 
     def value(self, name: str) -> float:
         """Return what the test gave under a name: the loss, the accuracy or another metric."""
@@ -124,6 +128,8 @@ class RoundRecord:
         What each client's own test gave is left out, and the names of tensors.
         """
         values = {name: value for name, value in vars(self).items() if name not in _RARE}
+        if self.training_j:
+            values["training_j"] = self.training_j
         values |= {f"test_{name}": value for name, value in self.test_metrics.items()}
         values |= {f"client_{name}": value for name, value in self.client_metrics.items()}
         return values | {f"declined_{reason}": count for reason, count in self.declined.items()}
@@ -154,6 +160,7 @@ class Totals:
         self._metric = metric
         self._final: float | None = None
         self._best: float | None = None
+        self._training_j = 0.0
         self._sums: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
 
     def add(self, record: RoundRecord) -> None:
@@ -161,6 +168,7 @@ class Totals:
         self.rounds, final = self.rounds + 1, record.value(self._metric.name)
         self._final = final
         self._best = final if self._best is None else self._metric.better(self._best, final)
+        self._training_j += record.training_j
         for name, total in self._sums.items():
             value = getattr(record, name)
             self._sums[name] = None if value is None or total is None else total + value
@@ -178,6 +186,7 @@ class Totals:
             "best_metric": self._best,
             **sums,
             **means,
+            **({"training_j": self._training_j} if self._training_j else {}),
         }
 
 

@@ -1,12 +1,49 @@
 """How what is kept lies in the rows of the ledger."""
 
 import json
-from dataclasses import astuple, fields
+from dataclasses import astuple, dataclass, fields
 from math import nan
 from typing import Any
 
 from fedaq.codec.quantizer import Spread
 from fedaq_server.records.record import RoundRecord, Validation
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What one client was sent in a round, or sent.
+
+    Attributes
+    ----------
+    client : str
+    direction : str
+        ``uplink`` or ``downlink``.
+    payload_bytes : int
+        Of an update that is not counted: what was granted, for it may have cost energy.
+    counted : bool
+        Whether the update was whole in time; always of the downlink.
+    """
+
+    client: str
+    direction: str
+    payload_bytes: int
+    counted: bool
+
+
+@dataclass(frozen=True)
+class ClientMemory:
+    """What a run knows of a client from earlier rounds.
+
+    Attributes
+    ----------
+    present : bool
+        Whether it was connected when the round was committed.
+    ranges : tuple of Spread, optional
+        Of its last update.
+    """
+
+    present: bool
+    ranges: tuple[Spread, ...] | None
 
 
 def ranges_text(ranges: tuple[Spread, ...] | None) -> str | None:

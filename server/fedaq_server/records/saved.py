@@ -46,6 +46,9 @@ class SavedRun:
         Of what the run was made with; empty in files of earlier versions.
     metric : Metric
         Of its task; the accuracy in files of earlier versions.
+    budgets : dict
+        What the run and its devices could spend and have spent, and who was empty; none where only
+        joules of the run were limited.
     """
 
     version: int
@@ -62,6 +65,7 @@ class SavedRun:
     shut_out: tuple[ShutOut, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     metric: Metric = field(default_factory=Metric)
+    budgets: dict[str, Any] = field(default_factory=dict)
 
 
 _SAVED = TypeAdapter(SavedRun)
@@ -114,7 +118,7 @@ def record_of(fields: Mapping[str, Any]) -> RoundRecord:
 
 def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
     """JSON has null where a number was not finite."""
-    missing: dict[str, Any] = {name: nan for name in _FLOATS if record[name] is None}
+    missing: dict[str, Any] = {name: nan for name in _FLOATS if record.get(name, 0.0) is None}
     validations = {
         name: {**each, "metrics": _numbers(each["metrics"])}
         for name, each in record.get("validations", {}).items()

@@ -9,7 +9,12 @@ from fedaq.process.logs import event
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.exchange import Report, exchange
 from fedaq_server.rounds.round import Round
-from fedaq_server.transport.client import Client, DeclinedError, DisconnectedError
+from fedaq_server.transport.client import (
+    Client,
+    DeclinedError,
+    DisconnectedError,
+    EmptyError,
+)
 from fedaq_server.transport.faults import OF_VALUES, blame, is_fault
 
 log = logging.getLogger(__name__)
@@ -55,6 +60,8 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
             report = await exchange(client, current)
         except DeclinedError as error:
             current.declined[str(error.decline.reason)] += 1
+            if isinstance(error, EmptyError):
+                await _let_go(client, current, error)
             raise
         except DisconnectedError:
             back = None if client.left else await roster.wait_for_return(client, wait_s)
@@ -69,6 +76,21 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
         else:
             roster.ranges[name] = report.ranges
             return report
+
+
+async def _let_go(client: Client, current: Round, error: EmptyError) -> None:
+    """Part with a client that is empty, unless a later round may be cheaper."""
+    federation, why = current.federation, error.decline.detail
+    if client.radio is None and federation.settings.energy.fades:
+        return
+    federation.accounts.leaves(client.name, current.number, why)
+    client.left = True
+    await federation.roster.declare(client, error.decline)
+    # It may have stopped reading.
+    with suppress(DisconnectedError, TimeoutError):
+        async with asyncio.timeout(NOTICE_S):
+            reason = f"nothing is left to spend: {why}"
+            await client.send(pb.ServerMessage(finish=pb.Finish(reason=reason, over=True)))
 
 
 async def _judge(current: Round, counted: int, refused: list[tuple[Client, ProtocolError]]) -> None:

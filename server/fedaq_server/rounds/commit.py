@@ -10,14 +10,15 @@ import numpy as np
 
 from fedaq.codec import statistics
 from fedaq.codec.quantizer import Floats
-from fedaq_server.records.ledger import MOMENTS, ClientMemory, Committed, Transfer
+from fedaq_server.records.ledger import MOMENTS, Committed
 from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.rows import ClientMemory, Transfer
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
 from fedaq_server.rounds.exchange import Report
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.measure import Downlink, Tested, measure
-from fedaq_server.rounds.round import Federation, Round
+from fedaq_server.rounds.round import Federation, Round, without_unpaid
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import Outcome
 from fedaq_server.transport.tcp_counter import WireCounter
@@ -50,14 +51,20 @@ async def commit(
 ) -> RoundRecord:
     """Measure the round, let the scheme learn from it, and commit it to the ledger."""
     federation = current.federation
-    downlink = await _downlink(current)
+    downlink, state = await _downlink(current), without_unpaid(current)
     record = measure(
-        current.state, downlink, reports, tested, wire.sample(),
+        state, downlink, reports, tested, wire.sample(),
         charged=current.charged, declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
     await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))
     transfers = tuple(_transfers(current, downlink, reports))
+    federation.accounts.charge(
+        {name: client.radio for name, client in state.clients.items()},
+        {each.client: each.payload_bytes for each in transfers if each.direction == "downlink"},
+        current.charged,
+        record.energy_j,
+    )
     committed = _committed(federation, record, transfers)
     await asyncio.to_thread(federation.commit, committed)
     federation.on_round(committed, current.plan)
@@ -131,6 +138,7 @@ def _write_model(federation: Federation, number: int) -> None:
 async def _downlink(current: Round) -> Downlink:
     """Return what went down: the broadcast, and what clients needed besides or instead."""
     catch_ups = {} if current.differences is None else current.differences.catch_ups
+    catch_ups = {name: way for name, way in catch_ups.items() if name not in current.unpaid}
     return Downlink(
         current.broadcast.payload,
         await current.broadcast.payload_bytes(),
@@ -143,6 +151,8 @@ def _transfers(current: Round, downlink: Downlink, reports: list[Report]) -> Ite
     """Yield what every client of the round was sent, and sent."""
     counted = {report.client.name for report in reports}
     for name in current.state.clients:
+        if name in current.unpaid:
+            continue
         down = downlink.catch_up_bytes.get(name, 0)
         if name not in downlink.without:
             down += downlink.payload_bytes
@@ -155,13 +165,21 @@ def _committed(
     federation: Federation, record: RoundRecord, transfers: tuple[Transfer, ...]
 ) -> Committed:
     roster, history = federation.roster, federation.history
-    present = {client.name for client in roster.everyone()}
+    present = {client.name for client in roster.everyone()} - federation.accounts.empty.keys()
     clients = {
         name: ClientMemory(name in present, roster.ranges.get(name))
         for name in sorted(present | roster.ranges.keys())
     }
     sent = None if history is None else history.sent
-    return Committed(record, transfers, clients, federation.scheme, sent, federation.conduct)
+    return Committed(
+        record,
+        transfers,
+        clients,
+        federation.scheme,
+        sent,
+        federation.conduct,
+        federation.accounts,
+    )
 
 
 def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:

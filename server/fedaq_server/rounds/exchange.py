@@ -12,18 +12,22 @@ from fedaq.codec.given import Dither
 from fedaq.codec.model import DIGEST_BYTES, ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
 from fedaq.codec.quantizer import RAW_BITS, Spread, derive_key
+from fedaq.declines import Decline, Reason
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.record import Validation
 from fedaq_server.rounds.aggregation import Contribution, check_magnitude
+from fedaq_server.rounds.differences import CatchUp
 from fedaq_server.rounds.round import Differences, Round
 from fedaq_server.rounds.validation import reported
 from fedaq_server.schemes.scheme import granted_up
-from fedaq_server.transport.client import Client, Phase
+from fedaq_server.transport.client import Client, EmptyError, Phase
 from fedaq_server.transport.faults import TrainingFailedError
 
 # The greatest float32: a sum over all examples of all clients stays finite in float64.
 LARGEST_LOSS = 3.4028234663852886e38
+# What no training takes: a year at a megawatt.
+MOST_TRAINING_J = 3.2e13
 # Chunks may be a sixteenth of their largest size on average, and a few more whatever it is.
 CHUNKS_OF_ONE, FEW_CHUNKS = 16, 64
 
@@ -39,6 +43,7 @@ class Report:
     update: Payload
     payload_bytes: int
     validation: Validation | None
+    training_j: float
 
 
 async def exchange(client: Client, current: Round) -> Report:
@@ -49,7 +54,7 @@ async def exchange(client: Client, current: Round) -> Report:
     ProtocolError
         If the client broke the protocol; it has been told, and its update does not count.
     DeclinedError
-        If it gave up the round.
+        If it gave up the round, or cannot pay for it.
     DisconnectedError
         If its stream ended.
     """
@@ -58,13 +63,14 @@ async def exchange(client: Client, current: Round) -> Report:
     client.give_credit(_most_chunks(largest, current.chunk_bytes))
     phase = Phase.WAITING
     try:
+        down_bytes = await _paid(client, current)
         client.enter(Phase.RECEIVING)
         await _send_model(client, current)
         client.enter(Phase.TRAINING)
-        ranges, loss, validation = await _receive_report(client, current)
+        ranges, loss, validation, training_j = await _receive_report(client, current)
         current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
         client.enter(Phase.SENDING)
-        granted, limit_bytes = await _grant(client, current, ranges)
+        granted, limit_bytes = await _grant(client, current, ranges, down_bytes)
         update = await _receive_update(client, current, granted, limit_bytes)
         phase = Phase.DONE
     except ProtocolError as error:
@@ -74,7 +80,33 @@ async def exchange(client: Client, current: Round) -> Report:
         client.enter(phase)
         client.close_round()
     weight, payload_bytes = current.weights[client.name], current.charged[client.name]
-    return Report(client, weight, ranges, loss, update, payload_bytes, validation)
+    return Report(client, weight, ranges, loss, update, payload_bytes, validation, training_j)
+
+
+async def _paid(client: Client, current: Round) -> int:
+    """Return the bytes that are to go down to a client, 0 if it may spend any amount.
+
+    Raises
+    ------
+    EmptyError
+        If it cannot pay for them, and for an update that is worth it.
+    """
+    name, accounts = client.name, current.federation.accounts
+    if not accounts.limits(name):
+        return 0
+    down_bytes, whole = 0, False
+    if current.differences is not None:
+        catch_up = await _catch_up(client, current, current.differences)
+        down_bytes, whole = catch_up.payload_bytes, catch_up.whole
+    if not whole:
+        down_bytes += await current.broadcast.payload_bytes()
+    least = len(current.state.spec.tensors) * ZERO.header_bytes
+    up_bytes = max(least, current.plan.least_up_bytes.get(name, 0))
+    why = accounts.pays(name, current.state.clients[name].radio, down_bytes, up_bytes)
+    if why:
+        current.unpaid.add(name)
+        raise EmptyError(name, Decline(Reason.EMPTY, why))
+    return down_bytes
 
 
 async def _send_model(client: Client, current: Round) -> None:
@@ -105,9 +137,7 @@ async def _send_model(client: Client, current: Round) -> None:
 async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
     differences = current.differences
     if differences is not None:
-        history, catch_up = differences.history, differences.catch_ups[client.name]
-        if catch_up.ahead and client.holds != await asyncio.shield(differences.advanced):
-            catch_up = differences.catch_ups[client.name] = history.whole()
+        history, catch_up = differences.history, await _catch_up(client, current, differences)
         if catch_up.whole:
             await asyncio.shield(differences.advanced)
             sent = []
@@ -130,9 +160,17 @@ async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
         yield message
 
 
+async def _catch_up(client: Client, current: Round, differences: Differences) -> CatchUp:
+    """Return what a client needs first, or instead; of one that was ahead, that is known late."""
+    catch_up = differences.catch_ups[client.name]
+    if catch_up.ahead and client.holds != await asyncio.shield(differences.advanced):
+        catch_up = differences.catch_ups[client.name] = differences.history.whole()
+    return catch_up
+
+
 async def _receive_report(
     client: Client, current: Round
-) -> tuple[tuple[Spread, ...], float, Validation | None]:
+) -> tuple[tuple[Spread, ...], float, Validation | None, float]:
     report = (await expected(client.expect, "range_report")).range_report
     tensors = current.state.spec.tensors
     if len(report.ranges) != len(tensors):
@@ -158,7 +196,18 @@ async def _receive_report(
         )
     if current.differences is not None:
         await _check_model(client, current.differences, report.holds)
-    return ranges, report.train_loss, reported(report)
+    return ranges, report.train_loss, reported(report), _training_j(report, current)
+
+
+def _training_j(report: pb.RangeReport, current: Round) -> float:
+    """Return what a client says that its training took, or what its seconds take."""
+    watts = current.federation.settings.energy.training_w or 0.0
+    joules = report.training_j if report.HasField("training_j") else watts * report.training_s
+    if not 0 <= joules < MOST_TRAINING_J:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_OUT_OF_RANGE, f"training cannot have taken {joules} J"
+        )
+    return joules
 
 
 def magnitude_of(ranges: tuple[Spread, ...], spec: ModelSpec) -> float:
@@ -186,25 +235,38 @@ async def _check_model(client: Client, differences: Differences, holds: bytes) -
 
 
 async def _grant(
-    client: Client, current: Round, ranges: tuple[Spread, ...]
+    client: Client, current: Round, ranges: tuple[Spread, ...], down_bytes: int
 ) -> tuple[Payload, int | None]:
-    """Tell the client its bits; return the payload that has them, and its limit in bytes."""
+    """Tell the client its bits; return the payload that has them, and its limit in bytes.
+
+    Raises
+    ------
+    EmptyError
+        If it cannot pay for what the scheme chose, and that cannot be coarser.
+    """
     state, scheme = current.state, current.federation.scheme
     chosen = scheme.grant(state, current.plan, state.clients[client.name], ranges)
     grant = granted_up(chosen, ranges, state.spec)
     granted = payload.plan_payload(state.spec, grant.bits, ranges, grant.steps)
-    at_most = granted.payload_bytes
-    if grant.limit_bytes is not None:
-        at_most = min(at_most, grant.limit_bytes)
+    at_most, limit_bytes = granted.payload_bytes, grant.limit_bytes
+    radio = state.clients[client.name].radio
+    affordable = current.federation.accounts.most_up(client.name, radio, down_bytes)
+    if affordable is not None and affordable < min(at_most, limit_bytes or at_most):
+        if not all(code.step for code in granted.codes if code.bits):
+            why = f"{at_most} bytes are due, and it can pay for {affordable}"
+            raise EmptyError(client.name, Decline(Reason.EMPTY, why))
+        limit_bytes = affordable
+    if limit_bytes is not None:
+        at_most = min(at_most, limit_bytes)
     current.charged[client.name] = at_most
     message = pb.UplinkGrant(
         round=state.round,
         uplink_bits=granted.bits,
         uplink_steps=grant.steps,
-        limit_bytes=grant.limit_bytes or 0,
+        limit_bytes=limit_bytes or 0,
     )
     await client.send(pb.ServerMessage(grant=message))
-    return granted, grant.limit_bytes
+    return granted, limit_bytes
 
 
 async def _receive_update(

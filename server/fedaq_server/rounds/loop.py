@@ -40,6 +40,8 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             if last is not None and _reached(federation, last):
                 break
             resumed = number == first and last is not None
+            if _are_spent(federation):
+                break
             clients = await _participants(federation, number, resumed=resumed)
             log.info(
                 "round %d of %d: %d clients", number, settings.rounds, len(clients),
@@ -64,6 +66,12 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
 def _reached(federation: Federation, record: RoundRecord) -> bool:
     metric, target = federation.metric, federation.settings.metric_target
     return target is not None and metric.reaches(record.value(metric.name), target)
+
+
+def _are_spent(federation: Federation) -> bool:
+    """Tell whether so many devices are empty that no round has the updates that it needs."""
+    settings, empty = federation.settings, federation.accounts.empty
+    return bool(empty) and settings.clients - len(empty) < settings.quorum
 
 
 async def _participants(federation: Federation, number: int, *, resumed: bool) -> list[Client]:

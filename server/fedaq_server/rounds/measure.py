@@ -105,6 +105,7 @@ def measure(
         client_metrics=averaged(told),
         validations=told,
         declined=dict(sorted(declined.items())),
+        training_j=sum(report.training_j for report in reports),
     )
 
 

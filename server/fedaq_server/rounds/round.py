@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from fedaq.codec.quantizer import Floats, Spread
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.settings import Settings
 from fedaq.tasks import Evaluation, Metric
+from fedaq_server.accounts import Accounts, Party
 from fedaq_server.conduct import Conduct
 from fedaq_server.metrics import Metrics
 from fedaq_server.records.capture import Capture
@@ -90,6 +91,7 @@ class Federation:
     scheme: Scheme
     roster: Roster
     conduct: Conduct
+    accounts: Accounts
     metric: Metric
     measured: bool
     evaluate: Callable[[int], Evaluation]
@@ -172,6 +174,8 @@ class Round:
         it was not whole in time, for they may have cost energy too.
     declined : Counter of str
         Clients that were there and took no part, or gave it up, by the reason.
+    unpaid : set of str
+        Those that could not pay for the round, and were sent nothing.
     """
 
     federation: Federation
@@ -193,6 +197,7 @@ class Round:
     magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
     declined: Counter[str] = field(default_factory=Counter)
+    unpaid: set[str] = field(default_factory=set)
 
     @property
     def number(self) -> int:
@@ -313,11 +318,15 @@ def _state(
         client.name: ClientState(
             client.name,
             weights[client.name] / total,
-            client.radio or settings.energy.radio_cost(settings.seed, client.name, number),
+            client.cost(settings, number),
             federation.roster.ranges.get(client.name),
         )
         for client in clients
     }
+    ways = {name: catch_ups.get(name, UP_TO_DATE) for name in states}
+    receivers = [client.radio for name, client in states.items() if not ways[name].whole]
+    down_j = downlink_j_per_bit(receivers, broadcast=settings.energy.broadcast)
+    extra_j = catch_up_j(states, {name: way.payload_bytes for name, way in ways.items()})
     return RoundState(
         round=number,
         rounds=settings.rounds,
@@ -327,17 +336,36 @@ def _state(
         first_ranges=federation.first_ranges,
         downlink_samples=samples,
         clients=states,
-        downlink_j_per_bit=downlink_j_per_bit(
-            [
-                client.radio
-                for client in states.values()
-                if not catch_ups.get(client.name, UP_TO_DATE).whole
-            ],
-            broadcast=settings.energy.broadcast,
+        downlink_j_per_bit=down_j,
+        catch_up_j=extra_j,
+        purses=federation.accounts.purses(
+            {
+                name: Party(client.radio, ways[name].payload_bytes, not ways[name].whole)
+                for name, client in states.items()
+            },
+            settings.rounds - number + 1,
+            min(1.0, (settings.sample or settings.clients) / settings.clients),
+            down_j,
+            extra_j,
         ),
-        catch_up_j=catch_up_j(
-            states, {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()}
-        ),
+    )
+
+
+def without_unpaid(current: Round) -> RoundState:
+    """Return the state of a round as if those that were sent nothing had not been in it."""
+    state, unpaid = current.state, current.unpaid
+    if not unpaid:
+        return state
+    ways = {} if current.differences is None else current.differences.catch_ups
+    clients = {name: client for name, client in state.clients.items() if name not in unpaid}
+    receivers = [
+        client.radio for name, client in clients.items() if not ways.get(name, UP_TO_DATE).whole
+    ]
+    broadcast = current.federation.settings.energy.broadcast
+    return replace(
+        state,
+        clients=clients,
+        downlink_j_per_bit=downlink_j_per_bit(receivers, broadcast=broadcast),
     )
 
 

@@ -1,23 +1,26 @@
 """FedAQ (arXiv 2406.18156): uplink and downlink adapted together.
 
-With a budget (``energy.budget_j``) one price of a joule sets how fine every transfer is: by steps
+With budgets (``energy.budget``) one price of a joule sets how fine every transfer is: by steps
 where codes are entropy-coded (`fedaq_server.schemes.coded`), by whole bits where they are packed
 (`packed_budget` beside it). Without one, each direction has a constant resolution: update ranges
 shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.quantizer import Spread
+from fedaq.energy.budgets import JOULES
+from fedaq.errors import UserError
 from fedaq.settings import FedaqSettings, Settings
 from fedaq.settings.schemes import CODED_UPLINK
-from fedaq_server.schemes.coded import CodedBudget, CodedResolution
 from fedaq_server.schemes.optimizer import resolution_bits
 from fedaq_server.schemes.packed_budget import Budget
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
+from fedaq_server.schemes.several import CodedBudgets
 from fedaq_server.schemes.spreads import Spreads, arrays, stacked
 
 # Resolutions that serve without a budget, in the unit of weights (docs/research/resolutions.md).
@@ -75,15 +78,18 @@ class Resolution:
 
 def fedaq(settings: Settings) -> Scheme:
     """Return the scheme ``fedaq``: by budget if the settings have one, else by resolution."""
-    budget_j, own = settings.energy.budget_j, settings.fedaq
-    if settings.entropy and budget_j is not None:
-        return CodedBudget(budget_j)
-    if budget_j is not None:
+    budget_j, own = settings.energy.joules, settings.fedaq
+    if not settings.entropy and settings.energy.run_budget.keys() - {JOULES}:
+        raise UserError(
+            "energy.budget: with packed codes (coding.entropy=false) a run has a budget of joules "
+            "alone"
+        )
+    if not settings.entropy and budget_j is not None:
         return Budget(budget_j, own)
     uplink = own.uplink_resolution or (CODED_UPLINK if settings.entropy else PACKED_UPLINK)
     downlink = own.downlink_resolution or (
         CODED_DIFFERENCE if settings.differences else PACKED_DOWNLINK
     )
     if settings.entropy:
-        return CodedResolution(uplink, downlink)
+        return CodedBudgets(inf if budget_j is None else budget_j, uplink=uplink, downlink=downlink)
     return Resolution(own, uplink, downlink)

@@ -11,6 +11,7 @@ from fedaq.codec.payload import Bits, Steps
 from fedaq.codec.quantizer import RAW_BITS, Floats, Spread, is_width
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
+from fedaq_server.accounts import Purse
 
 # Statistics that are coded over their range get so many bits.
 LEAST_STATISTICS_BITS = 8
@@ -61,6 +62,8 @@ class RoundState:
         Whether a difference goes down, rounded to the nearest codes.
     catch_up_j : float
         Joules that go to clients which missed models, whatever the bits of this round.
+    purses : tuple of Purse
+        The budgets of the run and of its devices.
     """
 
     round: int
@@ -73,6 +76,7 @@ class RoundState:
     downlink_samples: tuple[Floats, ...] = ()
     differences: bool = False
     catch_up_j: float = 0.0
+    purses: tuple[Purse, ...] = ()
 
     @cached_property
     def squared_weights(self) -> float:
@@ -117,6 +121,9 @@ class Plan:
     forecast_j : float, optional
         Joules that this round and all later ones are expected to take; None where the scheme
         does not look ahead.
+    least_up_bytes : mapping of str to int
+        What an update takes at the least to be worth it, of clients with a budget of their own:
+        one that cannot pay for it is empty. Headers, where nothing is said.
     """
 
     downlink: Grant
@@ -124,6 +131,7 @@ class Plan:
     price: float = 0.0
     clip: bool = False
     forecast_j: float | None = None
+    least_up_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
 from fedaq.codec.chunks import Chunk, kind_of
 from fedaq.declines import Decline
+from fedaq.energy.budgets import MEGABYTE
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, ProtocolError
+from fedaq.settings import Settings
 from fedaq.v1 import federation_pb2 as pb
 
 # Chunks of one client that wait for the one that is folded in.
@@ -59,6 +61,10 @@ class DeclinedError(FedaqError):
         self.decline = decline
 
 
+class EmptyError(DeclinedError):
+    """What the client may spend does not pay for a round that was opened to it."""
+
+
 @dataclass(eq=False)
 class Client:
     """One connected client.
@@ -72,6 +78,10 @@ class Client:
     radio : RadioCost, optional
         Joules per bit of its link as it states them itself; None where the server's energy
         model applies.
+    radio_name : str
+        Of a preset, as it states it; empty where it does not.
+    tariff : float, optional
+        Money for a megabyte as it states it; None where the settings' tariff applies.
     holds : bytes
         Digest of the model that it has shown to hold; empty for none.
     round : int
@@ -115,11 +125,23 @@ class Client:
     refusals: int = 0
     refusal: str = ""
     declined: Decline | None = None
+    radio_name: str = ""
+    tariff: float | None = None
     _credit: int = 0
     _inbox: asyncio.Queue[pb.ClientMessage | Chunk | None] | None = None
     _refused: int = -1
     _gone: bool = False
     _given_up: Decline | None = None
+
+    def cost(self, settings: Settings, round_number: int) -> RadioCost:
+        """Return what its link costs in a round."""
+        energy = settings.energy
+        cost = self.radio or energy.radio_cost(settings.seed, self.name, round_number)
+        if self.tariff is not None:
+            return replace(cost, money_per_byte=self.tariff / MEGABYTE)
+        if self.radio is None:
+            return cost
+        return replace(cost, money_per_byte=energy.tariffs.per_byte(self.radio_name))
 
     async def send(self, message: pb.ServerMessage) -> None:
         """Send one message.

@@ -16,7 +16,7 @@ from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import model
 from fedaq.codec.chunks import Chunk, kind_of, parse
 from fedaq.codec.model import ModelSpec
-from fedaq.energy.cost import RadioCost, checked_cost
+from fedaq.codec.payload import ZERO
 from fedaq.errors import UserError, printable
 from fedaq.net import client_names
 from fedaq.net.addresses import joined
@@ -27,6 +27,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Training
 from fedaq.tasks.training import KNOWN, is_plain, to_message
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.accounts import Accounts
 from fedaq_server.conduct import Conduct
 from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.metrics import Metrics
@@ -37,6 +38,7 @@ from fedaq_server.transport.grpc_workaround import robust_server
 from fedaq_server.transport.patience import Read, patient
 from fedaq_server.transport.rate_limit import AddressCounts, Bucket, TurnedAway
 from fedaq_server.transport.roster import Roster
+from fedaq_server.transport.stated import open_account, stated_in
 from fedaq_server.transport.tcp_counter import received_bytes
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Admission:
     roster: Roster
     conduct: Conduct
     metrics: Metrics
+    accounts: Accounts = field(default_factory=Accounts)
     rounds_done: Callable[[], int] = lambda: 0
     turned_away: dict[tuple[str, str], TurnedAway] = field(default_factory=dict)
 
@@ -124,9 +127,11 @@ class Admission:
                 f"{printable(join.software) or 'the software of the client'} does not do; install "
                 "the same fedaq on both",
             )
+        stated = stated_in(join, self.accounts)
         client = Client(
-            name, join.examples, self._radio(join), stream, join.holds, process=join.process,
+            name, join.examples, stated.radio, stream, join.holds, process=join.process,
             on_refusal=self.metrics.on_refusal, declined=declines.from_message(join.readiness),
+            radio_name=join.radio.name, tariff=stated.tariff,
         )  # fmt: skip
         present = self.roster.get(name)
         same = identity is not None or (
@@ -137,6 +142,9 @@ class Admission:
                 grpc.StatusCode.ALREADY_EXISTS,
                 f"a client named {name} is connected already; give each client its own --name",
             )
+        least = len(self.spec.tensors) * ZERO.header_bytes
+        cost = client.cost(self.settings, self.rounds_done() + 1)
+        open_account(self.accounts, name, cost, stated.budget, least)
         return client
 
     def welcome(self) -> pb.ServerMessage:
@@ -195,21 +203,6 @@ class Admission:
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"the client's model is not the server's: {difference} (server here, client there)",
             )
-
-    def _radio(self, join: pb.Join) -> RadioCost | None:
-        if not join.HasField("radio"):
-            return None
-        stated = join.radio
-        try:
-            return checked_cost(
-                RadioCost(
-                    stated.uplink_j_per_bit, stated.downlink_j_per_bit, stated.receive_j_per_bit
-                )
-            )
-        except ValueError as error:
-            raise JoinRefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT, f"the radio of {join.client}: {error}"
-            ) from None
 
 
 async def serve_client(admission: Admission, stream: Stream, identity: str | None = None) -> None:
