@@ -20,7 +20,6 @@ from fedaq.tasks.digits import task as digits
 from fedaq_client import training
 from fedaq_client.training import Learner
 from fedaq_lab.local import federate
-from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.records.exporting import trained_model
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.saved import read_run
@@ -221,7 +220,7 @@ def test_a_client_whose_frozen_weights_are_others_is_refused(
             module.get_parameter("0.weight")[0, 0] += next(made)
         return module
 
-    with pytest.raises(JoinRefusedError, match="weights that never travel"):
+    with pytest.raises(UserError, match="weights that never travel"):
         run_of(tmp_path / "run", monkeypatch, replace(digits, model=other), rounds=1)
 
 
@@ -322,7 +321,7 @@ def test_a_client_without_the_file_is_refused(
     monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
     monkeypatch.setattr(training, "Learner", learner)
     run = Run(settings_of(CLIENTS, task="own", start_from=path), Ledger(tmp_path), lambda r: None)
-    with pytest.raises(JoinRefusedError, match="same file by --from"):
+    with pytest.raises(UserError, match="same file by --from"):
         asyncio.run(federate(run))
 
 

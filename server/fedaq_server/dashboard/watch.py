@@ -75,7 +75,8 @@ class Watch:
             "budget_j": run.settings.energy.joules,
             "metric": asdict(run.task.metric),
             "target": run.settings.metric_target,
-            "settings": flat(facts["settings"]),
+            # Those of clients are each client's own affair.
+            "settings": flat({k: v for k, v in facts["settings"].items() if k != "client"}),
         }
         self._sums = Sums(run.task.metric.name)
         self._trouble = self._client_metrics = ""
