@@ -90,7 +90,7 @@ def updates(folder: Path, client: str) -> dict[str, int]:
         header = captured.header
         for number, codes in codes_of(captured).items():
             code, word = header.codes[number], captured.message.keys[number]
-            classes = dither_classes(Key(word & 0xFFFFFFFF, word >> 32), code.bits, codes.size)
+            classes = dither_classes(Key.numbered(word), code.bits, codes.size)
             near = neighbours(codes, header.spec.tensors[number].shape)
             ways = {
                 "nothing": np.zeros_like(codes),

@@ -54,7 +54,7 @@ class Server:
         """Go on by a random difference, its last tensor with a step, unless it has no bits."""
         flat = self.rng.normal(0, 0.1, SPEC.parameters).astype(np.float32)
         header = plan_payload(SPEC, bits, map(value_range, SPEC.split(flat)), (0.0, 0.0, 0.0, step))
-        self.history.advance(list(self._frames(header, flat)), cost)
+        self.history.advance(header, list(self._frames(header, flat)), cost)
         self._keep()
 
     def _frames(self, header: Payload, flat: Floats) -> Iterator[bytes]:

@@ -77,7 +77,7 @@ class Captured:
         past = Past.none(flat.size)
         known: Given = past
         if self.message.keys:
-            keys = [Key(key & 0xFFFFFFFF, key >> 32) for key in self.message.keys]
+            keys = [Key.numbered(number) for number in self.message.keys]
             known = Dither(keys.__getitem__)
         for chunk in self.chunks:
             holding.take_past(self.header, chunk, past)

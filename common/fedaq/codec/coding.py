@@ -148,7 +148,7 @@ def encode(
         content.append((piece, codes))
     if out is not None:
         return Chunk(round_number, offset, out.data), content
-    classes = (lambda piece: known.classes(header, piece)) if known is not None else None
+    classes = None if known is None else partial(known.classes, header)
     return to_chunk(content, offset, length, round_number, classes), content
 
 
@@ -169,7 +169,7 @@ def to_chunk(
         packed_size = packed_bytes(codes.values, codes.code.bits)
         coded = b""
         if codes.code.bits != RAW_BITS:
-            coded = _squeezed(codes, None if classes is None else partial(classes, piece))
+            coded = _squeezed(piece, codes, classes)
         shorter = 0 < len(coded) < packed_size
         parts.append(coded if shorter else codes.packed().data)
         lengths.append(len(coded) if shorter else 0)
@@ -368,13 +368,13 @@ def _has_classes(code: TensorCode) -> bool:
     return code.step > 0 and code.bits <= given.MOST_BITS
 
 
-def _squeezed(codes: Codes, classes: Callable[[], Bytes] | None) -> bytes:
+def _squeezed(piece: Piece, codes: Codes, classes: Callable[[Piece], Bytes] | None) -> bytes:
     """Entropy-code codes; of those of more than 8 bits, the highest 8."""
     bits, width, zero = codes.code.bits, aligned(codes.code.bits), codes.code.zero
     if classes is not None and _has_classes(codes.code):
         each = _repacked(codes.data, codes.width, BYTE_BITS, codes.values)
         if given.is_worth_it(each, zero):
-            return given.compress(each, zero, bits, classes())
+            return given.compress(each, zero, bits, classes(piece))
     symbols = _repacked(codes.data, codes.width, width, codes.values)
     if bits <= BYTE_BITS:
         return entropy.compress(symbols)

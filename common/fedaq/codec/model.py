@@ -270,10 +270,15 @@ def digest(flat: Floats, past: NDArray[np.uint8] | None = None) -> bytes:
     `past`, a byte for each value, is what else is known of it (`given.Past`). It follows the
     values, unless all of it is 0.
     """
+    return hashed(flat, past).digest()
+
+
+def hashed(flat: Floats, past: NDArray[np.uint8] | None = None) -> blake2b:
+    """Return the hash of a model and its past (`digest`), to which more may be added."""
     found = blake2b(flat.astype("<f4", copy=False).data, digest_size=DIGEST_BYTES)
     if past is not None and past.any():
         found.update(past.data)
-    return found.digest()
+    return found
 
 
 def to_message(spec: ModelSpec) -> pb.ModelSignature:

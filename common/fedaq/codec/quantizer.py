@@ -88,6 +88,16 @@ class Key:
     word0: int
     word1: int
 
+    @classmethod
+    def numbered(cls, number: int) -> "Key":
+        """Return the key whose `number` this is."""
+        return cls(number & 0xFFFFFFFF, number >> 32)
+
+    @property
+    def number(self) -> int:
+        """Both words in one of 64 bits."""
+        return self.word0 | self.word1 << 32
+
 
 def derive_key(seed: int, *path: str | int) -> Key:
     """Derive a key from the seed of the run and the path of what it is used for.
@@ -106,7 +116,7 @@ def derive_key(seed: int, *path: str | int) -> Key:
 def derive_seed(seed: int, *path: str | int) -> int:
     """Derive a 63-bit seed for a library's generator, as `derive_key` does."""
     key = derive_key(seed, *path)
-    return (key.word0 | key.word1 << 32) & (2**63 - 1)
+    return key.number & (2**63 - 1)
 
 
 def tensor_spread(values: Floats) -> Spread:

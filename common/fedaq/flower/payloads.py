@@ -1,15 +1,14 @@
 """Models, differences and updates as bytes in a message of Flower, and back."""
 
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from math import hypot
 
 import numpy as np
 
-from fedaq.codec import chunks, coding, headers, holding, payload, statistics
+from fedaq.codec import chunks, coding, headers, holding, model, payload, statistics
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.given import Given, Past
-from fedaq.codec.model import DIGEST_BYTES, ModelSpec
+from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Key, Spread
 from fedaq.errors import ProtocolError
@@ -44,9 +43,7 @@ class Held:
 
     def digest(self) -> bytes:
         """Return 8 bytes that tell models apart."""
-        found = blake2b(self.flat.astype("<f4", copy=False).data, digest_size=DIGEST_BYTES)
-        if self.past.noted.any():
-            found.update(self.past.noted.data)
+        found = model.hashed(self.flat, self.past.noted)
         found.update(self.exact)
         of = self.layout
         found.update(repr((of.names, of.shapes, of.dtypes, of.exact)).encode())

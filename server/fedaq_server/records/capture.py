@@ -35,7 +35,7 @@ class Capture:
         )
         if known is not None:
             keys = map(known.key_of, range(len(spec.tensors)))
-            captured.keys.extend(key.word0 | key.word1 << 32 for key in keys)
+            captured.keys.extend(key.number for key in keys)
         path = self.folder / f"round-{header.round:04}-{sender}.payload"
         write(path, captured.SerializeToString())
 

@@ -10,7 +10,7 @@ and are dropped; a snapshot of what clients hold takes their place for a run tha
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -109,19 +109,19 @@ class History:
             self._read_snapshot(self.sent.snapshot)
         for difference in self.sent.since_snapshot:
             last = difference is self.sent.differences[-1]
-            if last and difference.base not in self._digests():
+            if last and not self._is_held(difference.base):
                 raise _other(self._path(difference))
             try:
                 self._replay(self._messages(difference))
             except (ValueError, DecodeError, ProtocolError):
                 raise _other(self._path(difference)) from None
-        self.digest, of_values = self._digests()
+        self.digest = model.digest(self.held, self.past.noted)
         if self.sent.digest not in (b"", self.digest):
-            if self.sent.digest != of_values:
-                raise _other(segment_path(self.folder, self.sent.segment))
             # Of a version that knew no past: its clients have none either.
             self.past.noted.fill(0)
-            self.digest = of_values
+            self.digest = model.digest(self.held)
+            if self.sent.digest != self.digest:
+                raise _other(segment_path(self.folder, self.sent.segment))
         self._file = self._opened()
 
     @cached_property
@@ -178,27 +178,30 @@ class History:
             self._before = statistics.taken_out(self.spec, self.held)
         holding.add_difference(header, content, self.held, self.past)
 
-    def _added(self, announcement: pb.PayloadHeader) -> None:
-        self.past.remember_nothing(headers.from_message(self.spec, announcement))
+    def _added(self, header: Payload) -> None:
+        self.past.remember_nothing(header)
         if self._before is not None:
             statistics.put_back(self.spec, self.held, self._before)
         self._before = None
 
-    def _digests(self) -> tuple[bytes, bytes]:
-        """Return the digest of what clients hold, and that of its values alone."""
-        return model.digest(self.held, self.past.noted), model.digest(self.held)
+    def _is_held(self, digest: bytes) -> bool:
+        """Tell whether a digest is that of what clients hold, or, of older runs, of its values."""
+        return digest == model.digest(self.held, self.past.noted) or digest == model.digest(
+            self.held
+        )
 
-    def advance(self, frames: Sequence[bytes], payload_bytes: int) -> None:
+    def advance(self, header: Payload, frames: Iterable[bytes], payload_bytes: int) -> None:
         """Remember the messages of a difference that was added whole.
 
         Parameters
         ----------
-        frames : sequence of bytes
+        header : Payload
+        frames : iterable of bytes
             Serialized server messages: the header, then the chunks.
         payload_bytes : int
         """
         sent = self.sent
-        self._added(pb.ServerMessage.FromString(frames[0]).model)
+        self._added(header)
         with naming(segment_path(self.folder, sent.segment)):
             self._file.seek(sent.end)
             lengths = tuple(map(self._file.write, frames))
@@ -308,7 +311,7 @@ class History:
             if not isinstance(chunk, Chunk):
                 raise ValueError("not a chunk")
             self.add(header, coding.decode(header, chunk, self.past))
-        self._added(announcement)
+        self._added(header)
 
     def _whole(self) -> Payload:
         return Payload(self.spec, (RAW,) * len(self.spec.tensors))

@@ -426,6 +426,6 @@ async def _advance(history: History, broadcast: Broadcast, worker: ThreadPoolExe
     messages = [broadcast.header, *(frame.message for frame in await broadcast.coded())]
     payload_bytes = await broadcast.payload_bytes()
     await asyncio.get_running_loop().run_in_executor(
-        worker, history.advance, messages, payload_bytes
+        worker, history.advance, broadcast.payload, messages, payload_bytes
     )
     return history.digest
