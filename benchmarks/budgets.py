@@ -216,9 +216,7 @@ def _failed(runs: Sequence[Result], fp32: Sequence[Result], budget_j: float | No
     rises = [run.loss / run.least for run in fp32]
     if any(run.loss > ABOVE * run.least * max(1.0, *rises) for run in runs):
         marks.append("loss")
-    if budget_j and any(
-        run.joules < (1 - UNSPENT) * budget_j and not run.reasons for run in runs
-    ):
+    if budget_j and any(run.joules < (1 - UNSPENT) * budget_j and not run.reasons for run in runs):
         marks.append("unspent")
     return " ".join(marks)
 

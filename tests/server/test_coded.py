@@ -21,9 +21,10 @@ from fedaq.settings import load_settings
 from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
-from fedaq_server.schemes.coded import CodedBudget, CodedResolution, downlink_grant, uplink_grant
+from fedaq_server.schemes.coded import CodedBudget, CodedResolution
 from fedaq_server.schemes.fedaq import fedaq
 from fedaq_server.schemes.scheme import ClientState, Outcome, Plan, RoundState
+from fedaq_server.schemes.step_grants import downlink_grant, uplink_grant
 from server.simulation import HEADER_BYTES, RADIO, SPEC, Simulation, run, spent_j, spreads
 
 PROMISE = 0.97

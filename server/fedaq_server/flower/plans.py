@@ -22,7 +22,7 @@ from fedaq.energy.cost import RadioCost, downlink_j_per_bit
 from fedaq.errors import UserError
 from fedaq.settings import Settings
 from fedaq_server.flower.reference import Reference
-from fedaq_server.schemes.coded import FIRST_UPDATE
+from fedaq_server.schemes.expected import FIRST_UPDATE
 from fedaq_server.schemes.fedaq import fedaq
 from fedaq_server.schemes.scheme import (
     ClientState,

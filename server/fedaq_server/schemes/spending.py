@@ -5,6 +5,11 @@ from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import UserError
 from fedaq_server.schemes.scheme import RoundState
 
+# Rounds are run if so little is missing of what they should take.
+ROUNDED = 0.1
+# The last one may have less than that, down to this share, rather than much be left.
+LEAST_LAST = 0.4
+
 
 def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
     """Return the joules left for the payloads of this round and of all later ones."""
@@ -14,6 +19,12 @@ def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
 def rounds_paid(state: RoundState, left_j: float, round_j: float) -> int:
     """Return how many of the rounds left are paid for, where each takes `round_j` joules."""
     return int(min(state.rounds - state.round + 1, left_j / round_j))
+
+
+def rounds_worth(state: RoundState, left_j: float, round_j: float) -> int:
+    """Return how many of the rounds left are run, where each should take `round_j` joules."""
+    rounds = int(min(state.rounds - state.round + 1, left_j / round_j + ROUNDED))
+    return max(rounds, int(left_j >= LEAST_LAST * round_j))
 
 
 def too_small(budget_j: float, why: str) -> UserError:
