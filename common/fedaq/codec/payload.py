@@ -138,13 +138,15 @@ class Payload:
             return self.spec.mean_bits(self.bits)
         return 8 * (payload_bytes - self.header_bytes) / self.spec.parameters
 
-    def ever_coarser(self, times: float = COARSENING) -> Iterator["Payload"]:
+    def ever_coarser(
+        self, times: float = COARSENING, tries: int = COARSENINGS
+    ) -> Iterator["Payload"]:
         """Yield this payload, then with steps so many times wider again and again, then all zeros.
 
         For a sender that must stay within a limit. Only codes with steps around zero change.
         """
         payload = self
-        for _ in range(COARSENINGS):
+        for _ in range(tries):
             yield payload
             payload = Payload(self.spec, tuple(_coarser(code, times) for code in payload.codes))
         yield Payload(self.spec, tuple(ZERO if code.step else code for code in self.codes))

@@ -45,6 +45,7 @@ from fedaq_server.schemes.step_grants import (
     Updates,
     downlink_grant,
     foreseen,
+    mean_power,
     step_grant,
     updates,
     uplink_grant,
@@ -56,6 +57,10 @@ log = logging.getLogger(__name__)
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
 # worth less than it costs.
 DROWNED = 2.0
+# So it is for the first rounds. Then it is raised, by so much at a time, while the test's loss
+# falls and updates do not grow, and lowered by twice that where the loss has risen by a tenth.
+EASED, RISEN = 1.4, 1.1
+LEAST_DROWNED, MOST_DROWNED = 0.5, 3.0
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
 # before its limit acts.
 SLACK = 3.0
@@ -64,7 +69,7 @@ LAST_SHARE = 0.98
 # Weight of the newest length of what a sender sent.
 SMOOTHING = 0.5
 
-# Where no step is bearable, noise may exceed what is by so much at the most.
+# The step of the last round may be so many times the coarsest that is bearable.
 _WORST_STEP = 2.0
 
 
@@ -115,12 +120,21 @@ class CodedBudget:
         How many times what was expected of them the codes of each client took, smoothed.
     longer_down : float
         The same of what went down.
+    tolerance : float
+        How many times its mean square the noise in the mean update may be.
+    least_loss : float
+        Of all tests.
+    power : float
+        Mean sum of squares of the last updates.
     """
 
     budget_j: float
     spent_j: float = 0.0
     longer: dict[str, float] = field(default_factory=dict)
     longer_down: float = 1.0
+    tolerance: float = DROWNED
+    least_loss: float = inf
+    power: float = 0.0
     _round: "_Round | None" = None
 
     def plan(self, state: RoundState) -> Plan | None:
@@ -136,7 +150,7 @@ class CodedBudget:
         if left < headers_j:
             self._unpaid(state, headers_j)
             return None
-        now = expected(state, Longer(self.longer, self.longer_down), DROWNED)
+        now = expected(state, Longer(self.longer, self.longer_down), self.tolerance)
         start_j = now.start_j()
         if start_j > left - headers_j:
             raise too_small(
@@ -148,16 +162,16 @@ class CodedBudget:
         # Above this price noise would drown what is sent: fewer and better rounds are run.
         round_j = now.round_j(now.dearest)
         rounds = rounds_worth(state, left, round_j)
-        if rounds == 0 and state.round > 1:
+        # The last round may be worse than that, rather than much be left.
+        worst = _WORST_STEP**2 * now.dearest
+        if rounds < 1 and state.round > 1 and LAST_SHARE * left < now.round_j(worst):
             self._unpaid(state, round_j)
             return None
         rounds = max(1, rounds)
         if state.round == 2 and rounds < state.rounds - 1:
             self._say_what_would_do(state, rounds, round_j)
-        share_j = left / rounds * (LAST_SHARE if rounds == 1 else 1.0)
-        price = bisect(now.round_j, share_j)
-        if rounds > 1:
-            price = min(price, now.dearest)
+        share_j = LAST_SHARE * left if rounds == 1 else left / (rounds + 1)
+        price = min(bisect(now.round_j, share_j), now.dearest if rounds > 1 else worst)
         down_j, up_j = now.down_j(price), now.up_j(price)
         down_limit_j, slack = _limits(now, share_j, left + start_j - headers_j, price)
         self._round = _Round(
@@ -194,7 +208,7 @@ class CodedBudget:
             step = min(_step_for(client, sent, share_j, longer), _WORST_STEP * step)
         else:
             # Where updates have shrunk, the price lets noise drown them.
-            bearable = coarsest_step(state, client, sent, DROWNED, step)
+            bearable = coarsest_step(state, client, sent, self.tolerance, step)
             if bearable < step:
                 most_j = max(now.limits_j[client.name] / SLACK * 2, share_j)
                 step = min(step, max(bearable, _step_for(client, sent, most_j, longer)))
@@ -216,6 +230,20 @@ class CodedBudget:
         times = now.longer_down(outcome)
         if times is not None:
             self.longer_down = _smoothed(self.longer_down, times)
+        self._judge(outcome, now.expected.state)
+
+    def _judge(self, outcome: Outcome, state: RoundState) -> None:
+        """Bear more noise where training goes on in spite of it, less where it does not."""
+        loss, least = outcome.test_loss, self.least_loss
+        # Noise that clients have to undo makes their updates larger.
+        power, before = mean_power(state, outcome.update_ranges), self.power
+        if loss < least:
+            self.least_loss = loss
+            if power < before:
+                self.tolerance = min(EASED * self.tolerance, MOST_DROWNED)
+        elif not loss < RISEN * least and least < inf:
+            self.tolerance = max(self.tolerance / EASED**2, LEAST_DROWNED)
+        self.power = power
 
     def _unpaid(self, state: RoundState, round_j: float) -> None:
         """End the run, and say why."""
@@ -274,7 +302,7 @@ class _Round:
         It is as fine as the budget of the whole run makes it, if all updates are like this one.
         """
         state, share = self.expected.state, self.shares_j[client.name] / sum(self.shares_j.values())
-        coarsest = coarsest_step(state, client, sent, DROWNED, inf)
+        coarsest = coarsest_step(state, client, sent, self.expected.tolerance, inf)
         least_j = client.radio.uplink_j_per_bit * float(sent.codes(coarsest).total(1.0))
         if state.differences:
             first, later = 1.0, 1 / FIRST_SHARE

@@ -134,7 +134,9 @@ class Expected:
         most = self.tolerance * total(np.sum(sent.weights * sent.power, axis=1)) or inf
         if not self.is_first:
             most = min(most, bearable_noise(self.state))
-        return bisect(lambda price: -total(sent.harm(self.up_steps(price)[:, None])), -most)
+        return greatest(
+            lambda price: total(sent.harm(self.up_steps(price)[:, None], self.tolerance)), most
+        )
 
 
 def expected(state: RoundState, longer: Longer, tolerance: float) -> Expected:
@@ -164,7 +166,7 @@ def coarsest_step(
     most = weight * min(tolerance * float(np.sum(sent.power)) or inf, bearable_noise(state))
 
     def harm(step: float) -> float:
-        return float(sent.harm(step, squares))
+        return float(sent.harm(step, tolerance, squares))
 
     return step if harm(step) <= most else min(greatest(harm, most), step)
 

@@ -7,8 +7,6 @@ from fedaq_server.schemes.scheme import RoundState
 
 # Rounds are run if so little is missing of what they should take.
 ROUNDED = 0.1
-# The last one may have less than that, down to this share, rather than much be left.
-LEAST_LAST = 0.4
 
 
 def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
@@ -22,9 +20,11 @@ def rounds_paid(state: RoundState, left_j: float, round_j: float) -> int:
 
 
 def rounds_worth(state: RoundState, left_j: float, round_j: float) -> int:
-    """Return how many of the rounds left are run, where each should take `round_j` joules."""
-    rounds = int(min(state.rounds - state.round + 1, left_j / round_j + ROUNDED))
-    return max(rounds, int(left_j >= LEAST_LAST * round_j))
+    """Return how many of the rounds left are run, where each should take `round_j` joules.
+
+    The last one should take twice as much: no other undoes its noise.
+    """
+    return int(min(state.rounds - state.round + 1, left_j / round_j + ROUNDED - 1))
 
 
 def too_small(budget_j: float, why: str) -> UserError:

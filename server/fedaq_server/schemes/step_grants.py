@@ -1,6 +1,6 @@
 """Grants of quantization steps: what they send, how long it will be, and what is kept back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -11,10 +11,12 @@ from fedaq.codec.payload import Bits, step_bits
 from fedaq.codec.quantizer import Spread
 from fedaq_server.schemes.code_lengths import HEADER_BITS, ZERO_BITS, Codes, Tensors, tensors
 from fedaq_server.schemes.scheme import ClientState, Grant, RoundState
-from fedaq_server.schemes.spreads import Array, Spreads, arrays
+from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
 # Noise averages out over clients and rounds, progress does not: what is not sent counts so often.
 KEPT = 5.0
+# A round that keeps more than this share of the power of the updates is worth less than it costs.
+MOST_KEPT = 0.4
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,20 @@ class Updates:
         return Codes(
             np.where(is_sent, float(HEADER_BITS), ZERO_BITS),
             np.where(is_sent, self.sent.bits(steps), 0.0),
-            widths * self.sent.elements.astype(np.float64),
+            widths.astype(np.float64) * self.sent.elements,
         )
 
-    def harm(self, steps: Array | float, squares: Array | float | None = None) -> Array:
+    def harm(
+        self, steps: Array | float, tolerance: float, squares: Array | float | None = None
+    ) -> Array:
         """Return the noise in the mean, of what is kept its loss, summed over the tensors.
 
-        `squares` are the squared weights, if not those of the senders: what is left of the noise.
+        All is as much as may be, at the tolerance, if `MOST_KEPT` of the updates is kept. `squares`
+        are the squared weights, if not those of the senders: what is left of the noise.
         """
         noise = (self.weights**2 if squares is None else squares) * self.power
         noise = noise * self.sent.errors(steps)
-        kept = np.maximum(noise, KEPT * self.weights * self.power)
+        kept = np.maximum(noise, tolerance / MOST_KEPT * self.weights * self.power)
         harm: Array = np.sum(np.where(self.bits(steps) > 0, noise, kept), axis=-1)
         return harm
 
@@ -82,6 +87,16 @@ def updates(spreads: Spreads, state: RoundState, weights: Array | float) -> Upda
     sent = tensors(spreads, state.spec.elements, nearest=False)
     power = np.array(state.spec.coded_elements) * sent.rms**2
     return Updates(spreads, sent, power, np.asarray(weights, np.float64))
+
+
+def mean_power(state: RoundState, ranges: Mapping[str, tuple[Spread, ...]]) -> float:
+    """Return the sum of the squares of an update, the weighted mean of all that are given."""
+    known = sorted(ranges)
+    if not known:
+        return 0.0
+    weights = np.array([state.clients[name].weight for name in known])
+    sent = updates(stacked([ranges[name] for name in known]), state, weights[:, None])
+    return float(np.sum(sent.weights * sent.power) / np.sum(weights))
 
 
 def foreseen(state: RoundState, spreads: Spreads, steps: Array) -> dict[str, Bits]:
