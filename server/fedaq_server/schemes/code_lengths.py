@@ -15,7 +15,7 @@ from math import gamma
 import numpy as np
 from numpy.typing import NDArray
 
-from fedaq.codec.payload import ZERO
+from fedaq.codec.payload import ZERO, step_bits
 from fedaq.codec.quantizer import Spread
 from fedaq_server.schemes.spreads import Array, Spreads
 
@@ -187,10 +187,15 @@ def sample_codes(
     ]
     sizes = np.array(elements, np.float64)
     bits = sizes * np.array([entropy(each) for each in shares])
-    # To the nearest, what is zero of all codes is not sent at all.
-    is_sent = (bits > 0) | (not nearest)
-    widths = np.array([max(len(each) - 2, 1).bit_length() for each in shares])
-    return Codes(np.where(is_sent, float(HEADER_BITS), ZERO_BITS), bits, sizes * widths * is_sent)
+    lo = np.array([values.min(initial=0.0) for values in samples])
+    hi = np.array([values.max(initial=0.0) for values in samples])
+    # What is rounded to zero of all values is not sent.
+    is_sent = np.maximum(-lo, hi) >= step / 2 if nearest else np.full(len(sizes), True)
+    return Codes(
+        np.where(is_sent, float(HEADER_BITS), ZERO_BITS),
+        np.where(is_sent, bits, 0.0),
+        np.where(is_sent, sizes * step_bits(lo, hi, np.array(step)), 0.0),
+    )
 
 
 def code_weights(positions: Array, weights: Array | float, *, nearest: bool) -> Array:
