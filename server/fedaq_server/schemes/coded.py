@@ -27,6 +27,7 @@ from fedaq_server.schemes.expected import (
     coarsest_step,
     downlink_step,
     expected,
+    start_step,
     total,
 )
 from fedaq_server.schemes.optimizer import resolution
@@ -182,7 +183,7 @@ class CodedBudget:
             shares_j=dict(zip(state.clients, up_j.tolist(), strict=True)),
             limits_j=dict(zip(state.clients, (slack * up_j).tolist(), strict=True)),
         )
-        step = now.start_step if start_j else downlink_step(state, price)
+        step = start_step(state) if start_j else downlink_step(state, price)
         down = downlink_grant(state, step)
         limit = _bytes(down_limit_j, state.downlink_j_per_bit)
         return Plan(

@@ -101,9 +101,8 @@ class Expected:
 
     def start_j(self) -> float:
         """Return the joules of the model that the run begins with, if clients lack it."""
-        if not self.is_first or not self.start_step:
-            return 0.0
-        return self._down_j(self.start_step)
+        step = start_step(self.state) if self.is_first else 0.0
+        return self._down_j(step) if step else 0.0
 
     def _down_j(self, step: float) -> float:
         return self.state.downlink_j_per_bit * float(self.down_codes(step).total(self.longer_down))
@@ -112,16 +111,6 @@ class Expected:
         """Return what goes down at a step."""
         state = self.state
         return sample_codes(self.samples, state.spec.elements, step, nearest=state.differences)
-
-    @cached_property
-    def start_step(self) -> float:
-        """The step of a model that the run begins with; 0 where clients lack nothing."""
-        if not self.state.differences:
-            return 0.0
-        lacking = arrays(self.state.downlink_ranges)
-        elements = np.array(self.state.spec.coded_elements)
-        squares = elements * root_mean_square(lacking) ** 2
-        return START_STEP * float(np.sqrt(np.sum(squares) / max(np.sum(elements), 1)))
 
     def up_steps(self, price: float) -> Array:
         """Return the quantization step of each update, shape (senders,)."""
@@ -156,6 +145,15 @@ def expected(state: RoundState, longer: Longer, tolerance: float) -> Expected:
         tolerance=tolerance,
         samples=tuple(values.astype(np.float64) for values in state.downlink_samples),
     )
+
+
+def start_step(state: RoundState) -> float:
+    """Return the step of a model that the run begins with; 0 where clients lack nothing."""
+    if not state.differences:
+        return 0.0
+    elements = np.array(state.spec.coded_elements)
+    squares = elements * root_mean_square(arrays(state.downlink_ranges)) ** 2
+    return START_STEP * float(np.sqrt(np.sum(squares) / max(np.sum(elements), 1)))
 
 
 def coarsest_step(

@@ -3,7 +3,8 @@
 With a budget (``energy.budget_j``) one price of a joule sets how fine every transfer is: by steps
 where codes are entropy-coded (`fedaq_server.schemes.coded`), by whole bits where they are packed
 (`packed_budget` beside it). Without one, each direction has a constant resolution: update ranges
-shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise.
+shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise. Where
+no setting says which, it is found from the updates (`noise_steps`).
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fedaq.codec.quantizer import Spread
 from fedaq.settings import FedaqSettings, Settings
 from fedaq.settings.schemes import CODED_UPLINK
 from fedaq_server.schemes.coded import CodedBudget, CodedResolution
+from fedaq_server.schemes.noise_steps import CodedNoise
 from fedaq_server.schemes.optimizer import resolution_bits
 from fedaq_server.schemes.packed_budget import Budget
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
@@ -80,6 +82,8 @@ def fedaq(settings: Settings) -> Scheme:
         return CodedBudget(budget_j)
     if budget_j is not None:
         return Budget(budget_j, own)
+    if settings.entropy and settings.differences and own.has_no_steps:
+        return CodedNoise()
     uplink = own.uplink_resolution or (CODED_UPLINK if settings.entropy else PACKED_UPLINK)
     downlink = own.downlink_resolution or (
         CODED_DIFFERENCE if settings.differences else PACKED_DOWNLINK
