@@ -417,7 +417,10 @@ def test_without_a_budget_all_steps_are_the_settings() -> None:
 @pytest.mark.parametrize(
     ("assignments", "kind"),
     [
-        ((), "CodedResolution"),
+        ((), "CodedNoise"),
+        (("fedaq.uplink_resolution=0.1",), "CodedResolution"),
+        (("fedaq.downlink_resolution=0.03",), "CodedResolution"),
+        (("coding.downlink=model",), "CodedResolution"),
         (("energy.budget_j=1",), "CodedBudget"),
         (("coding.entropy=false",), "Resolution"),
         (("coding.entropy=false", "energy.budget_j=1"), "Budget"),
