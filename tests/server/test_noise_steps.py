@@ -9,8 +9,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from fedaq.codec.quantizer import Floats
-from fedaq_server.schemes.coded import MOST_DROWNED
-from fedaq_server.schemes.noise_steps import NOISE, CodedNoise
+from fedaq_server.schemes.noise_steps import MOST_NOISE, NOISE, CodedNoise
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, RoundState
 from server.simulation import SPEC, Simulation, spreads
 
@@ -77,7 +76,7 @@ def test_steps_stay_while_updates_shrink_until_noise_would_drown_them() -> None:
     del first
     assert step(second) == step(third)
     assert step(last) < step(third)
-    assert noise_over_signal(step(last), 0.01, 4) == pytest.approx(MOST_DROWNED, rel=0.1)
+    assert noise_over_signal(step(last), 0.01, 4) == pytest.approx(MOST_NOISE, rel=0.1)
 
 
 def test_what_goes_down_is_finer_by_the_noise_that_averages_out() -> None:

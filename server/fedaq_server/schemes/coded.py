@@ -59,9 +59,10 @@ log = logging.getLogger(__name__)
 # worth less than it costs.
 DROWNED = 2.0
 # So it is for the first rounds. Then it is raised, by so much at a time, while the test's loss
-# falls and updates do not grow, and lowered by twice that where the loss has risen by a tenth.
-EASED, RISEN = 1.4, 1.1
-LEAST_DROWNED, MOST_DROWNED = 0.5, 3.0
+# falls and updates do not grow, and lowered where those grow or, by twice that, the loss does, each
+# by a tenth.
+EASED, RISEN = 1.6, 1.1
+LEAST_DROWNED, MOST_DROWNED = 0.5, 5.0
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
 # before its limit acts.
 SLACK = 3.0
@@ -242,6 +243,8 @@ class CodedBudget:
             self.least_loss = loss
             if power < before:
                 self.tolerance = min(EASED * self.tolerance, MOST_DROWNED)
+            elif power > RISEN * before:
+                self.tolerance = max(self.tolerance / EASED, min(self.tolerance, DROWNED))
         elif not loss < RISEN * least and least < inf:
             self.tolerance = max(self.tolerance / EASED**2, LEAST_DROWNED)
         self.power = power

@@ -7,7 +7,6 @@ import numpy as np
 
 from fedaq.codec.quantizer import Spread
 from fedaq.settings.schemes import CODED_UPLINK
-from fedaq_server.schemes.coded import MOST_DROWNED
 from fedaq_server.schemes.expected import coarsest_step, start_step
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spreads import arrays, stacked
@@ -16,6 +15,8 @@ from fedaq_server.schemes.step_grants import downlink_grant, foreseen, updates, 
 # docs/research/resolutions.md: what other values do.
 # Noise in the mean update over its mean square, where updates are largest.
 NOISE = 0.3
+# The most that it may become while they shrink.
+MOST_NOISE = 3.0
 
 
 @dataclass
@@ -53,7 +54,7 @@ class CodedNoise:
         if self.uplink is None:
             step = coarsest_step(state, client, sent, NOISE, inf)
         else:
-            step = coarsest_step(state, client, sent, MOST_DROWNED, self.uplink)
+            step = coarsest_step(state, client, sent, MOST_NOISE, self.uplink)
         return uplink_grant(state, client, ranges, step)
 
     def learn(self, outcome: Outcome) -> None:
