@@ -134,7 +134,7 @@ class CodedBudget:
     spent_j: float = 0.0
     longer: dict[str, float] = field(default_factory=dict)
     longer_down: float = 1.0
-    tolerance: float = DROWNED
+    tolerance: float = field(default_factory=lambda: DROWNED)
     least_loss: float = inf
     power: float = 0.0
     _round: "_Round | None" = None
