@@ -64,14 +64,23 @@ class FedaqSettings(Section):
     """Scheme ``fedaq``; the resolutions, steps in the unit of the weights, serve without budget."""
 
     uplink_resolution: float | None = Field(
-        None, gt=0, description="[0.1 with an entropy coder, else 0.03]"
+        None,
+        gt=0,
+        description="[as updates bear; 0.1 if the other is set; packed: 0.03]",
     )
     downlink_resolution: float | None = Field(
-        None, gt=0, description="[0.03 where differences go down, else 0.16]"
+        None,
+        gt=0,
+        description="[as updates bear; 0.03 if the other is set; models: 0.16]",
     )
     clip: bool = Field(True, description="code what lies within b + 2 standard deviations")
     min_bits: int = Field(1, ge=1, le=16, description="per value, at least")
     max_bits: int = Field(16, ge=1, le=16, description="per value, at most")
+
+    @property
+    def has_no_steps(self) -> bool:
+        """Whether neither direction has a resolution."""
+        return self.uplink_resolution is None and self.downlink_resolution is None
 
     @model_validator(mode="after")
     def _order(self) -> "FedaqSettings":

@@ -57,7 +57,7 @@ async def commit(
         charged=current.charged, declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
-    await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))
+    await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports, downlink))
     transfers = tuple(_transfers(current, downlink, reports))
     federation.accounts.charge(
         {name: client.radio for name, client in state.clients.items()},
@@ -182,7 +182,7 @@ def _committed(
     )
 
 
-def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
+def _outcome(record: RoundRecord, reports: list[Report], downlink: Downlink) -> Outcome:
     return Outcome(
         round=record.round,
         test_accuracy=record.test_accuracy,
@@ -192,4 +192,5 @@ def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
         update_ranges={report.client.name: report.ranges for report in reports},
         energy_j=record.energy_j,
         uplink_bytes={report.client.name: report.payload_bytes for report in reports},
+        downlink_bytes=downlink.payload_bytes,
     )

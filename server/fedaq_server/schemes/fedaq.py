@@ -3,7 +3,8 @@
 With budgets (``energy.budget``) one price of a joule sets how fine every transfer is: by steps
 where codes are entropy-coded (`fedaq_server.schemes.coded`), by whole bits where they are packed
 (`packed_budget` beside it). Without one, each direction has a constant resolution: update ranges
-shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise.
+shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise. Where
+no setting says which, it is found from the updates (`usual_steps`).
 """
 
 from dataclasses import dataclass
@@ -86,10 +87,13 @@ def fedaq(settings: Settings) -> Scheme:
         )
     if not settings.entropy and budget_j is not None:
         return Budget(budget_j, own)
+    of_run_j = inf if budget_j is None else budget_j
+    if settings.entropy and settings.differences and own.has_no_steps:
+        return CodedBudgets(of_run_j)
     uplink = own.uplink_resolution or (CODED_UPLINK if settings.entropy else PACKED_UPLINK)
     downlink = own.downlink_resolution or (
         CODED_DIFFERENCE if settings.differences else PACKED_DOWNLINK
     )
     if settings.entropy:
-        return CodedBudgets(inf if budget_j is None else budget_j, uplink=uplink, downlink=downlink)
+        return CodedBudgets(of_run_j, uplink=uplink, downlink=downlink)
     return Resolution(own, uplink, downlink)

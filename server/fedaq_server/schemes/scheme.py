@@ -153,6 +153,8 @@ class Outcome:
         Payload bytes of each update that counted.
     test_metrics : mapping of str to float
         What else the task's test gave, by name.
+    downlink_bytes : int, optional
+        Payload bytes of the broadcast; None where nobody knows.
     """
 
     round: int
@@ -163,6 +165,7 @@ class Outcome:
     energy_j: float
     uplink_bytes: Mapping[str, int]
     test_metrics: Mapping[str, float] = field(default_factory=dict)
+    downlink_bytes: int | None = None
 
 
 class Scheme(Protocol):

@@ -5,6 +5,11 @@ from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import UserError
 from fedaq_server.schemes.scheme import RoundState
 
+# Rounds are run if so little is missing of what they should take.
+ROUNDED = 0.1
+# Share of the last round's joules to be planned; the rest is for lengths expected too short.
+LAST_SHARE = 0.98
+
 
 def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
     """Return the joules left for the payloads of this round and of all later ones."""
@@ -14,6 +19,24 @@ def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
 def rounds_paid(state: RoundState, left_j: float, round_j: float) -> int:
     """Return how many of the rounds left are paid for, where each takes `round_j` joules."""
     return int(min(state.rounds - state.round + 1, left_j / round_j))
+
+
+def rounds_worth(state: RoundState, left_j: float, round_j: float) -> int:
+    """Return how many of the rounds left are run, where each should take `round_j` joules.
+
+    The last one should take twice as much: no other undoes its noise.
+    """
+    return int(min(state.rounds - state.round + 1, left_j / round_j + ROUNDED - 1))
+
+
+def round_share(left: float, rounds: float) -> float:
+    """Return what a round takes of what is left for so many: the last is to take twice as much."""
+    return LAST_SHARE * left if rounds <= 1 else left / (rounds + 1)
+
+
+def round_budget(share: float, rounds: int) -> float:
+    """Return what must be left for so many rounds, that this one takes a share: the inverse."""
+    return share / LAST_SHARE if rounds <= 1 else share * (rounds + 1)
 
 
 def too_small(budget_j: float, why: str) -> UserError:
