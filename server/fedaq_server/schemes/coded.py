@@ -98,6 +98,9 @@ class CodedBudget:
         Of all tests.
     power : float
         Mean sum of squares of the last updates.
+    coarsest : float
+        The step of what goes down at which noise would drown updates, smoothed; 0 before one was
+        seen.
     """
 
     budget_j: float
@@ -107,6 +110,7 @@ class CodedBudget:
     tolerance: float = field(default_factory=lambda: DROWNED)
     least_loss: float = inf
     power: float = 0.0
+    coarsest: float = 0.0
     _round: "_Round | None" = None
 
     def plan(self, state: RoundState) -> Plan | None:
@@ -132,10 +136,11 @@ class CodedBudget:
             )
         left -= start_j
         # Above this price noise would drown what is sent: fewer and better rounds are run.
-        round_j = now.round_j(now.dearest)
+        dearest, coarsest = self._dearest(now)
+        round_j = now.round_j(dearest)
         rounds = rounds_worth(state, left, round_j)
         # The last round may be worse than that, rather than much be left.
-        worst = _WORST_STEP**2 * now.dearest
+        worst = _WORST_STEP**2 * dearest
         if rounds < 1 and state.round > 1 and LAST_SHARE * left < now.round_j(worst):
             self._unpaid(state, round_j)
             return None
@@ -143,13 +148,14 @@ class CodedBudget:
         if state.round == 2 and rounds < state.rounds - 1:
             self._say_what_would_do(state, rounds, round_j)
         share_j = round_share(left, rounds)
-        price = min(bisect(now.round_j, share_j), now.dearest if rounds > 1 else worst)
+        price = min(bisect(now.round_j, share_j), dearest if rounds > 1 else worst)
         down_j, up_j = now.down_j(price), now.up_j(price)
         down_limit_j, slack = _limits(now, share_j, left + start_j - headers_j, price)
         self._round = _Round(
             expected=now,
             is_last=rounds == 1,
             price=price,
+            coarsest=coarsest,
             left_j=left - headers_j,
             shares_j=dict(zip(state.clients, up_j.tolist(), strict=True)),
             limits_j=dict(zip(state.clients, (slack * up_j).tolist(), strict=True)),
@@ -195,7 +201,20 @@ class CodedBudget:
         assert now is not None
         self.spent_j += outcome.energy_j
         self._learn_lengths(outcome, now.sent, now.down_codes())
+        self.coarsest = now.coarsest
         self._judge(outcome, now.expected.state)
+
+    def _dearest(self, now: Expected) -> tuple[float, float]:
+        """Return the price above which noise would drown what is sent, and its downlink step.
+
+        One round alone whose updates are small is no reason to run far fewer.
+        """
+        price = now.dearest
+        step = downlink_step(now.state, price)
+        if now.is_first:
+            return price, 0.0
+        usual = _smoothed(self.coarsest or step, step)
+        return price * (usual / step) ** 2, usual
 
     def _learn_lengths(
         self, outcome: Outcome, sent: Mapping[str, Codes], down: Codes | None
@@ -259,6 +278,8 @@ class _Round:
     ----------
     is_last : bool
         Whether all that is left is to be spent.
+    coarsest : float
+        As `CodedBudget.coarsest`.
     left_j : float
         What is left for this round and all later ones.
     shares_j, limits_j : mapping of str to float
@@ -270,6 +291,7 @@ class _Round:
     expected: Expected
     is_last: bool
     price: float
+    coarsest: float
     left_j: float
     shares_j: Mapping[str, float]
     limits_j: Mapping[str, float]
