@@ -37,7 +37,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_rounds_are_those_that_the_page_shows(printed: str) -> None:
     rounds = re.findall(r"^    (round \d+/10 .*)$", PAGE.read_text(), re.MULTILINE)
-    assert len(rounds) == 2
+    assert len(rounds) == 3
     assert [line for line in rounds if f"{line}\n" not in printed] == []
 
 
