@@ -15,7 +15,7 @@ import psutil
 
 from system import warm
 
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True)

