@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
         kernels.LIBRARY = library
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are cores: many tests wait for processes, or for a deadline."""
     return (os.cpu_count() or 1) + 1

@@ -28,7 +28,10 @@ from typing import BinaryIO, Protocol
 # What libgomp reads when it is loaded; `fedaq.cli.app.main` would set it.
 SPINNING = ("GOMP_SPINCOUNT", "20000")
 # None of FedAQ's, and none that starts threads or reads settings when it is imported, as gRPC does.
-LIBRARIES = ("torch", "matplotlib.figure", "pydantic", "rich.progress", "rich.table", "typer")
+LIBRARIES = (
+    "torch", "matplotlib.figure", "psutil", "pydantic.main", "pydantic.types", "rich.progress",
+    "rich.table", "typer",
+)  # fmt: skip
 MOST_BYTES = 64 * 1024
 _LINUX = sys.platform == "linux"
 
