@@ -11,7 +11,7 @@ demo: $(VENV)/native
 	$(BIN)/fedaq run
 
 test: $(VENV)/native
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/native
 	$(BIN)/python -m pytest -m slow

@@ -21,6 +21,7 @@ from fedaq.settings import FixedSettings, Settings
 from fedaq.settings.options import Options
 from fedaq.tasks import load_task
 from fedaq_server.schemes.fixed import fixed
+from system.commands import Commands
 
 SMALL: Any = {"rounds": 2, "clients": 2}
 PATIENCE_S = 90.0
@@ -42,17 +43,11 @@ def facts_of(result: fedaq.Result) -> list[dict[str, Any]]:
     return [{**vars(record), **told} for record in result.rounds]
 
 
-def command(*arguments: str) -> None:
-    subprocess.run(
-        [sys.executable, "-P", "-m", "fedaq", *arguments], check=True, capture_output=True
-    )
-
-
 def test_python_the_command_line_and_processes_give_the_same_bytes(
-    small: fedaq.Result, tmp_path: Path
+    small: fedaq.Result, tmp_path: Path, commands: Commands
 ) -> None:
     flags = ["--task=digits", "--rounds=2", "--clients=2"]
-    command("run", *flags, "--engine=local", f"--out={tmp_path / 'command'}")
+    assert commands.run("run", *flags, "--engine=local", "--out=command").code == 0
     seen: list[int] = []
     apart = fedaq.run(
         "digits",
@@ -61,7 +56,7 @@ def test_python_the_command_line_and_processes_give_the_same_bytes(
         out=tmp_path / "processes",
         on_round=lambda record: seen.append(record.round),
     )
-    for other in (fedaq.load(tmp_path / "command"), apart):
+    for other in (fedaq.load(commands.folder / "command"), apart):
         assert weights_of(other) == weights_of(small)
         assert facts_of(other) == facts_of(small)
     assert seen == [1, 2]

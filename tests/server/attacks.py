@@ -42,6 +42,8 @@ def settings_of(clients: int, **flags: Any) -> Settings:
             "fixed.uplink_bits": 3,
             "fixed.downlink_bits": 6,
             "network.port": 0,
+            # Nobody who is gone comes back here.
+            "network.return_wait_s": 0.5,
             # What follows from repeated misbehaviour is tested in test_conduct.py.
             "limits.strikes": 1000,
             "limits.norm_factor": 0,

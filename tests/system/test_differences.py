@@ -276,6 +276,7 @@ def test_the_next_round_waits_until_the_difference_of_this_one_is_held(
 # ---- Both engines ------------------------------------------------------------
 
 
+@pytest.mark.slow  # of three clients, with the records of the rounds: tests/lab/test_compare.py
 def test_processes_and_one_process_give_the_same_model(commands: Commands) -> None:
     settings = settings_of(2, rounds=3, scheme="fedaq")
     in_one = commands.folder / "in-one"

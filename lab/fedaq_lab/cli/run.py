@@ -82,13 +82,15 @@ def run(
         threads=threads,
     )
     logs.begin(quiet=quiet)
-    with terminal.starting():
-        from fedaq_lab.local import run_local
-        from fedaq_lab.processes import run_processes
-
     if engine is Engine.LOCAL:
+        with terminal.starting():
+            from fedaq_lab.local import run_local
+
         run_local(config=config, out=out, flags=flags, assignments=assignments or [])
         return
+    with terminal.starting():
+        from fedaq_lab.processes import run_processes
+
     run_processes(
         config=config,
         out=out,
