@@ -36,6 +36,8 @@ from fedaq_server.schemes.step_grants import Updates, downlink_grant, updates, u
 from server.simulation import HEADER_BYTES, RADIO, SPEC, Done, Simulation, run, spent_j, spreads
 
 PROMISE = 0.97
+# Bits per value in the whole run, of which no round is so short that noise limits its steps.
+AMPLE = 100
 
 # ---- The budget --------------------------------------------------------------
 
@@ -266,7 +268,7 @@ def test_one_price_makes_all_steps() -> None:
         shares=(0.5, 0.3, 0.2),
         radios=(RADIO, RadioCost(5e-7, 2e-7, 0.0), RadioCost(2e-8, 1e-8, 1e-8)),
     )
-    scheme, state, plan = settled(simulation, 20 * simulation.bit_j())
+    scheme, state, plan = settled(simulation, AMPLE * simulation.bit_j())
     assert plan.price > 0
 
     def step(j_per_bit: float, weight: float) -> float:
@@ -287,7 +289,7 @@ def test_one_price_makes_all_steps() -> None:
 def test_a_dearer_radio_gets_coarser_steps_by_the_root_of_its_price(times: float) -> None:
     dear = replace(RADIO, uplink_j_per_bit=times * RADIO.uplink_j_per_bit)
     simulation = Simulation(shares=(0.5, 0.5), radios=(RADIO, dear))
-    scheme, state, plan = settled(simulation, 20 * simulation.bit_j())
+    scheme, state, plan = settled(simulation, AMPLE * simulation.bit_j())
     ranges = spreads(simulation.update(2, 0))
     cheap, coarse = (scheme.grant(state, plan, client, ranges) for client in state.clients.values())
     assert coarse.steps[0] == pytest.approx(times**0.5 * cheap.steps[0])

@@ -130,7 +130,9 @@ class BudgetedRound:
         down = np.array([purse.down for purse in purses])
         if self.is_first:
             up += (1 / FIRST_SHARE - 1) * down[:, None] / len(self.state.clients)
-        share = [round_share(p.left - p.fixed - p.down * start, p.rounds) for p in purses]
+        share = [
+            round_share(p.left - p.fixed - p.down * start, p.rounds, self.state) for p in purses
+        ]
         return RunShares(up, down, np.array(share))
 
     def _own_shares(self, purses: list[Purse]) -> OwnShares:

@@ -147,7 +147,7 @@ class CodedBudget:
         rounds = max(1, rounds)
         if state.round == 2 and rounds < state.rounds - 1:
             self._say_what_would_do(state, rounds, round_j)
-        share_j = round_share(left, rounds)
+        share_j = round_share(left, rounds, state)
         price = min(bisect(now.round_j, share_j), dearest if rounds > 1 else worst)
         down_j, up_j = now.down_j(price), now.up_j(price)
         down_limit_j, slack = _limits(now, share_j, left + start_j - headers_j, price)

@@ -207,7 +207,10 @@ class CodedBudgets(CodedBudget):
         headers += least_down_bytes(state) * found.down
         rounds = state.rounds - state.round + 1
         # As much as makes these very prices, at which all budgets are kept.
-        budget = round_budget(max(now.round_j(1.0), headers * (1 + 1e-9)), rounds) + now.start_j()
+        budget = (
+            round_budget(max(now.round_j(1.0), headers * (1 + 1e-9)), rounds, priced)
+            + now.start_j()
+        )
         return CodedBudget(**known | {"budget_j": budget, "spent_j": 0.0}), priced
 
 

@@ -1,5 +1,7 @@
 """What both budget schemes ask: what is left, for how many rounds, and what clients will send."""
 
+from math import exp
+
 from fedaq.codec.payload import ZERO
 from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import UserError
@@ -9,6 +11,8 @@ from fedaq_server.schemes.scheme import RoundState
 ROUNDED = 0.1
 # Share of the last round's joules to be planned; the rest is for lengths expected too short.
 LAST_SHARE = 0.98
+# Over a whole run what a round takes grows by the exponential of this.
+RISE = 1.0
 
 
 def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
@@ -29,14 +33,25 @@ def rounds_worth(state: RoundState, left_j: float, round_j: float) -> int:
     return int(min(state.rounds - state.round + 1, left_j / round_j + ROUNDED - 1))
 
 
-def round_share(left: float, rounds: float) -> float:
-    """Return what a round takes of what is left for so many: the last is to take twice as much."""
-    return LAST_SHARE * left if rounds <= 1 else left / (rounds + 1)
+def round_share(left: float, rounds: float, state: RoundState) -> float:
+    """Return what a round takes of what is left for so many.
+
+    The noise of a round fades in those after it, so later ones take more; the last, which no other
+    follows, twice as much again.
+    """
+    return LAST_SHARE * left if rounds <= 1 else left / _rounds_like_this(rounds, state)
 
 
-def round_budget(share: float, rounds: int) -> float:
+def round_budget(share: float, rounds: int, state: RoundState) -> float:
     """Return what must be left for so many rounds, that this one takes a share: the inverse."""
-    return share / LAST_SHARE if rounds <= 1 else share * (rounds + 1)
+    return share / LAST_SHARE if rounds <= 1 else share * _rounds_like_this(rounds, state)
+
+
+def _rounds_like_this(rounds: float, state: RoundState) -> float:
+    """Return how many times what this round takes all that are left take."""
+    growth = exp(RISE / state.rounds)
+    last: float = growth ** (rounds - 1)
+    return (growth * last - 1) / (growth - 1) + last
 
 
 def too_small(budget_j: float, why: str) -> UserError:
