@@ -46,25 +46,26 @@ class Sparse:
         """Choose the steps of what goes down; foresee the bits of the last updates."""
         unknown: Bits = ((2 * self.levels).bit_length(),) * len(state.spec.tensors)
         foreseen = {
-            name: _granted(state.spec, client.ranges, self.levels).bits
+            name: step_grant(state.spec, client.ranges, self.levels).bits
             if client.ranges
             else unknown
             for name, client in state.clients.items()
         }
         levels = START_LEVELS if state.round == 1 else self.levels
-        return Plan(_granted(state.spec, state.downlink_ranges, levels), foreseen)
+        return Plan(step_grant(state.spec, state.downlink_ranges, levels), foreseen)
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
     ) -> Grant:
         """Choose the steps from the ranges of this very update."""
-        return _granted(state.spec, ranges, self.levels)
+        return step_grant(state.spec, ranges, self.levels)
 
     def learn(self, outcome: Outcome) -> None:
         """Learn nothing: what is kept is constant."""
 
 
-def _granted(spec: ModelSpec, ranges: tuple[Spread, ...], levels: int) -> Grant:
+def step_grant(spec: ModelSpec, ranges: tuple[Spread, ...], levels: int) -> Grant:
+    """Return the grant with which so many steps reach the largest value of each tensor."""
     spreads = arrays(ranges)
     largest = np.maximum(-spreads.lo, spreads.hi)
     rounded = (largest / levels).astype(np.float32)
