@@ -32,6 +32,20 @@ def checked_training(welcome: pb.Welcome) -> Training:
     return training
 
 
+def checked_plan(plan: pb.RoundPlan) -> None:
+    """Check what the server asks of an update.
+
+    Raises
+    ------
+    FedaqError
+        If it cannot be.
+    """
+    if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
+        raise FedaqError(f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be")
+    if not 0 <= plan.keep <= 1:
+        raise FedaqError(f"the server asks for {plan.keep:g} of an update, which cannot be")
+
+
 def is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:
     """Tell whether an update of so many tensors can be coded as granted."""
     return (

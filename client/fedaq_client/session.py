@@ -11,18 +11,19 @@ from typing import NoReturn, Protocol
 from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import chunks, coding, headers, holding, model, payload, statistics
 from fedaq.codec.chunks import Chunk, expected
-from fedaq.codec.given import Dither
+from fedaq.codec.given import NOTHING, Dither
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
+from fedaq.codec.sparse import Sparsity
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.metric import LOSS
 from fedaq.process.logs import event
 from fedaq.tasks import Evaluation, Training, blamed
-from fedaq.tasks.training import KNOWN
+from fedaq.tasks.training import KNOWN_SPARSE
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, is_possible
+from fedaq_client.demands import checked_plan, checked_training, is_possible
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
 from fedaq_client.readiness import Ready, answer_of
@@ -205,10 +206,7 @@ class Session:
 
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
-        if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
-            raise FedaqError(
-                f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be"
-            )
+        checked_plan(plan)
         await self._declare()
         if self._declined is not None:
             return
@@ -225,7 +223,7 @@ class Session:
             measured = pb.RangeReport()
             await asyncio.to_thread(effort.report, measured)
             self.on_event(Trained(plan.round, loss))
-            spreads = await asyncio.to_thread(self._spreads)
+            spreads = await asyncio.to_thread(self._spreads, plan)
             grant = await self._report(plan, spreads, loss, _validation_in(validation), measured)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
@@ -304,8 +302,14 @@ class Session:
             self._digest = model.digest(self.learner.held, self.learner.past.noted)
         return self._digest
 
-    def _spreads(self) -> tuple[Spread, ...]:
-        return payload.tensor_spreads(self.learner.spec, self.learner.weights.__getitem__)
+    def _spreads(self, plan: pb.RoundPlan) -> tuple[Spread, ...]:
+        """Leave out of the update what is not to be sent, and measure the rest."""
+        spec, weights = self.learner.spec, self.learner.weights
+        spreads = payload.tensor_spreads(spec, weights.__getitem__)
+        if not plan.keep:
+            return spreads
+        self.learner.leave_out(Sparsity(plan.keep, plan.ternary))
+        return payload.tensor_spreads(spec, weights.__getitem__)
 
     async def _report(
         self,
@@ -317,12 +321,7 @@ class Session:
     ) -> pb.UplinkGrant:
         report = pb.RangeReport(
             round=self._round,
-            ranges=[
-                pb.TensorRange(
-                    lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation, magnitude=s.magnitude
-                )
-                for s in spreads
-            ],
+            ranges=map(headers.spread_message, spreads),
             train_loss=loss,
             holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
             validation=validation,
@@ -367,7 +366,7 @@ class Session:
                 grant.limit_bytes,
                 lambda coarser: list(self._coded(coarser, plan, welcome)),
             )
-        self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
+        await asyncio.to_thread(self.learner.keep_rest, self._round, update)
         sent_bytes = update.header_bytes
         await asyncio.to_thread(self.learner.save)
         await self._say(pb.ClientMessage(update=payload.to_message(update, self._round)))
@@ -379,10 +378,11 @@ class Session:
 
     def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
+        known = NOTHING if plan.keep else Dither(keys.__getitem__)
         for offset, length in update.chunks(plan.chunk_bytes):
             chunk, _ = coding.encode(
                 update, self.learner.weights.__getitem__, keys, offset, length, self._round,
-                squeeze=plan.entropy, known=Dither(keys.__getitem__),
+                squeeze=plan.entropy, nearest=plan.keep > 0, known=known,
             )  # fmt: skip
             yield chunk
 
@@ -433,7 +433,7 @@ class Session:
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
                 process=self.process,
-                training=KNOWN,
+                training=KNOWN_SPARSE,
                 readiness=declines.to_message(self._declined) if self._declined else None,
             )
         )

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedaq.codec import statistics
+from fedaq.codec import sparse, statistics
 from fedaq.codec.given import Past
 from fedaq.codec.model import Kind
+from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, derive_seed
+from fedaq.codec.sparse import Sparsity
 from fedaq.errors import UserError
 from fedaq.modules.bound import Bound
 from fedaq.settings import PartitionSettings, Settings
@@ -100,6 +102,7 @@ class Learner:
         self._run_id = ""
         self._unsent: Unsent = {}
         self._unsent_then: tuple[int, Unsent] = (0, {})
+        self._whole: Floats | None = None
 
     def resume(self, name: str) -> None:
         """Hold, before the first join under a name, what its file says that it held."""
@@ -189,6 +192,7 @@ class Learner:
             measure them, and not those that training left.
         """
         rounds = rounds or round_number
+        self._whole = None
         with self._around():
             if self._unsent_then[0] < round_number:
                 self._unsent = self._unsent_then[1]
@@ -274,12 +278,24 @@ class Learner:
         unit = statistics.units(self.spec, self.held[own], statistics.UPLINK)
         statistics.in_units(self.weights[own], unit)
 
-    def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
-        """Keep the tensors of a round's update that are not sent, for the rounds after it.
+    def leave_out(self, sparsity: Sparsity) -> None:
+        """Leave in `weights` what is kept of the update; the rest is left for the next one."""
+        self._whole = self.weights.copy()
+        self.weights[:] = sparsity.kept_of(self.spec, self._whole.__getitem__)
 
-        They are added to the next update (error feedback). Of statistics nothing is kept: the
-        next update has them anew.
+    def keep_rest(self, round_number: int, update: Payload) -> None:
+        """Keep what is not sent of a round's update, for the rounds after it.
+
+        It is added to the next update (error feedback). Where values were left out, rounding is
+        kept, too. Of statistics nothing is kept: the next update has them anew.
         """
+        if self._whole is None:
+            self.keep_unsent(round_number, (code.bits > 0 for code in update.codes))
+        else:
+            self._unsent_then = (round_number, sparse.lost(update, self.weights, self._whole))
+
+    def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
+        """Keep the tensors of a round's update that are not sent."""
         unsent = {
             tensor: self.weights[part].copy()
             for tensor, (part, is_sent) in enumerate(zip(self.spec.slices, sent, strict=True))

@@ -53,8 +53,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
         ),
         ("server_optimizer.kind=fedavgm", "server_optimizer.learning_rate=0.3", "scheme=fixed"),
         ("server_optimizer.kind=fedyogi", "aggregation=median", "fedaq.uplink_resolution=0.01"),
+        ("scheme=stc", "stc.fraction=1/50"),
+        ("scheme=topk", "topk.fraction=1/50"),
     ],
-    ids=["differences", "budget", "batteries", "models", "adam", "momentum", "yogi"],
+    ids=["differences", "budget", "batteries", "models", "adam", "momentum", "yogi", "stc", "topk"],
 )
 def test_a_server_that_is_killed_comes_to_the_same_end(
     settings: tuple[str, ...], commands: Commands

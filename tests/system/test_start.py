@@ -59,6 +59,8 @@ def accuracy(flat: Any) -> float:
         {"scheme": "fp32"},
         {"scheme": "fp32", "coding__downlink": "difference"},
         {"scheme": "feddq", "coding__downlink": "difference", "base": "broadcast"},
+        {"scheme": "stc"},
+        {"scheme": "topk"},
     ],
     ids=lambda flags: "-".join(map(str, flags.values())) or "default",
 )

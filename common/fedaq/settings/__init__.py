@@ -24,6 +24,8 @@ from fedaq.settings.schemes import (
     FedaqSettings,
     FeddqSettings,
     FixedSettings,
+    StcSettings,
+    TopkSettings,
 )
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "ServerOptimizerSettings",
     "Settings",
     "ShannonSettings",
+    "StcSettings",
+    "TopkSettings",
     "TrainingSettings",
     "flag_of",
     "flattened",

@@ -18,6 +18,8 @@ from fedaq.settings.schemes import (
     FedaqSettings,
     FeddqSettings,
     FixedSettings,
+    StcSettings,
+    TopkSettings,
 )
 from fedaq.settings.section import Section
 
@@ -65,6 +67,8 @@ class Options(TypedDict, total=False):
     adaquantfl: AdaquantflSettings | Names
     dadaquant: DadaquantSettings | Names
     feddq: FeddqSettings | Names
+    stc: StcSettings | Names
+    topk: TopkSettings | Names
     fedaq: FedaqSettings | Names
     energy: EnergySettings | Names
     coding: CodingSettings | Names

@@ -14,6 +14,8 @@ from fedaq.settings.schemes import (
     FedaqSettings,
     FeddqSettings,
     FixedSettings,
+    StcSettings,
+    TopkSettings,
 )
 from fedaq.settings.section import Section
 
@@ -73,10 +75,11 @@ class CodingSettings(Section):
     """What is done to payloads besides the scheme's choice of bits."""
 
     entropy: bool | None = Field(
-        None, description="entropy-code where that is shorter [true for scheme fedaq]"
+        None, description="entropy-code where that is shorter [true for fedaq, stc, topk]"
     )
     downlink: Literal["model", "difference"] | None = Field(
-        None, description="send the model, or what clients lack of it [difference for fedaq]"
+        None,
+        description="send the model, or what clients lack of it [difference for fedaq, stc, topk]",
     )
 
 
@@ -146,6 +149,8 @@ class Settings(Section):
     adaquantfl: AdaquantflSettings = AdaquantflSettings()
     dadaquant: DadaquantSettings = DadaquantSettings()
     feddq: FeddqSettings = FeddqSettings()
+    stc: StcSettings = StcSettings()
+    topk: TopkSettings = TopkSettings()
     fedaq: FedaqSettings = FedaqSettings()
     energy: EnergySettings = EnergySettings()
     coding: CodingSettings = CodingSettings()
@@ -219,8 +224,11 @@ class Settings(Section):
 
     @property
     def _beyond_the_paper(self) -> bool:
-        """The other schemes are compared as their authors describe them."""
-        return self.scheme == "fedaq"
+        """The other schemes are compared as their authors describe them.
+
+        Sparse ones are nothing without a coder of zeros, and nothing but differences is sparse.
+        """
+        return self.scheme in ("fedaq", "stc", "topk")
 
 
 def _number_of(number_or_share: float, clients: int) -> int:

@@ -1,8 +1,9 @@
 """The settings of the built-in schemes."""
 
+from fractions import Fraction
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fedaq.settings.section import Section
 
@@ -13,7 +14,16 @@ def _check_width(bits: int) -> int:
     return bits
 
 
+def _ratio(value: object) -> object:
+    """Read ``1/400``; what is no ratio is for others to judge."""
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else value
+    except (ValueError, ZeroDivisionError):
+        return value
+
+
 Width = Annotated[int, AfterValidator(_check_width)]
+Share = Annotated[float, BeforeValidator(_ratio)]
 
 # Resolution of entropy-coded updates that serves without a budget, in the unit of weights
 # (docs/research/resolutions.md).
@@ -58,6 +68,23 @@ class FeddqSettings(Section):
 
     resolution: float = Field(0.005, gt=0, description="in the unit of the weights")
     downlink_bits: Width = Field(32, description="1 to 16, or 32 for raw float32")
+
+
+class StcSettings(Section):
+    """Scheme ``stc``; the fraction is that of its authors' experiments."""
+
+    fraction: Share = Field(
+        1 / 400, gt=0, le=1, description="of a tensor's values that is sent, as 1/400 or 0.0025"
+    )
+
+
+class TopkSettings(Section):
+    """Scheme ``topk``."""
+
+    fraction: Share = Field(
+        1 / 100, gt=0, le=1, description="of a tensor's values that is sent, as 1/100 or 0.01"
+    )
+    bits: int = Field(4, ge=2, le=8, description="of each of them, its sign included")
 
 
 class FedaqSettings(Section):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedaq.codec import coding, kernels
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Codes, Content
-from fedaq.codec.given import Dither
+from fedaq.codec.given import Given
 from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats, Grid, Range
@@ -120,8 +120,8 @@ class Contribution:
         Weight of the update.
     client : str
         Whose it is.
-    known : Dither, optional
-        By which the client rounded.
+    known : Given, optional
+        What both ends know of its codes.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class Contribution:
         header: Payload,
         examples: int,
         client: str = "",
-        known: Dither | None = None,
+        known: Given | None = None,
     ) -> None:
         for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
             if code.grid is not None:

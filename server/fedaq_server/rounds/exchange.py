@@ -8,7 +8,7 @@ from math import ceil, hypot, isnan, sqrt
 
 from fedaq.codec import headers, payload
 from fedaq.codec.chunks import Chunk, expected
-from fedaq.codec.given import Dither
+from fedaq.codec.given import NOTHING, Dither, Given
 from fedaq.codec.model import DIGEST_BYTES, ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
 from fedaq.codec.quantizer import RAW_BITS, Spread, derive_key
@@ -21,6 +21,7 @@ from fedaq_server.rounds.differences import CatchUp
 from fedaq_server.rounds.round import Differences, Round
 from fedaq_server.rounds.validation import reported
 from fedaq_server.schemes.scheme import granted_up
+from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.transport.client import Client, EmptyError, Phase
 from fedaq_server.transport.faults import TrainingFailedError
 
@@ -113,6 +114,7 @@ async def _send_model(client: Client, current: Round) -> None:
     payloads = 1
     if current.differences is not None:
         payloads += len(current.differences.catch_ups[client.name].missed)
+    sparsity = sparsity_of(current.federation.settings)
     plan = pb.RoundPlan(
         round=current.number,
         rounds=current.state.rounds,
@@ -126,6 +128,8 @@ async def _send_model(client: Client, current: Round) -> None:
         prove=current.differences is not None,
         chunk_bytes=current.chunk_bytes,
         measure=current.federation.tests_held(current.number),
+        keep=0 if sparsity is None else sparsity.keep,
+        ternary=sparsity is not None and sparsity.ternary,
     )
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, current):
@@ -281,7 +285,9 @@ async def _receive_update(
         )
     weight = current.weights[client.name]
     seed = current.federation.settings.seed
-    known = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
+    known: Given = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
+    if sparsity_of(current.federation.settings) is not None:
+        known = NOTHING
     contribution = Contribution(current.aggregate, update, weight, client.name, known)
     most_chunks = _most_chunks(update.code_bytes, current.chunk_bytes)
     captured: list[Chunk] = []

@@ -32,6 +32,7 @@ from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.rules import Rule
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
+from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.schemes.spreads import samples_of
 from fedaq_server.transport.client import Client
 from fedaq_server.transport.roster import Roster
@@ -233,7 +234,7 @@ async def begin(
     """
     started_s, declined = time.monotonic(), federation.roster.declined()
     catch_ups = _catch_ups(federation, clients, resumed=resumed)
-    going_down = _going_down(federation)
+    going_down = await asyncio.to_thread(_going_down, federation, number)
     spreads = await asyncio.to_thread(payload.tensor_spreads, federation.spec, going_down)
     weights = _weights(federation, clients)
     samples = samples_of(federation.spec, going_down)
@@ -291,10 +292,15 @@ def _catch_ups(
     return ways
 
 
-def _going_down(federation: Federation) -> Callable[[slice], Floats]:
+def _going_down(federation: Federation, number: int) -> Callable[[slice], Floats]:
     """Return what gives the values, at a slice, of what is to go down."""
     model, history = federation.model, federation.history
-    return model.__getitem__ if history is None else history.gain(model).__getitem__
+    values_at = model.__getitem__ if history is None else history.gain(model).__getitem__
+    sparsity = sparsity_of(federation.settings)
+    # What clients lack before the first round is no update.
+    if sparsity is None or number == 1:
+        return values_at
+    return sparsity.kept_of(federation.spec, values_at).__getitem__
 
 
 def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
