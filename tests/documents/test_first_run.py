@@ -37,5 +37,5 @@ def test_rounds_are_those_that_the_page_shows(printed: str) -> None:
 
 def test_the_payload_is_what_the_page_says_of_it(printed: str) -> None:
     assert "round 3 from client-1" in printed
-    assert len(re.findall(r"│ zero  │ 0 ", printed)) == 2
+    assert len(re.findall(r"│ zero  │ 0 ", printed)) == 3
     assert re.search(r"energy\.budget_j +-", printed)
