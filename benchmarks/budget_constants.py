@@ -25,7 +25,7 @@ from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
-from fedaq_server.schemes import coded, expected, packed_budget
+from fedaq_server.schemes import coded, expected, packed_budget, spending
 
 SEEDS = 3
 
@@ -42,7 +42,7 @@ class Form:
 
 FORMS = {
     "coded": Form(
-        (coded, expected),
+        (coded, expected, spending),
         (),
         (0.03, 0.15),
         {
@@ -52,6 +52,7 @@ FORMS = {
             "FIRST_SHARE": (0.1, 0.2, 0.3, 0.45, 0.7),
             "SLACK": (1.0, 1.5, 3.0, 6.0),
             "LAST_SHARE": (0.9, 0.95, 0.98, 1.0),
+            "RISE": (0.01, 0.5, 1.0, 2.0),
             "SMOOTHING": (0.1, 0.25, 0.5, 1.0),
             "FIRST_UPDATE": (0.25, 0.5, 1.0, 2.0),
         },
