@@ -134,11 +134,11 @@ def accuracy(settings: Settings, hostile: int) -> float:
             turned = [replace(each, turn=partial(as_turned, each)) for each in found[:hostile]]
             yield [*turned, *found[hostile:]]
 
-    local._members = some_turned
+    vars(local)["_members"] = some_turned
     try:
         return federate(settings).records[-1].test_accuracy
     finally:
-        local._members = members
+        vars(local)["_members"] = members
 
 
 @asynccontextmanager

@@ -129,7 +129,8 @@ class Session:
         """
         try:
             async with self.turn(self):
-                await asyncio.to_thread(self.learner.resume, self.name)
+                if self.learner.folder is not None:
+                    await asyncio.to_thread(self.learner.resume, self.name)
                 await self._ask()
                 await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome

@@ -108,6 +108,8 @@ class Learner:
     ----------
     task : Task
     model : nn.Module
+    folder : Path, optional
+        As `state`.
     held : float32, shape (parameters,)
         The model that the server knows this client to hold: first the one of the seed, then
         what was received.
@@ -143,7 +145,7 @@ class Learner:
         self.held = self.weights.copy()
         self.past = Past.none(self.spec.parameters)
         self._around = around
-        self._folder = state
+        self.folder = state
         self._state = Kept(state)
         self._held_file: HeldFile | None = None
         self._run_id = ""
@@ -152,9 +154,9 @@ class Learner:
 
     def resume(self, name: str) -> None:
         """Hold, before the first join under a name, what its file says that it held."""
-        if self._folder is None or self._held_file is not None:
+        if self.folder is None or self._held_file is not None:
             return
-        self._held_file = HeldFile(self._folder, name, self.spec)
+        self._held_file = HeldFile(self.folder, name, self.spec)
         holding = self._held_file.read()
         if holding is not None:
             self.held[:] = holding.model

@@ -8,7 +8,13 @@ are enough for any number of clients.
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +27,8 @@ from fedaq.tasks import Task, read_data
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import ServerStoppedError, Session
 from fedaq_client.sharing import shares_of
-from fedaq_client.training import Learner, pooled_learner
+from fedaq_client.training import Learner
+from fedaq_lab.pools import HERE, Pool
 from fedaq_lab.population import Population
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run
@@ -35,8 +42,6 @@ from fedaq_server.transport.tcp_counter import NoWire
 
 _QUEUE = 4
 _NEVER_S = 1e9
-# While one client trains, others receive and send.
-LEARNERS = 4
 Frames = asyncio.Queue[bytes | None]
 
 
@@ -74,9 +79,14 @@ class _ClientEnd:
 
 
 def run_local(
-    *, config: Path | None, out: Path | None, flags: Mapping[str, Any], assignments: list[str]
+    *,
+    config: Path | None,
+    out: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+    pool: Pool = HERE,
 ) -> None:
-    """Run a whole federation in this process and show it.
+    """Run a whole federation in this process and show it; clients may train elsewhere.
 
     Raises
     ------
@@ -84,17 +94,17 @@ def run_local(
         If a setting is wrong.
     """
     settings = load_settings(config=config, flags=flags, assignments=assignments)
-    show_run(new_run(out, settings), _watched)
+    show_run(new_run(out, settings), partial(_watched, pool=pool))
 
 
-async def _watched(run: Run, display: Display) -> None:
+async def _watched(run: Run, display: Display, pool: Pool) -> None:
     async with page_shown(run) as page:
         if page is not None:
             display.on_page(page)
-        await federate(run)
+        await federate(run, pool)
 
 
-async def federate(run: Run) -> None:
+async def federate(run: Run, pool: Pool = HERE) -> None:
     """Bring the clients of a run to it and carry it out.
 
     Raises
@@ -103,19 +113,19 @@ async def federate(run: Run) -> None:
         If the run fails.
     """
     try:
-        await _federate(run)
+        await _federate(run, pool)
     except ExceptionGroup as group:
         errors, _ = group.split(FedaqError)
         raise (errors or group).exceptions[0] from None
 
 
-async def _federate(run: Run) -> None:
-    with ThreadPoolExecutor(1, "work") as worker:
+async def _federate(run: Run, pool: Pool) -> None:
+    with ThreadPoolExecutor(pool.threads, "work") as worker:
         asyncio.get_running_loop().set_default_executor(worker)
         base = base_of(run.settings.start_from, run.ledger.start_path)
         settings = run.settings.model_copy(update={"start_from": base})
         admission = replace(run.admission, settings=_without_heartbeats(settings))
-        with _members(run.task, settings, run.folder) as members:
+        with _members(run.task, settings, run.folder, pool) as members:
             async with asyncio.TaskGroup() as group:
                 for member in members:
                     up, down = Frames(_QUEUE), Frames(_QUEUE)
@@ -156,11 +166,13 @@ class Member:
 
 
 @contextmanager
-def _members(task: Task, settings: Settings, folder: Path) -> Iterator[list[Member]]:
+def _members(task: Task, settings: Settings, folder: Path, pool: Pool) -> Iterator[list[Member]]:
     everything = read_data(task, "train_data", settings.data)
     shares = shares_of(task, everything, settings)
-    learners = [pooled_learner(task, everything, settings) for _ in shares[:LEARNERS]]
-    with closing(Population(learners, shares, folder)) as population:
+    with (
+        pool.learners(task, everything, settings) as learners,
+        closing(Population(learners, shares, folder)) as population,
+    ):
         yield [
             Member(f"client-{number}", learners[0], partial(population.turn, number - 1))
             for number in range(1, settings.clients + 1)

@@ -8,9 +8,10 @@ if there is something. What has not been used for long lies on the disk (`Shelf`
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from fedaq_client.session import Session
 from fedaq_client.sharing import Share
 from fedaq_client.training import Learner, Own
 from fedaq_lab.shelf import Shelf
+
+T = TypeVar("T")
 
 # For what waiting clients keep.
 MEMORY_BYTES = 64 * 1024 * 1024
@@ -70,12 +73,14 @@ class Population:
         """Lend a client's session, from 0, a learner for as long as the block lasts."""
         learner = await self._free.get()
         try:
-            session.digest = await asyncio.to_thread(self._lend, learner, client)
+            # At its join a client has nothing yet: handing that to a thread would take longest.
+            away = asyncio.to_thread if session.welcomed else _at_once
+            session.digest = await away(self._lend, learner, client)
             session.learner = learner
             try:
                 yield
             finally:  # also where the round was given up
-                await asyncio.to_thread(self._take_back, learner, client, session.digest)
+                await away(self._take_back, learner, client, session.digest)
         finally:
             self._free.put_nowait(learner)
 
@@ -131,6 +136,10 @@ class Population:
         content = self._shelf.get(digest.hex())
         learner.held[:] = np.frombuffer(content, np.float32, learner.held.size)
         learner.past.noted[:] = np.frombuffer(content, np.uint8, offset=learner.held.nbytes)
+
+
+async def _at_once(function: Callable[..., T], *arguments: Any) -> T:
+    return function(*arguments)
 
 
 def _of(client: int) -> str:

@@ -15,7 +15,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Task, Training, TrainingContext, load_task, read_data, train_classifier
 from fedaq.tasks.partition import Partition
 from fedaq_client.training import learner_of
-from fedaq_lab import local, population
+from fedaq_lab import local, pools, population
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
 from system.live import settings_of
@@ -25,6 +25,8 @@ CLIENTS = 6
 
 class Counting(nn.Module):
     """Its output depends on a counter that does not travel."""
+
+    calls: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +55,7 @@ def own_task() -> Task:
 
 
 @contextmanager
-def one_each(task: Task, settings: Settings, _: Path) -> Iterator[list[local.Member]]:
+def one_each(task: Task, settings: Settings, *_: object) -> Iterator[list[local.Member]]:
     everything = read_data(task, "train_data", None)
     parts = [Partition(index, settings.clients) for index in range(settings.clients)]
     yield [
@@ -85,7 +87,7 @@ def test_learners_in_common_give_the_same_model(
     flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where all that clients keep lies on the disk."""
-    monkeypatch.setattr(local, "LEARNERS", 2)
+    monkeypatch.setattr(pools, "LEARNERS", 2)
     monkeypatch.setattr(population, "MEMORY_BYTES", 100)
     in_common = model_of(tmp_path / "common", **flags)
     assert not list((tmp_path / "common").glob("clients-*"))
