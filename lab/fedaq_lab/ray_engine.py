@@ -12,6 +12,8 @@ process.
 
 import os
 import re
+import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -38,7 +40,9 @@ from fedaq_client.training import Learner, Own, Work, pooled_learner
 
 try:
     import ray
-except ModuleNotFoundError:
+except ModuleNotFoundError as missing:
+    if missing.name != "ray":
+        raise
     raise UserError(
         "engine ray: Ray is not installed here; pip install 'fedaq[ray]' brings it"
     ) from None
@@ -112,6 +116,7 @@ def connected(address: str | None, gpus: float) -> Iterator[Cluster]:
     # Else Ray makes a variable of an empty list of GPUs on machines that have none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+    on_stop = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             ray.init(
@@ -123,6 +128,8 @@ def connected(address: str | None, gpus: float) -> Iterator[Cluster]:
         said = str(error).strip().partition("\n")[0]
         place = "Ray cannot be started here" if address is None else f"--ray-address {address}"
         raise UserError(f"{place}: {said or type(error).__name__}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_stop)  # Ray has put its own in its place
     try:
         yield _cluster(gpus)
     finally:
@@ -136,10 +143,14 @@ def _cluster(gpus: float) -> Cluster:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where workers find what all clients of a run share, and which run it is."""
+    """Where workers find what all clients of a run share, and which run it is.
+
+    `path` has the folders of this process's modules: a task may lie in one that Ray does not know.
+    """
 
     key: str
     version: str
+    path: tuple[str, ...]
     task: Any
     data: Any
     settings: Settings
@@ -203,7 +214,9 @@ def _workers(gpus: float, task: Task, everything: Sized, settings: Settings) -> 
     if settings.device == "cuda":
         resources["num_gpus"] = gpus
     slots = _slots(resources)
-    place = _Place(uuid4().hex, __version__, ray.put(task), _put(everything), settings)
+    place = _Place(
+        uuid4().hex, __version__, tuple(sys.path), ray.put(task), _put(everything), settings
+    )
     # A worker keeps the model that it has, and its GPU, for the clients to come.
     options: dict[str, Any] = {**resources, "max_retries": RETRIES, "max_calls": 0}
     train, validate = (ray.remote(**options)(function) for function in (_train, _validate))
@@ -321,6 +334,7 @@ def _learner_of(place: _Place) -> Learner:
                 f"a Ray worker has fedaq {__version__}, the run {place.version}; install the same "
                 "fedaq on every node"
             )
+        sys.path.extend(folder for folder in place.path if folder not in sys.path)
         use_threads(place.settings.threads, default=1)
         task, everything = ray.get([place.task, place.data])
         if isinstance(everything, tuple):
