@@ -101,19 +101,20 @@ def measure(engine: Engine, clients: int, sampled: int, rounds: int) -> None:
     logging.disable(logging.WARNING)
     began_s, own = time.monotonic(), psutil.Process()
     seconds: list[float] = []
-    cpus, alone, together = [], [], []
+    cpus: list[float] = []
+    alone: list[float] = []
+    together: list[float] = []
 
     def on_round(record: RoundRecord) -> None:
         seconds.append(record.seconds)
         if len(seconds) == 1:
             begun.append(time.monotonic() - began_s - record.seconds)
-        cpus.append(cpu_s())
-        alone.append(own.memory_info().rss / MB)
-        together.append(pss_mb())
-        print(
-            f"{engine} round {record.round}: {record.seconds:.2f} s, {alone[-1]:.0f} MB, "
-            f"{together[-1]:.0f} MB in all", file=sys.stderr,
-        )  # fmt: skip
+        # To look takes a part of a second, so not at every round.
+        if len(seconds) in (2, rounds):
+            cpus.append(cpu_s())
+            alone.append(own.memory_info().rss / MB)
+            together.append(pss_mb())
+        print(f"{engine} round {record.round}: {record.seconds:.2f} s", file=sys.stderr)
 
     begun: list[float] = []
     with TemporaryDirectory() as folder, small_cluster(engine):
@@ -125,9 +126,9 @@ def measure(engine: Engine, clients: int, sampled: int, rounds: int) -> None:
     found = {
         "start_s": begun[0],
         "round_s": median(seconds[1:]),
-        "cpu_s": (cpus[-1] - cpus[0]) / (rounds - 1),
-        "mb": [alone[1], alone[-1]],
-        "all_mb": [together[1], together[-1]],
+        "cpu_s": (cpus[1] - cpus[0]) / (rounds - 2),
+        "mb": alone,
+        "all_mb": together,
         "model": hashlib.sha256(model).hexdigest()[:12],
     }
     print(json.dumps(found))

@@ -148,12 +148,19 @@ class _Place:
     `path` has the folders of this process's modules: a task may lie in one that Ray does not know.
     """
 
-    key: str
     version: str
     path: tuple[str, ...]
     task: Any
     data: Any
     settings: Settings
+
+
+@dataclass(frozen=True)
+class _At:
+    """Where a `_Place` is in the object store; workers read it once."""
+
+    key: str
+    place: Any
 
 
 @dataclass
@@ -166,11 +173,12 @@ class _Workers:
         Clients that can train at a time.
     """
 
-    place: _Place
+    at: _At
     slots: int
     train: Any
     validate: Any
     task: Task
+    settings: Settings
     stopped: threading.Event = field(default_factory=threading.Event)
     _models: dict[bytes, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -214,13 +222,12 @@ def _workers(gpus: float, task: Task, everything: Sized, settings: Settings) -> 
     if settings.device == "cuda":
         resources["num_gpus"] = gpus
     slots = _slots(resources)
-    place = _Place(
-        uuid4().hex, __version__, tuple(sys.path), ray.put(task), _put(everything), settings
-    )
+    place = _Place(__version__, tuple(sys.path), ray.put(task), _put(everything), settings)
     # A worker keeps the model that it has, and its GPU, for the clients to come.
     options: dict[str, Any] = {**resources, "max_retries": RETRIES, "max_calls": 0}
     train, validate = (ray.remote(**options)(function) for function in (_train, _validate))
-    found = _Workers(place, slots, train, validate, task)
+    at = _At(uuid4().hex, ray.put(place))
+    found = _Workers(at, slots, train, validate, task, settings)
     try:
         yield found
     finally:
@@ -283,7 +290,7 @@ class _RemoteLearner(Learner):
             return None
         with blamed(self.task, "evaluate"):
             ref = self.workers.validate.remote(
-                self.workers.place, self.workers.model(self.held), self._share, self._own.buffers
+                self.workers.at, self.workers.model(self.held), self._share, self._own.buffers
             )
         evaluation, buffers = self.workers.result(ref, "the test of a client")
         self._own = replace(self._own, buffers=buffers)
@@ -292,7 +299,7 @@ class _RemoteLearner(Learner):
     def work(self, work: Work, progress: Callable[[int, int], None]) -> tuple[float, State]:
         """Have a worker train from the held model; leave in `weights` what has changed."""
         ref = self.workers.train.remote(
-            self.workers.place, self.workers.model(self.held), self._share, self._own.buffers, work
+            self.workers.at, self.workers.model(self.held), self._share, self._own.buffers, work
         )
         loss, update, state, buffers = self.workers.result(
             ref, f"round {work.round}: the training of a client"
@@ -303,7 +310,7 @@ class _RemoteLearner(Learner):
 
 
 def _remote(workers: _Workers, everything: Sized) -> Learner:
-    settings = workers.place.settings
+    settings = workers.settings
     learner = _RemoteLearner(
         workers.task, everything, settings.seed, start_from=settings.start_from
     )
@@ -326,9 +333,10 @@ class _Failed:
 _learner: tuple[str, Learner] | None = None
 
 
-def _learner_of(place: _Place) -> Learner:
+def _learner_of(at: _At) -> Learner:
     global _learner  # noqa: PLW0603  a worker process outlives its tasks
-    if _learner is None or _learner[0] != place.key:
+    if _learner is None or _learner[0] != at.key:
+        place: _Place = ray.get(at.place)
         if place.version != __version__:
             raise UserError(
                 f"a Ray worker has fedaq {__version__}, the run {place.version}; install the same "
@@ -341,28 +349,26 @@ def _learner_of(place: _Place) -> Learner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that they cannot be written to: nobody does
                 everything = Examples(*map(torch.from_numpy, everything))
-        _learner = (place.key, pooled_learner(task, everything, place.settings))
+        _learner = (at.key, pooled_learner(task, everything, place.settings))
     return _learner[1]
 
 
-def _lent(
-    place: _Place, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]
-) -> Learner:
-    learner = _learner_of(place)
+def _lent(at: _At, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]) -> Learner:
+    learner = _learner_of(at)
     learner.held[:] = held
     learner.lend(share, Own(buffers=buffers))
     return learner
 
 
 def _train(
-    place: _Place,
+    at: _At,
     held: NDArray[np.float32],
     share: Share,
     buffers: dict[str, Tensor],
     work: Work,
 ) -> Any:
     try:
-        learner = _lent(place, held, share, buffers)
+        learner = _lent(at, held, share, buffers)
         with blamed(learner.task, "training"):
             loss, state = learner.work(work, lambda done, total: None)
         return loss, learner.weights, state, learner.taken_back().buffers
@@ -370,11 +376,9 @@ def _train(
         return _failed(error)
 
 
-def _validate(
-    place: _Place, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]
-) -> Any:
+def _validate(at: _At, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]) -> Any:
     try:
-        learner = _lent(place, held, share, buffers)
+        learner = _lent(at, held, share, buffers)
         with blamed(learner.task, "evaluate"):
             found = learner.validate()
         assert found is not None
