@@ -13,6 +13,7 @@ process.
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from fedaq import __version__
 from fedaq.codec.quantizer import Floats
-from fedaq.errors import FedaqError, NotFiniteError, UserError
+from fedaq.errors import FedaqError, NotFiniteError, UserError, why
 from fedaq.settings import Settings
 from fedaq.tasks import Evaluation, Examples, Task, blamed
 from fedaq.tasks.hardware import use_threads
@@ -51,8 +52,11 @@ except ModuleNotFoundError as missing:
 RETRIES = 5
 # Of a Ray that is started here, for what is moved; what does not fit goes to its disk.
 STORE_BYTES = 400 * 1024 * 1024
+# A smaller model travels with the task: to look it up in the object store takes longer.
+SMALL_BYTES = 64 * 1024
 # Models that are kept in the object store for clients to come.
 MODELS = 16
+CONNECT_S = 5.0
 # Clients that receive or send while the others train.
 AHEAD = 2
 _LOOK_S = 1.0
@@ -113,6 +117,8 @@ def connected(address: str | None, gpus: float) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield _cluster(gpus)
         return
+    if address is not None:
+        _refuse_silent(address)
     # Else Ray makes a variable of an empty list of GPUs on machines that have none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
@@ -134,6 +140,17 @@ def connected(address: str | None, gpus: float) -> Iterator[Cluster]:
         yield _cluster(gpus)
     finally:
         ray.shutdown()
+
+
+def _refuse_silent(address: str) -> None:
+    """Refuse an address at which nobody is; Ray would wait for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise UserError(f"--ray-address {address}: cannot be reached: {why(error)}") from None
 
 
 def _cluster(gpus: float) -> Cluster:
@@ -173,7 +190,6 @@ class _Workers:
         Clients that can train at a time.
     """
 
-    at: _At
     slots: int
     train: Any
     validate: Any
@@ -184,7 +200,9 @@ class _Workers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def model(self, held: Floats) -> Any:
-        """Return where a model is in the object store; one that many hold is there once."""
+        """Return a model, or where a large one is: in the object store, once for all clients."""
+        if held.nbytes <= SMALL_BYTES:
+            return held
         digest = blake2b(held.data, digest_size=16).digest()
         with self._lock:
             found = self._models.pop(digest, None)
@@ -225,13 +243,23 @@ def _workers(gpus: float, task: Task, everything: Sized, settings: Settings) -> 
     place = _Place(__version__, tuple(sys.path), ray.put(task), _put(everything), settings)
     # A worker keeps the model that it has, and its GPU, for the clients to come.
     options: dict[str, Any] = {**resources, "max_retries": RETRIES, "max_calls": 0}
-    train, validate = (ray.remote(**options)(function) for function in (_train, _validate))
     at = _At(uuid4().hex, ray.put(place))
-    found = _Workers(at, slots, train, validate, task, settings)
+    train, validate = (ray.remote(**options)(_knowing(at, each)) for each in (_train, _validate))
+    found = _Workers(slots, train, validate, task, settings)
     try:
         yield found
     finally:
         found.stopped.set()
+
+
+def _knowing(at: _At, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that knows the place: one among its arguments is traced at every call."""
+
+    def known(*arguments: Any) -> Any:
+        return function(at, *arguments)
+
+    known.__name__ = known.__qualname__ = function.__name__
+    return known
 
 
 def _slots(resources: dict[str, float]) -> int:
@@ -290,7 +318,7 @@ class _RemoteLearner(Learner):
             return None
         with blamed(self.task, "evaluate"):
             ref = self.workers.validate.remote(
-                self.workers.at, self.workers.model(self.held), self._share, self._own.buffers
+                self.workers.model(self.held), self._share, self._own.buffers
             )
         evaluation, buffers = self.workers.result(ref, "the test of a client")
         self._own = replace(self._own, buffers=buffers)
@@ -299,7 +327,7 @@ class _RemoteLearner(Learner):
     def work(self, work: Work, progress: Callable[[int, int], None]) -> tuple[float, State]:
         """Have a worker train from the held model; leave in `weights` what has changed."""
         ref = self.workers.train.remote(
-            self.workers.at, self.workers.model(self.held), self._share, self._own.buffers, work
+            self.workers.model(self.held), self._share, self._own.buffers, work
         )
         loss, update, state, buffers = self.workers.result(
             ref, f"round {work.round}: the training of a client"

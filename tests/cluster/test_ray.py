@@ -154,5 +154,5 @@ def test_an_address_at_which_nobody_is_is_told_of(tmp_path: Path) -> None:
     )
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 2
-    assert "--ray-address 127.0.0.1:1: " in done.stderr.splitlines()[-1]
+    assert "--ray-address 127.0.0.1:1: cannot be reached: " in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()
