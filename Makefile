@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow test-extras test-flower test-sanitized kinds fuzz chaos faults hosts containers arm64 \
+.PHONY: demo bench test test-slow test-extras test-flower test-ray test-sanitized kinds fuzz chaos faults hosts containers arm64 \
 	lint types docs protos native wheels clean
 
 demo: $(VENV)/native
@@ -33,6 +33,12 @@ test-flower: $(VENV)/native
 		-e '.[client,server,flower]' 'flwr[simulation]==1.42.0' hypothesis pytest
 	$(FLOWER)/bin/python -m pytest tests/flower
 	$(FLOWER)/bin/python -m pytest -m slow tests/flower
+
+# Clients that train on a Ray cluster: one that the tests start, of two workers.
+test-ray: $(VENV)/native
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
+		-e '.[ray]'
+	$(BIN)/python -m pytest tests/cluster
 
 # Kinds of models, each trained beside fp32. torchvision and timm come alone: they ask for nothing
 # that is not there, and would bring another build of torch.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from math import nan
 from typing import NoReturn, Protocol
@@ -18,15 +18,15 @@ from fedaq.codec.sparse import Sparsity
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
-from fedaq.metric import LOSS
 from fedaq.process.logs import event
-from fedaq.tasks import Evaluation, Training, blamed
+from fedaq.tasks import Training, blamed
 from fedaq.tasks.training import KNOWN_SPARSE
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.demands import checked_plan, checked_training, is_possible
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
 from fedaq_client.readiness import Ready, answer_of
+from fedaq_client.reports import no_ranges, validation_in
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,11 @@ class Session:
         Whether the server has let the client in.
     means : Means
         What its device may spend, and what training takes there.
+    turn : callable
+        Given this session, returns what its join and each of its rounds are done within; there it
+        may be lent another `learner`, which holds another model.
+    digest : bytes
+        Of the model that is held; empty where it is to be computed.
     """
 
     stream: Stream
@@ -109,10 +114,11 @@ class Session:
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
     ready: Ready | None = None
     means: Means = field(default_factory=Means)
+    turn: "Callable[[Session], AbstractAsyncContextManager[object]]" = nullcontext
+    digest: bytes = b""
     _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
-    _digest: bytes = b""
 
     async def participate(self) -> str:
         """Take part until the run is over, and return the server's reason.
@@ -123,9 +129,11 @@ class Session:
             If the server breaks off or breaks the protocol.
         """
         try:
-            await asyncio.to_thread(self.learner.resume, self.name)
-            await self._ask()
-            await self._say(self._join())
+            async with self.turn(self):
+                if self.learner.folder is not None:
+                    await asyncio.to_thread(self.learner.resume, self.name)
+                await self._ask()
+                await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome
             self._training = checked_training(welcome)
             self.welcomed = True
@@ -152,7 +160,8 @@ class Session:
             plan = await self._next_plan(welcome)
             while True:
                 try:
-                    await self._take_part(plan, welcome)
+                    async with self.turn(self):
+                        await self._take_part(plan, welcome)
                     plan = await self._next_plan(welcome)
                 except SupersededError as newer:
                     plan = newer.plan
@@ -161,6 +170,8 @@ class Session:
 
     async def _next_plan(self, welcome: pb.Welcome) -> pb.RoundPlan:
         """Wait for a round; say meanwhile whether it may count on this client."""
+        if self.ready is None:
+            return (await expected(self._expect, "plan")).plan
         waiting = asyncio.ensure_future(expected(self._expect, "plan"))
         # What the program raises meanwhile matters more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -224,7 +235,7 @@ class Session:
             await asyncio.to_thread(effort.report, measured)
             self.on_event(Trained(plan.round, loss))
             spreads = await asyncio.to_thread(self._spreads, plan)
-            grant = await self._report(plan, spreads, loss, _validation_in(validation), measured)
+            grant = await self._report(plan, spreads, loss, validation_in(validation), measured)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
@@ -259,7 +270,7 @@ class Session:
         header = headers.from_message(self.learner.spec, message)
         coded, received, sent_bytes = [], 0, header.header_bytes
         if not message.base:
-            self._digest = b""
+            self.digest = b""
             coding.write_zeros(header, self.learner.held)
             self.learner.past.noted.fill(0)
         while received < header.code_bytes:
@@ -294,13 +305,13 @@ class Session:
                 holding.add_difference(header, coding.decode(header, chunk, past), held, past)
             past.remember_nothing(header)
             statistics.put_back(header.spec, held, before)
-            self._digest = b""
+            self.digest = b""
 
     def _holds(self) -> bytes:
         """Return the digest of the model that is held."""
-        if not self._digest:
-            self._digest = model.digest(self.learner.held, self.learner.past.noted)
-        return self._digest
+        if not self.digest:
+            self.digest = model.digest(self.learner.held, self.learner.past.noted)
+        return self.digest
 
     def _spreads(self, plan: pb.RoundPlan) -> tuple[Spread, ...]:
         """Leave out of the update what is not to be sent, and measure the rest."""
@@ -338,10 +349,9 @@ class Session:
 
     async def _report_failure(self, plan: pb.RoundPlan) -> None:
         """Report what the update is, so that the server refuses it instead of waiting for it."""
-        nothing = pb.TensorRange(lo=nan, hi=nan)
         report = pb.RangeReport(
             round=self._round,
-            ranges=[nothing] * len(self.learner.spec.tensors),
+            ranges=no_ranges(len(self.learner.spec.tensors)),
             train_loss=nan,
             holds=self._holds() if plan.prove else b"",
         )
@@ -437,14 +447,3 @@ class Session:
                 readiness=declines.to_message(self._declined) if self._declined else None,
             )
         )
-
-
-def _validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation | None:
-    if validation is None:
-        return None
-    evaluation, examples = validation
-    values = {LOSS: evaluation.loss, **evaluation.metrics}
-    return pb.Validation(
-        examples=examples,
-        metrics=[pb.Metric(name=name, value=value) for name, value in values.items()],
-    )

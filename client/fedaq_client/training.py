@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedaq.codec import sparse, statistics
 from fedaq.codec.given import Past
@@ -15,9 +17,8 @@ from fedaq.codec.model import Kind
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, derive_seed
 from fedaq.codec.sparse import Sparsity
-from fedaq.errors import UserError
 from fedaq.modules.bound import Bound
-from fedaq.settings import PartitionSettings, Settings
+from fedaq.settings import Settings
 from fedaq.tasks import (
     Evaluation,
     Task,
@@ -30,11 +31,57 @@ from fedaq.tasks import (
 )
 from fedaq.tasks.context import CPU, Received
 from fedaq.tasks.hardware import device_named
-from fedaq.tasks.partition import WHOLE, Partition, owners_of
-from fedaq.tasks.state import Kept
+from fedaq.tasks.partition import Partition
+from fedaq.tasks.state import Kept, State
+from fedaq_client.buffers import StayingBuffers
 from fedaq_client.held_file import HeldFile, Holding, Unsent
+from fedaq_client.sharing import Share, divided, local_data
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the training of a round follows from, besides the held model and the client's examples.
+
+    Attributes
+    ----------
+    training : Training
+        As it is in this round.
+    seed : int
+        What is drawn follows from it.
+    round, rounds : int
+    measure : bool
+        As of `Learner.train`.
+    state : dict
+        What the task's training kept of the client's last round.
+    """
+
+    training: Training
+    seed: int
+    round: int
+    rounds: int
+    measure: bool = False
+    state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a client keeps from round to round besides the model that it holds.
+
+    Attributes
+    ----------
+    unsent : dict of int to float32
+        What its last update left unsent, by the tensor.
+    state : dict
+        What the task's training keeps.
+    buffers : dict of str to Tensor
+        What does not travel of its module and has changed (a counter of batches).
+    """
+
+    unsent: Unsent = field(default_factory=dict)
+    state: State = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Learner:
@@ -63,6 +110,8 @@ class Learner:
     ----------
     task : Task
     model : nn.Module
+    folder : Path, optional
+        As `state`.
     held : float32, shape (parameters,)
         The model that the server knows this client to hold: first the one of the seed, then
         what was received.
@@ -86,6 +135,7 @@ class Learner:
     ) -> None:
         self.task = task
         self.device = device
+        self._everything = data
         self._data = data
         self._held_back = held_back
         self.model = initial_model(task, seed, start_from)
@@ -93,10 +143,11 @@ class Learner:
         self.model.to(device)
         self._bound = Bound(self.model, self.spec)
         self.weights = self._bound.flat
+        self._staying = StayingBuffers(self.model, self.spec)
         self.held = self.weights.copy()
         self.past = Past.none(self.spec.parameters)
         self._around = around
-        self._folder = state
+        self.folder = state
         self._state = Kept(state)
         self._held_file: HeldFile | None = None
         self._run_id = ""
@@ -106,9 +157,9 @@ class Learner:
 
     def resume(self, name: str) -> None:
         """Hold, before the first join under a name, what its file says that it held."""
-        if self._folder is None or self._held_file is not None:
+        if self.folder is None or self._held_file is not None:
             return
-        self._held_file = HeldFile(self._folder, name, self.spec)
+        self._held_file = HeldFile(self.folder, name, self.spec)
         holding = self._held_file.read()
         if holding is not None:
             self.held[:] = holding.model
@@ -137,6 +188,22 @@ class Learner:
         self._state.end()
         if self._held_file is not None:
             self._held_file.remove()
+
+    def lend(self, share: Share, own: Own) -> None:
+        """Become another client's, whose examples are a share of the data that this one was given.
+
+        What it holds is for the caller to write to `held` and `past`.
+        """
+        every = self._everything
+        self._data = every if share.trained is None else subset(every, share.trained)
+        self._held_back = None if share.held_back is None else subset(every, share.held_back)
+        self._unsent, self._unsent_then = {}, (0, own.unsent)
+        self._state.lend(own.state)
+        self._staying.put(own.buffers)
+
+    def taken_back(self) -> Own:
+        """Return what the client keeps, to whom this learner was lent."""
+        return Own(self._unsent_then[1], self._state.latest, self._staying.changed())
 
     @property
     def examples(self) -> int:
@@ -193,27 +260,47 @@ class Learner:
         """
         rounds = rounds or round_number
         self._whole = None
+        if self._unsent_then[0] < round_number:
+            self._unsent = self._unsent_then[1]
+        takes_context = self.task.takes_context
+        work = Work(
+            training.in_round(round_number, rounds),
+            derive_seed(seed, "train", name, round_number),
+            round_number,
+            rounds,
+            measure,
+            self._state.before(name, round_number) if takes_context else {},
+        )
+        loss, state = self.work(work, progress)
+        # What training that failed has left in an optimizer would spoil every later round.
+        if takes_context and isfinite(self.weights.sum(dtype=np.float64)):
+            self._state.after(round_number, state)
+        for tensor, values in self._unsent.items():
+            self.weights[self.spec.slices[tensor]] += values
+        return loss
+
+    def work(self, work: Work, progress: Callable[[int, int], None]) -> tuple[float, State]:
+        """Train from the held model, leave in `weights` what has changed, and nothing else.
+
+        Returns
+        -------
+        float
+            The mean loss.
+        dict
+            What the task's training keeps for the next round.
+        """
         with self._around():
-            if self._unsent_then[0] < round_number:
-                self._unsent = self._unsent_then[1]
-            training_seed = derive_seed(seed, "train", name, round_number)
-            measured = self._measured(training_seed) if measure else []
+            measured = self._measured(work.seed) if work.measure else []
             self._bound.load(self.held)
-            torch.manual_seed(training_seed)
-            arguments = (
-                self.model,
-                self._data,
-                training.in_round(round_number, rounds),
-                training_seed,
-            )
-            context = None
+            torch.manual_seed(work.seed)
+            arguments = (self.model, self._data, work.training, work.seed)
             if self.task.takes_context:
                 context = TrainingContext(
-                    round=round_number,
-                    rounds=rounds,
+                    round=work.round,
+                    rounds=work.rounds,
                     received=Received(self.spec, self.held, self.device),
-                    generator=torch.Generator().manual_seed(training_seed),
-                    state=self._state.before(name, round_number),
+                    generator=torch.Generator().manual_seed(work.seed),
+                    state=work.state,
                     device=self.device,
                     progress=progress,
                 )
@@ -224,12 +311,7 @@ class Learner:
             for part, values in measured:
                 self.weights[part] = values
             self._form_update(rounded)
-            # What training that failed has left in an optimizer would spoil every later round.
-            if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
-                self._state.after(round_number, context.state)
-            for tensor, values in self._unsent.items():
-                self.weights[self.spec.slices[tensor]] += values
-            return loss
+            return loss, work.state
 
     def _measured(self, seed: int) -> list[tuple[slice, Floats]]:
         """Return the statistics of the held model on the client's data, and where they belong."""
@@ -334,35 +416,7 @@ def learner_of(
     )
 
 
-def local_data(everything: Sized, partition: Partition, how: PartitionSettings, seed: int) -> Sized:
-    """Return the client's examples: all of the data set, or its part of it.
-
-    Raises
-    ------
-    UserError
-        If there are none, or the data set cannot be shared out like that.
-    """
-    if len(everything) == 0:
-        raise UserError("the task's training data is empty")
-    if partition == WHOLE:
-        return everything
-    owners = owners_of(everything, partition.parts, how, seed)
-    return subset(everything, np.flatnonzero(owners == partition.index))
-
-
-def divided(data: Sized, share: float, seed: int) -> tuple[Sized, Sized | None]:
-    """Return a client's examples to train with, and those to hold back: `share` of them.
-
-    Nothing is held back where that would be less than half an example.
-
-    Raises
-    ------
-    UserError
-        If the data set cannot be divided like that.
-    """
-    count = round(share * len(data))
-    if count == 0:
-        return data, None
-    order = np.random.default_rng(derive_seed(seed, "validation")).permutation(len(data))
-    # In the order of the data set, which may lie on a disk.
-    return subset(data, np.sort(order[count:])), subset(data, np.sort(order[:count]))
+def pooled_learner(task: Task, everything: Sized, settings: Settings) -> Learner:
+    """Return a learner that can be lent to any client with a share of `everything`."""
+    device = device_named(settings.device)
+    return Learner(task, everything, settings.seed, device, start_from=settings.start_from)

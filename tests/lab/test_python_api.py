@@ -177,7 +177,8 @@ def test_mistakes_are_told_by_the_names_of_the_arguments(tmp_path: Path) -> None
     refused("^rounds=0: rounds: it should be greater", rounds=0)
     refused("^rouns=3: rouns is not a setting; did you mean rounds", rouns=3)
     refused("^fixed.up=3: fixed.up is not a setting", fixed={"up": 3})
-    refused("engine='ray': it is local or processes", engine="ray")
+    refused("engine='steam': it is local, processes or ray", engine="steam")
+    refused("--ray-address here: the engine is local", ray_address="here")
     refused("task 'digit' is unknown", task="digit")
     refused("scheme 'nix' is unknown", scheme="nix")
     refused("is a int, not a fedaq.tasks.Task", task=lambda data: 3)
@@ -186,6 +187,13 @@ def test_mistakes_are_told_by_the_names_of_the_arguments(tmp_path: Path) -> None
     refused("digits: training failed: ZeroDivisionError", task=failing())
     (tmp_path / "run.json").write_text("{}")
     refused("a run is in there already", out=tmp_path)
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "fedaq_lab.ray_engine", raising=False)
+    with pytest.raises(fedaq.UserError, match=r"pip install 'fedaq\[ray\]'"):
+        fedaq.run("digits", engine="ray")
 
 
 def failing() -> fedaq.Task:

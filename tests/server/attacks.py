@@ -18,7 +18,8 @@ from fedaq.tasks import load_task
 from fedaq.tasks.partition import WHOLE, Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Session
-from fedaq_client.training import Learner, local_data
+from fedaq_client.sharing import local_data
+from fedaq_client.training import Learner
 from fedaq_client.transport.connection import connect
 from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.run import Run

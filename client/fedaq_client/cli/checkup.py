@@ -20,7 +20,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import initial_model, load_task, read_data, signature_of
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.naming import name_of, part_of
-from fedaq_client.training import local_data
+from fedaq_client.sharing import local_data
 from fedaq_client.transport.access import Access, access_of, proxy_of
 from fedaq_client.transport.connection import channel_to, metadata_of
 from fedaq_client.transport.diagnosis import tls_problem
