@@ -34,7 +34,8 @@ from fedaq.process.terminal import console
 from fedaq.settings import PartitionSettings
 from fedaq.tasks import Task, initial_model, load_task
 from fedaq.tasks.partition import Partition
-from fedaq_client.training import Learner, local_data
+from fedaq_client.sharing import local_data
+from fedaq_client.training import Learner
 
 J_PER_BIT = 1e-7
 CHUNK_BYTES = 1 << 20
