@@ -1,0 +1,128 @@
+"""The masks that are left in a sum, from the shares that clients revealed."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from fedaq.privacy.keys import PublicKeys, agreed, digest_of_seed, public_of
+from fedaq.privacy.masks import Mask
+from fedaq.privacy.member import own_mask_seed, pair_sign, pair_use
+from fedaq.privacy.shares import join
+
+Revealed = Mapping[int, Mapping[int, bytes]]
+
+
+class UnfitSharesError(Exception):
+    """The secret of a client cannot be joined from the shares of it.
+
+    Attributes
+    ----------
+    number : int
+        The client's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the shares of client {number} do not fit")
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Left:
+    """What must be taken off a sum, and who revealed shares that do not fit.
+
+    Attributes
+    ----------
+    masks : tuple of Mask
+        To be applied to the sum of the masked updates.
+    liars : frozenset of int
+    """
+
+    masks: tuple[Mask, ...]
+    liars: frozenset[int]
+
+
+def left_in_sum(
+    context: bytes,
+    keys: Mapping[int, PublicKeys],
+    circle: Mapping[int, Collection[int]],
+    counted: Collection[int],
+    threshold: int,
+    revealed: Revealed,
+) -> Left:
+    """Return the masks that do not cancel in the sum of the updates that count.
+
+    Parameters
+    ----------
+    context : bytes
+        Of the run and the round.
+    keys : mapping of int to PublicKeys
+        Of all clients that masked, or were to.
+    circle : mapping of int to collection of int
+        The neighbours of each among them.
+    counted : collection of int
+        Whose updates are in the sum.
+    threshold : int
+        How many shares join a secret.
+    revealed : mapping of int to mapping of int to bytes
+        By holder, then by whose secret: the share.
+
+    Raises
+    ------
+    UnfitSharesError
+        If a secret cannot be joined.
+    """
+    counts = set(counted)
+    gone = [one for one in sorted(keys.keys() - counts) if counts & set(circle[one])]
+    masks: list[Mask] = []
+    liars: set[int] = set()
+    for one in sorted(counts):
+        digest = keys[one].seed_digest
+        seed, lied = _joined(
+            one, revealed, threshold, lambda found, due=digest: digest_of_seed(found) == due
+        )
+        liars |= lied
+        masks.append(Mask(own_mask_seed(seed, context), -1))
+    for one in gone:
+        public = keys[one].mask
+        key, lied = _joined(
+            one, revealed, threshold, lambda found, due=public: public_of(found) == due
+        )
+        liars |= lied
+        masks += [
+            Mask(agreed(key, keys[other].mask, pair_use(context)), -pair_sign(other, one))
+            for other in sorted(counts & set(circle[one]))
+        ]
+    return Left(tuple(masks), frozenset(liars))
+
+
+def _joined(
+    number: int, revealed: Revealed, threshold: int, fits: Callable[[bytes], bool]
+) -> tuple[bytes, set[int]]:
+    """Return a client's secret, and the holders whose shares of it do not fit."""
+    shares = {holder: said[number] for holder, said in sorted(revealed.items()) if number in said}
+    if len(shares) < threshold:
+        raise UnfitSharesError(number)
+    for chosen in _choices(list(shares), threshold):
+        secret = join({holder: shares[holder] for holder in chosen})
+        if secret is not None and fits(secret):
+            return secret, _others(shares, chosen, secret)
+    raise UnfitSharesError(number)
+
+
+def _choices(holders: list[int], threshold: int) -> Iterator[list[int]]:
+    """Yield as many holders as it takes; one that lies is left out of one of these."""
+    yield holders[:threshold]
+    if len(holders) == threshold:
+        return
+    twice = holders * 2
+    for first in range(1, len(holders)):
+        yield twice[first : first + threshold]
+
+
+def _others(shares: Mapping[int, bytes], chosen: list[int], secret: bytes) -> set[int]:
+    """Return the holders, of those who were not chosen, whose shares make another secret."""
+    exact = chosen[:-1]
+    return {
+        holder
+        for holder in shares.keys() - set(chosen)
+        if join({one: shares[one] for one in (*exact, holder)}) != secret
+    }
