@@ -22,7 +22,7 @@ from fedaq.process.logs import event
 from fedaq.tasks import Evaluation, Training, blamed
 from fedaq.tasks.training import KNOWN
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, is_possible
+from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, coded_ranges, is_possible
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
 from fedaq_client.readiness import Ready, answer_of
@@ -357,7 +357,7 @@ class Session:
     ) -> tuple[Payload, int]:
         """Send the update; return its header, and the payload bytes that it took."""
         spec, bits = self.learner.spec, tuple(grant.uplink_bits)
-        ranges = payload.clipped_ranges(spreads, bits) if plan.clip else spreads
+        ranges = coded_ranges(grant, spreads, clip=plan.clip)
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
         coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:

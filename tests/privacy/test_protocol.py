@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from privacy.rounds import Played, begun, deliver, reveal, send, summed
 
 from fedaq.codec.common_grid import sum_bits
 from fedaq.privacy.layout import WIDEST_CODES, Layout, Words, layout_of
 from fedaq.privacy.member import MaskingError
 from fedaq.privacy.neighbours import Circle
 from fedaq.privacy.unmasking import UnfitSharesError
+from privacy.rounds import Played, begun, deliver, reveal, send, summed
 
 ELEMENTS = (21, 1, 40)
 
@@ -126,7 +126,7 @@ def test_a_client_reveals_one_secret_of_each_and_once() -> None:
         one.reveal({1, 2, 3, 4}, {5})
     with pytest.raises(MaskingError, match="4 are needed"):
         one.reveal({1, 2, 3}, {4, 5, 6})
-    with pytest.raises(MaskingError, match="this client's update not count"):
+    with pytest.raises(MaskingError, match="this client's update does not count"):
         one.reveal({2, 3, 4, 5, 6}, {1})
     one.reveal({1, 2, 3, 4, 5}, {6})
     with pytest.raises(MaskingError, match="twice"):

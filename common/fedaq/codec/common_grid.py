@@ -38,13 +38,14 @@ def small_weights(weights: Mapping[str, int]) -> dict[str, int]:
     return {name: max(1, round(weight * scale)) for name, weight in weights.items()}
 
 
-def grid_code(step: float, reach: float) -> TensorCode:
+def grid_code(step: float, reach: float, most_bits: int = MAX_BITS) -> TensorCode:
     """Return the code of a tensor with about this step that reaches so far, with even ends.
 
-    Its step is a power of two, and the range -reach to reach comes to whole steps of it.
+    Its step is a power of two, and the range -reach to reach comes to whole steps of it. One that
+    would need more than `most_bits` has a coarser step.
     """
     step = 2.0 ** round(log2(max(step, LEAST_STEP)))
-    while ceil(reach / step) >= 2 ** (MAX_BITS - 1):
+    while ceil(reach / step) >= 2 ** (most_bits - 1):
         step *= 2
     return reached_code(step, max(1, ceil(reach / step)) * step)
 

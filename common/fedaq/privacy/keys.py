@@ -25,7 +25,6 @@ KEY_BYTES = 32
 _NONCE_BYTES, _TAG_BYTES = 12, 16
 # What one client sends another: a share of its key for masks, and one of its seed.
 SEALED_BYTES = _NONCE_BYTES + 2 * SHARE_BYTES + _TAG_BYTES
-MOST_CERTIFICATE_BYTES, MOST_SIGNATURE_BYTES = 8192, 1024
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,7 @@ class Keys:
 
     def public(self) -> PublicKeys:
         """Return what others may know."""
-        return PublicKeys(
-            public_of(self.cipher), public_of(self.mask), digest_of_seed(self.seed)
-        )
+        return PublicKeys(public_of(self.cipher), public_of(self.mask), digest_of_seed(self.seed))
 
 
 Sign = Callable[[bytes], bytes]

@@ -100,7 +100,7 @@ class Layout:
 
 
 def layout_of(elements: Sequence[int], widths: Sequence[int]) -> Layout:
-    """Return the layout of tensors of these widths, 0 for what is not sent, and of their figures."""
+    """Return the layout of tensors of these widths, 0 for none, and of their figures."""
     tensors = tuple(Segment(n, w) for n, w in zip(elements, widths, strict=True) if w)
     return Layout((*tensors, Segment(1 + len(elements), FIGURE_BITS)))
 

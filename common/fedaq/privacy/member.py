@@ -70,9 +70,7 @@ class Member:
         self.public = self._keys.public()
         if signer is not None:
             signature = signer.sign(statement(context, name, self.public))
-            self.public = replace(
-                self.public, certificate=signer.certificate, signature=signature
-            )
+            self.public = replace(self.public, certificate=signer.certificate, signature=signature)
         self._number = 0
         self._peers: dict[int, Peer] = {}
         self._threshold = 0
@@ -107,9 +105,7 @@ class Member:
         of_seed = split(self._keys.seed, holders, circle.threshold)
         self._held[number] = Share(of_key[number], of_seed[number])
         return {
-            one: seal(
-                self._sealing_key(peer), of_key[one] + of_seed[one], self._about(number, one)
-            )
+            one: seal(self._sealing_key(peer), of_key[one] + of_seed[one], self._about(number, one))
             for one, peer in peers.items()
         }
 
@@ -177,7 +173,9 @@ class Member:
         if counts & lost or counts | lost != self._members:
             raise MaskingError("the server asks for both secrets of a client, or of a stranger")
         if self._number not in counts:
-            raise MaskingError("the server asks for shares, and lets this client's update not count")
+            raise MaskingError(
+                "the server asks for shares, and this client's update does not count"
+            )
         if len(counts) < self._threshold:
             raise MaskingError(
                 f"the server lets {len(counts)} updates around this one count; "

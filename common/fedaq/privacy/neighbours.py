@@ -1,8 +1,8 @@
 """Who shares masks with whom, and how many must stay.
 
-Up to `MOST_COMPLETE` clients, all do. Beyond, each has `degree` neighbours in a circle that is drawn
-anew in each round, as in SecAgg+ (eprint 2020/704): what a client sends and computes grows with
-their number, which hardly grows with that of all clients.
+Up to `MOST_COMPLETE` clients, all do. Beyond, each has `degree` neighbours in a circle that is
+drawn anew in each round, as in SecAgg+ (eprint 2020/704): what a client sends and computes grows
+with their number, which hardly grows with that of all clients.
 """
 
 from collections.abc import Collection, Mapping

@@ -43,7 +43,9 @@ def split(secret: bytes, holders: Collection[int], threshold: int) -> dict[int, 
         raise ValueError(f"{threshold} of {len(holders)} holders, numbered from {min(holders)}")
     highest_first = [secrets.randbelow(PRIME) for _ in range(threshold - 1)]
     highest_first.append(int.from_bytes(secret, "big"))
-    return {holder: _value(highest_first, holder).to_bytes(SHARE_BYTES, "big") for holder in holders}
+    return {
+        holder: _value(highest_first, holder).to_bytes(SHARE_BYTES, "big") for holder in holders
+    }
 
 
 def join(shares: Mapping[int, bytes]) -> bytes | None:

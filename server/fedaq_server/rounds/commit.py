@@ -9,6 +9,7 @@ from math import isfinite
 import numpy as np
 
 from fedaq.codec import statistics
+from fedaq.codec.common_grid import figures_of, mean_figures
 from fedaq.codec.quantizer import Floats
 from fedaq_server.records.ledger import MOMENTS, Committed
 from fedaq_server.records.record import RoundRecord
@@ -57,7 +58,8 @@ async def commit(
         charged=current.charged, declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
-    await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))
+    outcome = _outcome(record, reports, _widths(current, reports))
+    await asyncio.to_thread(federation.scheme.learn, outcome)
     transfers = tuple(_transfers(current, downlink, reports))
     federation.accounts.charge(
         {name: client.radio for name, client in state.clients.items()},
@@ -182,7 +184,17 @@ def _committed(
     )
 
 
-def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
+def _widths(current: Round, reports: list[Report]) -> tuple[float, ...]:
+    """Return how wide the updates were, as much as can be known of masked ones."""
+    if not (current.plan.grid and reports):
+        return ()
+    sums = np.zeros(1 + len(current.state.spec.tensors), np.int64)
+    for report in reports:
+        sums += report.weight * np.array(figures_of(report.ranges, report.train_loss))
+    return mean_figures(sums.tolist(), sum(report.weight for report in reports)).widths
+
+
+def _outcome(record: RoundRecord, reports: list[Report], widths: tuple[float, ...]) -> Outcome:
     return Outcome(
         round=record.round,
         test_accuracy=record.test_accuracy,
@@ -192,4 +204,5 @@ def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
         update_ranges={report.client.name: report.ranges for report in reports},
         energy_j=record.energy_j,
         uplink_bytes={report.client.name: report.payload_bytes for report in reports},
+        widths=widths,
     )

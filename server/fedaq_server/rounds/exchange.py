@@ -1,17 +1,18 @@
 """One client's part in one round: model down, ranges up, grant down, update up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, hypot, isnan, sqrt
 
 from fedaq.codec import headers, payload
 from fedaq.codec.chunks import Chunk, expected
+from fedaq.codec.common_grid import reach_of
 from fedaq.codec.given import Dither
 from fedaq.codec.model import DIGEST_BYTES, ModelSpec
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
-from fedaq.codec.quantizer import RAW_BITS, Spread, derive_key
+from fedaq.codec.quantizer import RAW_BITS, Range, Spread, derive_key
 from fedaq.declines import Decline, Reason
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
@@ -247,7 +248,9 @@ async def _grant(
     state, scheme = current.state, current.federation.scheme
     chosen = scheme.grant(state, current.plan, state.clients[client.name], ranges)
     grant = granted_up(chosen, ranges, state.spec)
-    granted = payload.plan_payload(state.spec, grant.bits, ranges, grant.steps)
+    reaches = [reach_of(code) for code in current.plan.grid]
+    coded: Sequence[Range] = [Range(-reach, reach) for reach in reaches] or ranges
+    granted = payload.plan_payload(state.spec, grant.bits, coded, grant.steps)
     at_most, limit_bytes = granted.payload_bytes, grant.limit_bytes
     radio = state.clients[client.name].radio
     affordable = current.federation.accounts.most_up(client.name, radio, down_bytes)
@@ -264,6 +267,7 @@ async def _grant(
         uplink_bits=granted.bits,
         uplink_steps=grant.steps,
         limit_bytes=limit_bytes or 0,
+        uplink_reaches=reaches,
     )
     await client.send(pb.ServerMessage(grant=message))
     return granted, limit_bytes

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedaq.codec import payload
 from fedaq.codec.coding import Content
+from fedaq.codec.common_grid import small_weights
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Spread
@@ -300,7 +301,8 @@ def _going_down(federation: Federation) -> Callable[[slice], Floats]:
 def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
     if federation.settings.aggregation in ("median", "trimmed_mean"):
         return {client.name: 1 for client in clients}
-    return federation.conduct.weights({client.name: client.examples for client in clients})
+    weights = federation.conduct.weights({client.name: client.examples for client in clients})
+    return small_weights(weights) if federation.settings.common_grid else weights
 
 
 def _state(
@@ -348,6 +350,7 @@ def _state(
             down_j,
             extra_j,
         ),
+        total_weight=total,
     )
 
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from fedaq.codec.quantizer import Spread
 from fedaq.energy.budgets import JOULES
 from fedaq.errors import UserError
+from fedaq.privacy.sizes import MOST_PROOF_BYTES
 from fedaq.settings import FedaqSettings, Settings
 from fedaq.settings.schemes import CODED_UPLINK
+from fedaq_server.schemes.common_grid import CommonGrid
 from fedaq_server.schemes.optimizer import resolution_bits
 from fedaq_server.schemes.packed_budget import Budget
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
@@ -90,6 +92,10 @@ def fedaq(settings: Settings) -> Scheme:
     downlink = own.downlink_resolution or (
         CODED_DIFFERENCE if settings.differences else PACKED_DOWNLINK
     )
+    if settings.common_grid:
+        masked = settings.privacy.secure_aggregation
+        signed = settings.network.proves_certificates
+        return CommonGrid(uplink, downlink, masked, _proof_bytes=MOST_PROOF_BYTES if signed else 0)
     if settings.entropy:
         return CodedBudgets(inf if budget_j is None else budget_j, uplink=uplink, downlink=downlink)
     return Resolution(own, uplink, downlink)
