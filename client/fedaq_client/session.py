@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, declines
@@ -16,21 +15,24 @@ from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
-from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
-from fedaq.metric import LOSS
+from fedaq.errors import FedaqError, NotFiniteError, UserError, printable, reason_name
 from fedaq.process.logs import event
-from fedaq.tasks import Evaluation, Training, blamed
+from fedaq.tasks import Training, blamed
 from fedaq.tasks.training import KNOWN
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client import reports
 from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, coded_ranges, is_possible
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
+from fedaq_client.privacy import SEEN, Privacy, can_mask
 from fedaq_client.readiness import Ready, answer_of
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
 
 LEAVE_S = 1.0
+# What may still come of a round that was given up.
+LEFT_OVER = ("model", "grant", "mask_roster", "mask_shares", "mask_set", "unmask")
 
 
 class Stream(Protocol):
@@ -95,6 +97,8 @@ class Session:
         Whether the server has let the client in.
     means : Means
         What its device may spend, and what training takes there.
+    privacy : Privacy
+        What it keeps from the server.
     """
 
     stream: Stream
@@ -108,6 +112,7 @@ class Session:
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
     ready: Ready | None = None
     means: Means = field(default_factory=Means)
+    privacy: Privacy = SEEN
     _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
@@ -209,6 +214,11 @@ class Session:
             raise FedaqError(
                 f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be"
             )
+        if self.privacy.required and not plan.HasField("masking"):
+            raise UserError(
+                "privacy.secure_aggregation: this client keeps its updates from the server, which "
+                "wants to see them; set it there too, or leave it out here"
+            )
         await self._declare()
         if self._declined is not None:
             return
@@ -226,8 +236,15 @@ class Session:
             await asyncio.to_thread(effort.report, measured)
             self.on_event(Trained(plan.round, loss))
             spreads = await asyncio.to_thread(self._spreads)
-            grant = await self._report(plan, spreads, loss, _validation_in(validation), measured)
-            update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
+            holds = await asyncio.to_thread(self._holds) if plan.prove else b""
+            if plan.HasField("masking"):
+                measured.MergeFrom(pb.RangeReport(round=plan.round, holds=holds))
+                sent = await self._send_masked(plan, welcome, spreads, loss, measured)
+            else:
+                report = reports.seen(plan.round, spreads, loss, validation, holds)
+                report.MergeFrom(measured)
+                grant = await self._grant(report)
+                sent = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
             log.warning(
@@ -247,6 +264,7 @@ class Session:
             not_finite = reason_name(pb.REFUSAL_REASON_NOT_FINITE)
             self.on_event(Refused(plan.round, not_finite, str(error)))
             return
+        update, update_bytes = sent
         bits = update.sent_bits(update_bytes)
         self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
 
@@ -307,30 +325,10 @@ class Session:
     def _spreads(self) -> tuple[Spread, ...]:
         return payload.tensor_spreads(self.learner.spec, self.learner.weights.__getitem__)
 
-    async def _report(
-        self,
-        plan: pb.RoundPlan,
-        spreads: tuple[Spread, ...],
-        loss: float,
-        validation: pb.Validation | None,
-        measured: pb.RangeReport,
-    ) -> pb.UplinkGrant:
-        report = pb.RangeReport(
-            round=self._round,
-            ranges=[
-                pb.TensorRange(
-                    lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation, magnitude=s.magnitude
-                )
-                for s in spreads
-            ],
-            train_loss=loss,
-            holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
-            validation=validation,
-        )
-        report.MergeFrom(measured)
+    async def _grant(self, report: pb.RangeReport) -> pb.UplinkGrant:
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
-        if not is_possible(grant, len(spreads)):
+        if not is_possible(grant, len(report.ranges)):
             raise FedaqError(
                 f"the server granted bits {list(grant.uplink_bits)} with steps "
                 f"{list(grant.uplink_steps)}, which cannot be"
@@ -339,13 +337,8 @@ class Session:
 
     async def _report_failure(self, plan: pb.RoundPlan) -> None:
         """Report what the update is, so that the server refuses it instead of waiting for it."""
-        nothing = pb.TensorRange(lo=nan, hi=nan)
-        report = pb.RangeReport(
-            round=self._round,
-            ranges=[nothing] * len(self.learner.spec.tensors),
-            train_loss=nan,
-            holds=self._holds() if plan.prove else b"",
-        )
+        holds = self._holds() if plan.prove else b""
+        report = reports.failure(plan.round, len(self.learner.spec.tensors), holds)
         await self._say(pb.ClientMessage(range_report=report))
 
     async def _send_update(
@@ -386,6 +379,29 @@ class Session:
             )  # fmt: skip
             yield chunk
 
+    async def _send_masked(
+        self,
+        plan: pb.RoundPlan,
+        welcome: pb.Welcome,
+        spreads: tuple[Spread, ...],
+        loss: float,
+        report: pb.RangeReport,
+    ) -> tuple[Payload, int]:
+        """Send a masked update; return its header, and the payload bytes that it took."""
+        from fedaq_client import masked  # it needs a package that other rounds do without
+
+        spec, weights = self.learner.spec, self.learner.weights
+        keys = payload.transfer_keys(spec, welcome.seed, "uplink", self.name, plan.round)
+        update = masked.masked_update(spec, plan.masking, weights, keys, spreads, loss)
+        member = self.privacy.member(self.name, welcome.run_id, plan.round)
+        self.learner.keep_unsent(plan.round, (code.bits > 0 for code in update.header.codes))
+        await asyncio.to_thread(self.learner.save)
+        sent_bytes = await masked.send_masked(
+            update, member, report, plan.chunk_bytes, self._expect, self.stream.send,
+            self.on_transfer,
+        )  # fmt: skip
+        return update.header, sent_bytes
+
     async def _say(self, message: pb.ClientMessage) -> None:
         await self.stream.send(message.SerializeToString())
 
@@ -397,7 +413,7 @@ class Session:
             got = chunks.kind_of(message)
             if got == kind:
                 return message
-            if isinstance(message, Chunk) or got in ("model", "grant"):
+            if isinstance(message, Chunk) or got in LEFT_OVER:
                 if kind == "plan":
                     continue  # left over from a round that was given up
             elif got == "finish":
@@ -435,16 +451,6 @@ class Session:
                 process=self.process,
                 training=KNOWN,
                 readiness=declines.to_message(self._declined) if self._declined else None,
+                masks=can_mask(),
             )
         )
-
-
-def _validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation | None:
-    if validation is None:
-        return None
-    evaluation, examples = validation
-    values = {LOSS: evaluation.loss, **evaluation.metrics}
-    return pb.Validation(
-        examples=examples,
-        metrics=[pb.Metric(name=name, value=value) for name, value in values.items()],
-    )

@@ -18,6 +18,7 @@ from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, read_data
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.privacy import Privacy
 from fedaq_client.session import ServerStoppedError, Session
 from fedaq_client.training import Learner, learner_of
 from fedaq_server.cli.display import Display
@@ -111,7 +112,10 @@ async def _federate(run: Run) -> None:
         async with asyncio.TaskGroup() as group:
             for name, learner in learners:
                 up, down = Frames(_QUEUE), Frames(_QUEUE)
-                session = Session(_ClientEnd(down, up), name, learner, None, lambda progress: None)
+                session = Session(
+                    _ClientEnd(down, up), name, learner, None, lambda progress: None,
+                    privacy=Privacy(run.settings.privacy.secure_aggregation),
+                )  # fmt: skip
                 group.create_task(_serve(run, _ServerEnd(up, down)))
                 group.create_task(_participate(session))
             await run.rounds(NoWire())

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ from fedaq_server.transport import service
 from fedaq_server.transport.roster import Roster
 from fedaq_server.transport.tcp_counter import WireCounter
 
+if TYPE_CHECKING:
+    from fedaq.privacy.keys import Authority
+
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
@@ -81,6 +84,8 @@ class Run:
     ----------
     on_commit : callable
         Told of it, too, with the plan that the round began with.
+    authority : Authority, optional
+        By whom the keys of clients must be proved that mask their updates.
     is_last : callable
         Asked after each round, on a thread, whether the run is to end; `model` is the one that was
         tested then.
@@ -133,6 +138,7 @@ class Run:
         self._turn = threading.Lock()
         self._on_round = on_round
         self._in_trouble = False
+        self.authority: Authority | None = None
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.is_last: Callable[[RoundRecord], bool] = lambda record: False
         self.roster = Roster()
@@ -179,6 +185,7 @@ class Run:
             on_round=self._record,
             is_last=self._is_last,
             metrics=self.metrics,
+            authority=lambda: self.authority,
         )
         self.admission = service.Admission(
             self.spec,

@@ -142,9 +142,26 @@ def test_a_client_masks_once() -> None:
 
 def test_a_client_does_not_mask_among_too_few() -> None:
     played = begun(6)
-    deliver(played, (1, 2, 3))
+    deliver(played, played.members)
     with pytest.raises(MaskingError, match="4 are needed"):
         played.members[1].masks((1, 2, 3))
+
+
+def test_who_lacks_a_share_masks_and_reveals_without_it() -> None:
+    """Client 1 could not open what client 2 sent; the shares of the others do."""
+    layout = layout_of(ELEMENTS, (9, 9, 9))
+    played = begun(4)
+    for number in played.members:
+        mine = {one: played.sealed[one][number] for one in played.circle[number]}
+        if number == 1:
+            mine[2] = mine[3]
+        assert played.members[number].receive(mine) == ({2} if number == 1 else set())
+    codes, exact = _words(layout, [1] * 4, 4, np.random.default_rng(2), top=False)
+    send(played, layout, codes, played.members)
+    reveal(played, played.members, played.members)
+    assert 2 not in played.revealed[1]
+    total = summed(played, layout, played.members)
+    assert np.array_equal(total.totals[0].astype(object), sum(each[0] for each in exact))
 
 
 @pytest.mark.parametrize(

@@ -137,10 +137,10 @@ class Member:
         """
         if self._members:
             raise MaskingError("the server asks for a second masked update in one round")
-        with_these = (frozenset(members) & self._held.keys()) - {self._number}
+        with_these = frozenset(members) & self._peers.keys()
         if len(with_these) + 1 < self._threshold:
             raise MaskingError(
-                f"{len(with_these)} neighbours hold shares of this client; with itself, "
+                f"the server leaves {len(with_these)} clients around this one; with itself, "
                 f"{self._threshold} are needed"
             )
         self._members = with_these | {self._number}
@@ -152,7 +152,7 @@ class Member:
                     agreed(self._keys.mask, self._peers[one].keys.mask, use),
                     pair_sign(self._number, one),
                 )
-                for one in sorted(with_these - {self._number})
+                for one in sorted(with_these)
             ),
         ]
 
@@ -182,8 +182,9 @@ class Member:
                 f"{self._threshold} are needed"
             )
         self._revealed = True
-        seeds = {one: self._held[one].seed for one in sorted(counts)}
-        return seeds | {one: self._held[one].mask_key for one in sorted(lost)}
+        held = self._held
+        seeds = {one: held[one].seed for one in sorted(counts & held.keys())}
+        return seeds | {one: held[one].mask_key for one in sorted(lost & held.keys())}
 
     def _check(self, number: int, peers: Mapping[int, Peer], circle: Circle) -> None:
         holders = len(peers) + 1

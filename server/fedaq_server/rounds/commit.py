@@ -16,9 +16,9 @@ from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.rows import ClientMemory, Transfer
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
-from fedaq_server.rounds.exchange import Report
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.measure import Downlink, Tested, measure
+from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import Federation, Round, without_unpaid
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import Outcome
@@ -146,6 +146,7 @@ async def _downlink(current: Round) -> Downlink:
         await current.broadcast.payload_bytes(),
         {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()},
         frozenset(name for name, catch_up in catch_ups.items() if catch_up.whole),
+        {} if current.masking is None else current.masking.down,
     )
 
 
@@ -155,7 +156,7 @@ def _transfers(current: Round, downlink: Downlink, reports: list[Report]) -> Ite
     for name in current.state.clients:
         if name in current.unpaid:
             continue
-        down = downlink.catch_up_bytes.get(name, 0)
+        down = downlink.catch_up_bytes.get(name, 0) + downlink.alone_bytes.get(name, 0)
         if name not in downlink.without:
             down += downlink.payload_bytes
         yield Transfer(name, "downlink", down, counted=True)
@@ -188,6 +189,9 @@ def _widths(current: Round, reports: list[Report]) -> tuple[float, ...]:
     """Return how wide the updates were, as much as can be known of masked ones."""
     if not (current.plan.grid and reports):
         return ()
+    if current.masking is not None:
+        assert current.masking.figures is not None
+        return current.masking.figures.widths
     sums = np.zeros(1 + len(current.state.spec.tensors), np.int64)
     for report in reports:
         sums += report.weight * np.array(figures_of(report.ranges, report.train_loss))

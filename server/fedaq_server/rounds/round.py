@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, g
 from fedaq_server.schemes.spreads import samples_of
 from fedaq_server.transport.client import Client
 from fedaq_server.transport.roster import Roster
+
+if TYPE_CHECKING:
+    from fedaq.privacy.keys import Authority
+    from fedaq_server.rounds.masking import Masking
 
 T = TypeVar("T")
 
@@ -79,6 +83,8 @@ class Federation:
         Told of every committed round, and of the plan with which it began.
     is_last : callable
         Tells, off the event loop, whether the run is to end after this round, before it would.
+    authority : callable
+        Returns by whom clients' keys for masks must be proved; None where nobody could.
     """
 
     settings: Settings
@@ -101,6 +107,7 @@ class Federation:
     on_round: Callable[[Committed, Plan], None]
     is_last: Callable[[RoundRecord], bool]
     metrics: Metrics
+    authority: "Callable[[], Authority | None]" = lambda: None
 
     def tests_held(self, number: int) -> bool:
         """Tell whether a round's test is of the model that clients held, and not of its successor.
@@ -166,6 +173,8 @@ class Round:
         norm.
     started_s : float
         On the monotonic clock.
+    masking : Masking, optional
+        Where updates are masked; else each is seen.
     norms : dict of str to float
         L2 norms of the updates that arrived whole, by client.
     magnitudes : dict of str to float
@@ -194,6 +203,7 @@ class Round:
     norm_limit: float
     magnitude_limit: float
     started_s: float
+    masking: "Masking | None" = None
     norms: dict[str, float] = field(default_factory=dict)
     magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
@@ -258,7 +268,7 @@ async def begin(
     cleared.add_done_callback(
         lambda _: federation.metrics.took("broadcast", time.monotonic() - coding_began_s)
     )
-    return Round(
+    current = Round(
         federation=federation,
         clients=clients,
         weights=weights,
@@ -276,6 +286,12 @@ async def begin(
         started_s=started_s,
         declined=declined,
     )
+    if not settings.privacy.secure_aggregation:
+        return current
+    # What it needs is a package that other runs do without.
+    from fedaq_server.rounds.masking import masking_of
+
+    return replace(current, masking=masking_of(current, federation.authority()))
 
 
 def _catch_ups(

@@ -26,6 +26,8 @@ from fedaq_server.schemes.spending import least_down_bytes
 
 # The range of codes, in root mean squares of an update. What lies beyond is cut.
 REACH = 6.0
+# The server takes no larger update.
+LARGEST_REACH = 2.0**15
 # Before the first update: how wide updates are, as a share of the weights.
 FIRST_UPDATE = 1.0
 
@@ -60,7 +62,9 @@ class CommonGrid:
         """
         most_bits = min(MAX_BITS, WIDEST_CODES - state.total_weight.bit_length())
         grid = tuple(
-            ZERO if tensor.kind == Kind.SERVER else grid_code(self.uplink, REACH * width, most_bits)
+            ZERO
+            if tensor.kind == Kind.SERVER
+            else grid_code(self.uplink, min(REACH * width, LARGEST_REACH), most_bits)
             for tensor, width in zip(state.spec.tensors, self._expected(state), strict=True)
         )
         down = downlink_grant(state, self.downlink)

@@ -127,6 +127,12 @@ class Admission:
                 f"{printable(join.software) or 'the software of the client'} does not do; install "
                 "the same fedaq on both",
             )
+        if self.settings.privacy.secure_aggregation and not join.masks:
+            raise JoinRefusedError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this run has masked updates, and {name} cannot mask its own; install on it the "
+                "same fedaq as here: pip install 'fedaq[client,privacy]'",
+            )
         stated = stated_in(join, self.accounts)
         client = Client(
             name, join.examples, stated.radio, stream, join.holds, process=join.process,
