@@ -10,8 +10,7 @@ import numpy as np
 from fedaq.codec import quantizer
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.common_grid import figures_of, reached_code, sum_bits
-from fedaq.codec.model import ModelSpec
-from fedaq.codec.payload import Payload
+from fedaq.codec.payload import Payload, transfer_keys
 from fedaq.codec.quantizer import LARGEST_MAGNITUDE, Floats, Key, Spread
 from fedaq.errors import FedaqError, NotFiniteError
 from fedaq.privacy.keys import PublicKeys
@@ -20,6 +19,7 @@ from fedaq.privacy.member import MaskingError, Member, Peer
 from fedaq.privacy.neighbours import Circle
 from fedaq.privacy.sums import masked
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.training import Learner
 
 Expect = Callable[[str], Awaitable[pb.ServerMessage | Chunk]]
 Send = Callable[[bytes], Awaitable[None]]
@@ -67,14 +67,16 @@ class Masked:
 
 
 def masked_update(
-    spec: ModelSpec,
-    asked: pb.Masking,
-    values: Floats,
-    keys: tuple[Key, ...],
+    learner: Learner,
+    plan: pb.RoundPlan,
+    seed: int,
+    name: str,
     spreads: tuple[Spread, ...],
     loss: float,
 ) -> Masked:
-    """Return an update as the server wants it masked.
+    """Return the update that a learner has as the server wants it masked.
+
+    What is not sent of it is kept.
 
     Raises
     ------
@@ -85,6 +87,7 @@ def masked_update(
     """
     if not isfinite(loss):
         raise NotFiniteError(f"the training loss is {loss}")
+    spec, asked = learner.spec, plan.masking
     tensors = len(spec.tensors)
     parts = (asked.steps, asked.reaches, asked.widths)
     if not (
@@ -103,12 +106,13 @@ def masked_update(
     )
     if asked.weight < 1 or not all(fits):
         raise FedaqError(f"the server asks for masked values of {list(widths)} bits: too few")
+    learner.keep_unsent(plan.round, (code.bits > 0 for code in codes))
     return Masked(
-        values,
+        learner.weights,
         Payload(spec, codes),
         layout_of(spec.elements, widths),
         asked.weight,
-        keys,
+        transfer_keys(spec, seed, "uplink", name, plan.round),
         figures_of(spreads, loss),
     )
 

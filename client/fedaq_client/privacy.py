@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from fedaq.errors import UserError
 from fedaq.net.credentials import Certificates
 
 if TYPE_CHECKING:
@@ -24,6 +25,20 @@ class Privacy:
 
     required: bool = False
     certificates: Certificates | None = None
+
+    def check(self, *, masked: bool) -> None:
+        """Refuse a round of updates that are seen, where those of this client may not be.
+
+        Raises
+        ------
+        UserError
+            If it is one.
+        """
+        if self.required and not masked:
+            raise UserError(
+                "privacy.secure_aggregation: this client keeps its updates from the server, which "
+                "wants to see them; set it there too, or leave it out here"
+            )
 
     def member(self, name: str, run_id: str, round_number: int) -> "Member":
         """Return this client in the masking of a round."""

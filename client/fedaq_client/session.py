@@ -15,7 +15,7 @@ from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
-from fedaq.errors import FedaqError, NotFiniteError, UserError, printable, reason_name
+from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
 from fedaq.tasks.training import KNOWN
@@ -214,11 +214,7 @@ class Session:
             raise FedaqError(
                 f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be"
             )
-        if self.privacy.required and not plan.HasField("masking"):
-            raise UserError(
-                "privacy.secure_aggregation: this client keeps its updates from the server, which "
-                "wants to see them; set it there too, or leave it out here"
-            )
+        self.privacy.check(masked=plan.HasField("masking"))
         await self._declare()
         if self._declined is not None:
             return
@@ -390,11 +386,8 @@ class Session:
         """Send a masked update; return its header, and the payload bytes that it took."""
         from fedaq_client import masked  # it needs a package that other rounds do without
 
-        spec, weights = self.learner.spec, self.learner.weights
-        keys = payload.transfer_keys(spec, welcome.seed, "uplink", self.name, plan.round)
-        update = masked.masked_update(spec, plan.masking, weights, keys, spreads, loss)
+        update = masked.masked_update(self.learner, plan, welcome.seed, self.name, spreads, loss)
         member = self.privacy.member(self.name, welcome.run_id, plan.round)
-        self.learner.keep_unsent(plan.round, (code.bits > 0 for code in update.header.codes))
         await asyncio.to_thread(self.learner.save)
         sent_bytes = await masked.send_masked(
             update, member, report, plan.chunk_bytes, self._expect, self.stream.send,

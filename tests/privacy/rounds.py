@@ -50,8 +50,11 @@ def send(
     """Mask among `members`; those who have codes send."""
     for number, words in codes.items():
         masks = played.members[number].masks(members)
-        parts = masked(layout, lambda at, block, own=words: own[at][block].copy(), masks)
-        played.masked[number] = b"".join(parts)
+
+        def words_of(at: int, block: slice, own: Sequence[Words] = words) -> Words:
+            return own[at][block].copy()
+
+        played.masked[number] = b"".join(masked(layout, words_of, masks))
 
 
 def reveal(played: Played, members: Collection[int], answering: Collection[int]) -> None:

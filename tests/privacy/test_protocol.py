@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedaq.codec.common_grid import sum_bits
 from fedaq.privacy.layout import WIDEST_CODES, Layout, Words, layout_of
-from fedaq.privacy.member import MaskingError
+from fedaq.privacy.member import MaskingError, Member, Peer
 from fedaq.privacy.neighbours import Circle
 from fedaq.privacy.unmasking import UnfitSharesError
 from privacy.rounds import Played, begun, deliver, reveal, send, summed
@@ -17,13 +17,13 @@ ELEMENTS = (21, 1, 40)
 
 def _words(
     layout: Layout, weights: list[int], code_bits: int, rng: np.random.Generator, *, top: bool
-) -> tuple[dict[int, list[Words]], list[np.ndarray]]:
+) -> tuple[dict[int, list[Words]], list[list[Words]]]:
     """Weighted codes and figures of every client, at random or at the bounds, and in wide words."""
     codes: dict[int, list[Words]] = {}
-    exact = []
+    exact: list[list[Words]] = []
     largest = 2**code_bits - 1
     for number, weight in enumerate(weights, 1):
-        words = []
+        words: list[Words] = []
         for segment in layout.segments[:-1]:
             drawn = np.full(segment.values, largest, np.uint64)
             if not top:
@@ -71,7 +71,7 @@ def test_the_width_is_the_least_that_holds_every_sum(code_bits: int, total_weigh
     assert 2 ** (width - 1) <= largest < 2**width
 
 
-def _round(clients: int, plan: Circle | None = None) -> tuple[Played, Layout, list[list[object]]]:
+def _round(clients: int, plan: Circle | None = None) -> tuple[Played, Layout, list[list[Words]]]:
     layout = layout_of(ELEMENTS, (9, 9, 9))
     rng = np.random.default_rng(1)
     played = begun(clients, plan)
@@ -175,8 +175,6 @@ def test_thresholds_that_protect_nothing_are_refused(plan: Circle, sentence: str
 
 def test_the_keys_of_one_client_under_two_names_are_refused() -> None:
     played = begun(4)
-    from fedaq.privacy.member import Member, Peer
-
     newcomer = Member("newcomer", b"")
     peers = {number: Peer(f"{number}", played.members[1].public) for number in (2, 3, 4)}
     with pytest.raises(MaskingError, match="one key as that of two"):
@@ -189,7 +187,7 @@ def test_what_is_sent_does_not_tell_the_update() -> None:
     for value in (0, 2**16 - 1):
         played = begun(3)
         deliver(played, played.members)
-        words = [np.full(2**16, value, np.uint16), np.zeros(2, np.uint64)]
+        words: list[Words] = [np.full(2**16, value, np.uint16), np.zeros(2, np.uint64)]
         send(played, layout, dict.fromkeys((1, 2, 3), words), played.members)
         sent = np.frombuffer(played.masked[1], np.uint8)
         counts = np.bincount(sent, minlength=256)

@@ -8,8 +8,7 @@ updates were, by which the next grid is chosen.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from math import ceil, gcd, hypot, log2
+from math import ceil, hypot, ldexp, log2
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from fedaq.codec import payload
 from fedaq.codec.payload import ZERO, TensorCode
 from fedaq.codec.quantizer import MAX_BITS, Range, Spread
 
-# The largest weight of a client, where those of all cannot be less.
-MOST_WEIGHT = 15
+# The largest weight of a client, and by how much one may be off where less would do.
+MOST_WEIGHT, WEIGHT_ERROR = 15, 0.05
 # Steps below this are no multiple of the unit of the sum.
 LEAST_STEP = 2.0**-20
 # Figures are multiples of this, up to that magnitude.
@@ -26,16 +25,20 @@ FIGURE_UNIT, LARGEST_FIGURE = 2.0**-24, 2.0**16
 
 
 def small_weights(weights: Mapping[str, int]) -> dict[str, int]:
-    """Return weights in nearly the same proportion, none above `MOST_WEIGHT`.
+    """Return weights in nearly the same proportion: the smallest by which none is far off.
 
-    Without their common divisor they may be that small as they are; else they are rounded.
+    None is above `MOST_WEIGHT`, whatever that does to the smallest shares.
     """
-    divisor = reduce(gcd, weights.values(), 0) or 1
-    most = max(weights.values(), default=0) // divisor
-    if most <= MOST_WEIGHT:
-        return {name: weight // divisor for name, weight in weights.items()}
-    scale = MOST_WEIGHT / max(weights.values())
-    return {name: max(1, round(weight * scale)) for name, weight in weights.items()}
+    most = max(weights.values(), default=1)
+    for largest in range(1, MOST_WEIGHT + 1):
+        small = {name: max(1, round(weight * largest / most)) for name, weight in weights.items()}
+        off = max(
+            (abs(small[name] * most / (largest * weight) - 1) for name, weight in weights.items()),
+            default=0.0,
+        )
+        if off <= WEIGHT_ERROR:
+            break
+    return small
 
 
 def grid_code(step: float, reach: float, most_bits: int = MAX_BITS) -> TensorCode:
@@ -44,7 +47,7 @@ def grid_code(step: float, reach: float, most_bits: int = MAX_BITS) -> TensorCod
     Its step is a power of two, and the range -reach to reach comes to whole steps of it. One that
     would need more than `most_bits` has a coarser step.
     """
-    step = 2.0 ** round(log2(max(step, LEAST_STEP)))
+    step = ldexp(1.0, round(log2(max(step, LEAST_STEP))))
     while ceil(reach / step) >= 2 ** (most_bits - 1):
         step *= 2
     return reached_code(step, max(1, ceil(reach / step)) * step)
@@ -62,7 +65,7 @@ def reach_of(code: TensorCode) -> float:
 
 def sum_bits(code_bits: int, total_weight: int) -> int:
     """Return the bits of the sum of weighted codes, which none exceeds."""
-    return ((2**code_bits - 1) * total_weight).bit_length()
+    return (((1 << code_bits) - 1) * total_weight).bit_length()
 
 
 def figures_of(spreads: Sequence[Spread], loss: float) -> tuple[int, ...]:

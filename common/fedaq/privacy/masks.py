@@ -41,7 +41,8 @@ class Masks:
 
     def __init__(self, masks: Sequence[Mask]) -> None:
         self._streams = [(_stream(mask.seed), mask.sign) for mask in masks]
-        self._bytes = np.empty(8 * BLOCK, np.uint8)
+        self._room = memoryview(bytearray(8 * BLOCK))
+        self._bytes = np.frombuffer(self._room, np.uint8)
 
     def apply(self, words: Words, kind: np.dtype[Any] | None = None) -> None:
         """Add the next words of every stream to the next block.
@@ -55,7 +56,7 @@ class Masks:
         """
         kind = kind or words.dtype
         size = kind.itemsize * words.size
-        drawn = memoryview(self._bytes)[:size]
+        drawn = self._room[:size]
         # A mixture of signed and unsigned words of 64 bits would be floats to NumPy.
         same_size = kind.itemsize == words.dtype.itemsize
         mask = self._bytes[:size].view(words.dtype if same_size else kind)

@@ -75,17 +75,11 @@ def left_in_sum(
     masks: list[Mask] = []
     liars: set[int] = set()
     for one in sorted(counts):
-        digest = keys[one].seed_digest
-        seed, lied = _joined(
-            one, revealed, threshold, lambda found, due=digest: digest_of_seed(found) == due
-        )
+        seed, lied = _joined(one, revealed, threshold, digest_of_seed, keys[one].seed_digest)
         liars |= lied
         masks.append(Mask(own_mask_seed(seed, context), -1))
     for one in gone:
-        public = keys[one].mask
-        key, lied = _joined(
-            one, revealed, threshold, lambda found, due=public: public_of(found) == due
-        )
+        key, lied = _joined(one, revealed, threshold, public_of, keys[one].mask)
         liars |= lied
         masks += [
             Mask(agreed(key, keys[other].mask, pair_use(context)), -pair_sign(other, one))
@@ -95,15 +89,22 @@ def left_in_sum(
 
 
 def _joined(
-    number: int, revealed: Revealed, threshold: int, fits: Callable[[bytes], bool]
+    number: int,
+    revealed: Revealed,
+    threshold: int,
+    known_of: Callable[[bytes], bytes],
+    known: bytes,
 ) -> tuple[bytes, set[int]]:
-    """Return a client's secret, and the holders whose shares of it do not fit."""
+    """Return a client's secret, and the holders whose shares of it do not fit.
+
+    `known` is what `known_of` makes of the right secret.
+    """
     shares = {holder: said[number] for holder, said in sorted(revealed.items()) if number in said}
     if len(shares) < threshold:
         raise UnfitSharesError(number)
     for chosen in _choices(list(shares), threshold):
         secret = join({holder: shares[holder] for holder in chosen})
-        if secret is not None and fits(secret):
+        if secret is not None and known_of(secret) == known:
             return secret, _others(shares, chosen, secret)
     raise UnfitSharesError(number)
 

@@ -69,8 +69,8 @@ async def collect(current: Round) -> list[Report]:
 def _stop_waiting_for_whoever_ends(
     masking: "Masking", tasks: Mapping["asyncio.Task[Report]", str]
 ) -> None:
-    for task, name in tasks.items():
-        task.add_done_callback(lambda _, name=name: masking.steps.leave(name))
+    for task in tasks:
+        task.add_done_callback(lambda done: masking.steps.leave(tasks[done]))
 
 
 def _tell_why_there_is_no_sum(current: Round, why: str) -> None:

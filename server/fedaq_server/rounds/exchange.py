@@ -224,13 +224,13 @@ async def _receive_update(
     seed = current.federation.settings.seed
     known = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
     contribution = Contribution(current.aggregate, update, weight, client.name, known)
-    most_chunks = most_chunks(update.code_bytes, current.chunk_bytes)
+    most = most_chunks(update.code_bytes, current.chunk_bytes)
     captured: list[Chunk] = []
     try:
         while not contribution.complete:
             # What it holds is gone before the next chunk is waited for.
             await _fold_chunk(client, current, contribution, captured)
-            check_count(contribution.chunks, most_chunks)
+            check_count(contribution.chunks, most)
             if limit_bytes is not None:
                 _check_limit(contribution, limit_bytes)
         current.norms[client.name] = contribution.norm

@@ -163,7 +163,7 @@ class Masking:
         if self.numbers[name] not in self._members:
             raise ProtocolError(
                 pb.REFUSAL_REASON_KEYS,
-                "the shares that you sent do not fit, say those who got them",
+                "the shares that you sent do not fit: so say others",
             )
         near = self.near(name)
         if len(near) < self.plan.threshold:

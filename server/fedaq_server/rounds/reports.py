@@ -45,6 +45,7 @@ class Report:
 async def receive_report(
     client: Client, current: Round
 ) -> tuple[tuple[Spread, ...], float, Validation | None, float]:
+    """Return what a client says of an update that is to be seen."""
     report = (await expected(client.expect, "range_report")).range_report
     tensors = current.state.spec.tensors
     if len(report.ranges) != len(tensors):
@@ -105,6 +106,7 @@ def magnitude_of(ranges: tuple[Spread, ...], spec: ModelSpec) -> float:
 
 
 def note_model(client: Client, holds: bytes) -> None:
+    """Take note of which model a client says that it holds."""
     if len(holds) > DIGEST_BYTES:
         raise ProtocolError(
             pb.REFUSAL_REASON_WRONG_SIZE,
@@ -114,6 +116,7 @@ def note_model(client: Client, holds: bytes) -> None:
 
 
 async def check_model(client: Client, differences: Differences, holds: bytes) -> None:
+    """Refuse a client that trained from another model than the one of the round."""
     note_model(client, holds)
     if holds != await asyncio.shield(differences.advanced):
         raise ProtocolError(

@@ -61,11 +61,10 @@ class CommonGrid:
             If none pays for the first.
         """
         most_bits = min(MAX_BITS, WIDEST_CODES - state.total_weight.bit_length())
+        reaches = [min(REACH * width, LARGEST_REACH) for width in self._expected(state)]
         grid = tuple(
-            ZERO
-            if tensor.kind == Kind.SERVER
-            else grid_code(self.uplink, min(REACH * width, LARGEST_REACH), most_bits)
-            for tensor, width in zip(state.spec.tensors, self._expected(state), strict=True)
+            ZERO if tensor.kind == Kind.SERVER else grid_code(self.uplink, reach, most_bits)
+            for tensor, reach in zip(state.spec.tensors, reaches, strict=True)
         )
         down = downlink_grant(state, self.downlink)
         taken = self._bytes(state, grid)
