@@ -110,6 +110,7 @@ class Run:
         self.folder = ledger.folder
         self.task = task or load_task(settings.task, settings.data)
         _check_target(settings, self.task)
+        _check_privacy(settings, self.task)
         self.training = training_of(self.task, settings)
         scheme = ledger.scheme(load_scheme(settings, build_scheme))
         rule = rule or rule_of(settings)
@@ -361,6 +362,14 @@ def _check_target(settings: Settings, task: Task) -> None:
     if settings.target_accuracy is not None and task.metric.name != ACCURACY:
         raise UserError(
             f"target_accuracy: the metric of task {task.name} is {task.metric.name}; write target"
+        )
+
+
+def _check_privacy(settings: Settings, task: Task) -> None:
+    if settings.privacy.secure_aggregation and task.validation_share:
+        raise UserError(
+            f"privacy.secure_aggregation: task {task.name} holds back examples for metrics of each "
+            "client (Task.validation_share), which tell of its update; set that to 0"
         )
 
 
