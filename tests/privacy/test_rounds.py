@@ -22,8 +22,7 @@ from privacy.federation import (
     kind_of,
     weights_of,
 )
-
-STEPS = ["range_report", "mask_shares", "share_check", "update", "chunk", "unmasking"]
+from privacy.steps import STEPS
 
 
 def _ran(folder: Path, changes: dict[int, Change], clients: int = 6, **flags: object) -> Done:
