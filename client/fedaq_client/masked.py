@@ -140,7 +140,7 @@ async def send_masked(
         sent += size
         await send(message.SerializeToString())
 
-    report.keys.CopyFrom(_message(member.public))
+    report.keys.CopyFrom(message_of(member.public))
     await say(pb.ClientMessage(range_report=report), report.keys.ByteSize())
     roster = (await expected(expect, "mask_roster")).mask_roster
     sealed = await asyncio.to_thread(
@@ -195,7 +195,8 @@ def _keys(message: pb.MaskKeys) -> PublicKeys:
     )
 
 
-def _message(keys: PublicKeys) -> pb.MaskKeys:
+def message_of(keys: PublicKeys) -> pb.MaskKeys:
+    """Return keys as they travel."""
     return pb.MaskKeys(
         cipher_key=keys.cipher,
         mask_key=keys.mask,

@@ -77,12 +77,27 @@ def _value(highest_first: list[int], at: int) -> int:
 @lru_cache(maxsize=256)
 def _factors_at_zero(numbers: tuple[int, ...]) -> tuple[int, ...]:
     """Return what the values at these numbers count in the value at 0 (Lagrange)."""
-    factors = []
+    below = []
     for number in numbers:
-        above = below = 1
+        product = number
         for other in numbers:
             if other != number:
-                above = above * other % PRIME
-                below = below * (other - number) % PRIME
-        factors.append(above * pow(below, -1, PRIME) % PRIME)
-    return tuple(factors)
+                product = product * (other - number) % PRIME
+        below.append(product)
+    above = 1
+    for number in numbers:
+        above = above * number % PRIME
+    return tuple(above * inverse % PRIME for inverse in _inverses(below))
+
+
+def _inverses(numbers: list[int]) -> list[int]:
+    """Return the inverses of numbers other than 0, for the price of one (Montgomery)."""
+    products = [1]
+    for number in numbers:
+        products.append(products[-1] * number % PRIME)
+    inverse = pow(products[-1], -1, PRIME)
+    found = []
+    for number, before in zip(reversed(numbers), reversed(products[:-1]), strict=True):
+        found.append(inverse * before % PRIME)
+        inverse = inverse * number % PRIME
+    return found[::-1]

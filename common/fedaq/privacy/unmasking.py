@@ -34,6 +34,7 @@ class Left:
     masks : tuple of Mask
         To be applied to the sum of the masked updates.
     liars : frozenset of int
+        Of those whose shares were needed.
     """
 
     masks: tuple[Mask, ...]
@@ -95,7 +96,7 @@ def _joined(
     known_of: Callable[[bytes], bytes],
     known: bytes,
 ) -> tuple[bytes, set[int]]:
-    """Return a client's secret, and the holders whose shares of it do not fit.
+    """Return a client's secret, and, if shares of it did not fit, who revealed those.
 
     `known` is what `known_of` makes of the right secret.
     """
@@ -105,7 +106,9 @@ def _joined(
     for chosen in _choices(list(shares), threshold):
         secret = join({holder: shares[holder] for holder in chosen})
         if secret is not None and known_of(secret) == known:
-            return secret, _others(shares, chosen, secret)
+            # While nobody's share is in the way, nobody is looked for.
+            is_first = chosen[0] == min(shares)
+            return secret, set() if is_first else _others(shares, chosen, secret)
     raise UnfitSharesError(number)
 
 
