@@ -268,7 +268,7 @@ async def begin(
     cleared.add_done_callback(
         lambda _: federation.metrics.took("broadcast", time.monotonic() - coding_began_s)
     )
-    current = Round(
+    return Round(
         federation=federation,
         clients=clients,
         weights=weights,
@@ -286,12 +286,6 @@ async def begin(
         started_s=started_s,
         declined=declined,
     )
-    if not settings.privacy.secure_aggregation:
-        return current
-    # What it needs is a package that other runs do without.
-    from fedaq_server.rounds.masking import masking_of
-
-    return replace(current, masking=masking_of(current, federation.authority()))
 
 
 def _catch_ups(
