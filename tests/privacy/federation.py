@@ -22,7 +22,7 @@ from fedaq.tasks import Evaluation, Examples, Task, Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.events import Event
 from fedaq_client.privacy import Privacy
-from fedaq_client.session import Session, Stream
+from fedaq_client.session import ServerStoppedError, Session, Stream
 from fedaq_client.training import Learner
 from fedaq_client.transport.access import PLAIN, Access
 from fedaq_client.transport.connection import connect
@@ -172,6 +172,8 @@ async def federate(
                         (examples or {}).get(number, 7), (events or {}).get(number),
                         required=settings.privacy.secure_aggregation,
                     )  # fmt: skip
+                except ServerStoppedError:
+                    return  # it has the better reason
                 except FedaqError:
                     assert number in changes
 

@@ -84,10 +84,10 @@ async def _paid(client: Client, current: Round) -> int:
     name, accounts = client.name, current.federation.accounts
     if not accounts.limits(name):
         return 0
-    down_bytes, whole = 0, False
+    down_bytes, whole = current.plan.alone_bytes.get(name, 0), False
     if current.differences is not None:
         catch_up = await _catch_up(client, current, current.differences)
-        down_bytes, whole = catch_up.payload_bytes, catch_up.whole
+        down_bytes, whole = down_bytes + catch_up.payload_bytes, catch_up.whole
     if not whole:
         down_bytes += await current.broadcast.payload_bytes()
     least = len(current.state.spec.tensors) * ZERO.header_bytes

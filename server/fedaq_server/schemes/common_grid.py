@@ -80,6 +80,7 @@ class CommonGrid:
             Grant(down.bits, down.steps, None if limit == inf else floor(limit)),
             dict.fromkeys(state.clients, tuple(code.bits for code in grid)),
             least_up_bytes={name: each.up for name, each in taken.items()},
+            alone_bytes={name: each.down for name, each in taken.items()},
             grid=grid,
         )
 

@@ -127,6 +127,8 @@ class Plan:
     least_up_bytes : mapping of str to int
         What an update takes at the least to be worth it, of clients with a budget of their own:
         one that cannot pay for it is empty. Headers, where nothing is said.
+    alone_bytes : mapping of str to int
+        What each client is sent at the most besides what goes down, for it alone.
     grid : tuple of TensorCode
         Per tensor: how all updates of the round are coded; empty where `grant` says it of each.
     """
@@ -137,6 +139,7 @@ class Plan:
     clip: bool = False
     forecast_j: float | None = None
     least_up_bytes: Mapping[str, int] = field(default_factory=dict)
+    alone_bytes: Mapping[str, int] = field(default_factory=dict)
     grid: tuple[TensorCode, ...] = ()
 
 
