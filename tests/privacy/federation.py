@@ -17,6 +17,7 @@ from fedaq.codec.chunks import Chunk, parse
 from fedaq.codec.common_grid import small_weights
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import FedaqError
+from fedaq.net.credentials import Certificates
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Evaluation, Examples, Task, Training
 from fedaq.v1 import federation_pb2 as pb
@@ -134,6 +135,7 @@ async def take_part(
     examples: int = 7,
     events: list[Event] | None = None,
     access: Access = PLAIN,
+    signer: Certificates | None = None,
     *,
     required: bool = True,
 ) -> None:
@@ -141,7 +143,7 @@ async def take_part(
     async with connect(address, PATIENCE_S, access) as link:
         await Session(
             Link(link, change), f"client-{number}", learner_of(number, examples), None,
-            heard.append, privacy=Privacy(required, access.certificates),
+            heard.append, privacy=Privacy(required, signer),
         ).participate()  # fmt: skip
 
 
@@ -151,6 +153,8 @@ async def federate(
     clients: int,
     examples: Mapping[int, int] | None = None,
     events: Mapping[int, list[Event]] | None = None,
+    accesses: Mapping[int, Access] | None = None,
+    signers: Mapping[int, Certificates] | None = None,
     **flags: Any,
 ) -> "Done":
     """Run a federation to its end; clients with a change may end as they like."""
@@ -170,6 +174,7 @@ async def federate(
                     await take_part(
                         address, number, changes.get(number, honest),
                         (examples or {}).get(number, 7), (events or {}).get(number),
+                        (accesses or {}).get(number, PLAIN), (signers or {}).get(number),
                         required=settings.privacy.secure_aggregation,
                     )  # fmt: skip
                 except ServerStoppedError:

@@ -1,8 +1,10 @@
 """Keys are proved by certificates: nobody signs for another, and no client is invented."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedaq.net.credentials import client_certificates, server_certificates
@@ -10,7 +12,10 @@ from fedaq.privacy.keys import Keys, authority_of, signer_of, statement
 from fedaq.privacy.member import MaskingError, Member, Peer
 from fedaq.privacy.neighbours import circle_of
 from fedaq.privacy.sizes import CERTIFICATE_BYTES, SIGNATURE_BYTES
+from fedaq_client.events import Event, Refused
+from fedaq_client.transport.access import Access
 from fedaq_server.identity.certificates import issue
+from privacy.federation import expected, federate
 
 CONTEXT = b"run 1"
 NAMES = ("anna", "bert", "cleo")
@@ -71,3 +76,24 @@ def test_a_client_refuses_those_whom_the_server_invents(folder: Path) -> None:
     with pytest.raises(MaskingError, match="of cleo, its keys are not signed: the server may"):
         members[1].share(1, invented, circle_of(3))
     assert members[1].share(1, peers, circle_of(3)).keys() == {2, 3}
+
+
+def test_over_tls_a_client_that_signs_with_the_key_of_another_is_refused(tmp_path: Path) -> None:
+    names = [f"client-{number}" for number in range(1, 6)]
+    issue(tmp_path / "certs", hosts=["127.0.0.1"], clients=names)
+    certificates = {
+        number: client_certificates(tmp_path / "certs" / "clients" / f"client-{number}")
+        for number in range(1, 6)
+    }
+    events: dict[int, list[Event]] = {2: []}
+    done = asyncio.run(
+        federate(
+            tmp_path / "run", {}, 5, events=events,
+            accesses={number: Access(own) for number, own in certificates.items()},
+            signers={**certificates, 2: certificates[3]},
+            network__tls=tmp_path / "certs" / "server",
+        )
+    )  # fmt: skip
+    np.testing.assert_array_equal(done.model, np.float32(expected({1, 3, 4, 5})))
+    [refused] = [event for event in events[2] if isinstance(event, Refused)]
+    assert "its keys come with the certificate of another" in refused.message
