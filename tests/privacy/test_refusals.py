@@ -8,6 +8,7 @@ import pytest
 
 from fedaq.errors import UserError
 from fedaq.settings import load_settings
+from fedaq_client.cli.checkup import privacy
 from fedaq_client.privacy import Privacy
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
@@ -55,6 +56,17 @@ def test_a_task_that_holds_examples_back(tmp_path: Path) -> None:
             )
     finally:
         ledger.close()
+
+
+def test_the_doctor_says_what_masks_need_and_what_is_proved() -> None:
+    bare = load_settings(environment={}, flags={"privacy.secure_aggregation": True})
+    lacking = privacy(bare, masks=False)
+    assert (lacking.verdict, lacking.remedy) == ("wrong", "pip install 'fedaq[client,privacy]'")
+    assert privacy(bare, masks=True).verdict == "look"
+    proved = load_settings(
+        environment={}, flags={"privacy.secure_aggregation": True, "network.tls": "certs"}
+    )
+    assert privacy(proved, masks=True).verdict == "ok"
 
 
 def test_a_client_that_must_not_be_seen_leaves_a_server_that_would_see_it() -> None:

@@ -5,7 +5,7 @@ drawn anew in each round, as in SecAgg+ (eprint 2020/704): what a client sends a
 with their number, which hardly grows with that of all clients.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -70,11 +70,6 @@ def neighbours(members: Collection[int], degree: int, salt: bytes) -> dict[int, 
         one: tuple(sorted(order[(at + step) % size] for step in reach))
         for at, one in enumerate(order)
     }
-
-
-def is_mutual(circle: Mapping[int, Collection[int]]) -> bool:
-    """Tell whether whoever has a neighbour is one of its."""
-    return all(one in circle[other] for one, others in circle.items() for other in others)
 
 
 def _is_enough(clients: int, degree: int, threshold: int) -> bool:
