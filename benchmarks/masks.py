@@ -4,8 +4,9 @@
     python benchmarks/masks.py --values 1e6 --clients 3 20
     python benchmarks/masks.py --parts masks   # only one part: masks, shares or rounds
 
-One thread, no network; seconds are the processor's. Bytes are those of the messages that a client sends and is sent, per round,
-besides the masked update. With pycryptodome installed, its secret sharing stands beside ours.
+One thread, no network; seconds are the processor's. Bytes are those of the messages that a client
+sends and is sent, per round, besides the masked update. With pycryptodome installed, its secret
+sharing stands beside ours.
 """
 
 import argparse
