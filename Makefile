@@ -87,6 +87,7 @@ bench: $(VENV)/native
 	$(BIN)/python benchmarks/round.py --sizes 1 10 --clients 2 5 10 50 --bits 4
 	$(BIN)/python benchmarks/round.py --sizes 10 --clients 10 --bits 32
 	$(BIN)/python benchmarks/profile_round.py
+	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/heartbeats.py
 	$(BIN)/python benchmarks/viewers.py --tasks digits
 

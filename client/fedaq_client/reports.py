@@ -1,19 +1,40 @@
-"""What a client says of its training, as messages have it."""
+"""What a client says when its training is over."""
 
 from math import nan
 
+from fedaq.codec import headers
+from fedaq.codec.quantizer import Spread
 from fedaq.metric import LOSS
 from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
 
 
-def no_ranges(tensors: int) -> list[pb.TensorRange]:
-    """Return those of an update that is not finite."""
-    return [pb.TensorRange(lo=nan, hi=nan)] * tensors
+def seen(
+    round_number: int,
+    spreads: tuple[Spread, ...],
+    loss: float,
+    validation: tuple[Evaluation, int] | None,
+    holds: bytes,
+) -> pb.RangeReport:
+    """Return the report of an update that the server is to see."""
+    return pb.RangeReport(
+        round=round_number,
+        ranges=map(headers.spread_message, spreads),
+        train_loss=loss,
+        holds=holds,
+        validation=_validation_in(validation),
+    )
 
 
-def validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation | None:
-    """Return what a test and its number of examples are, if there was one."""
+def failure(round_number: int, tensors: int, holds: bytes) -> pb.RangeReport:
+    """Return a report that the server refuses at once, instead of waiting for an update."""
+    nothing = pb.TensorRange(lo=nan, hi=nan)
+    return pb.RangeReport(
+        round=round_number, ranges=[nothing] * tensors, train_loss=nan, holds=holds
+    )
+
+
+def _validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation | None:
     if validation is None:
         return None
     evaluation, examples = validation

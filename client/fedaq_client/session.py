@@ -5,13 +5,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from math import nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, declines
-from fedaq.codec import chunks, coding, headers, holding, model, payload, statistics
+from fedaq.codec import chunks, coding, headers, holding, model, payload
 from fedaq.codec.chunks import Chunk, expected
-from fedaq.codec.given import NOTHING, Dither
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
 from fedaq.codec.sparse import Sparsity
@@ -22,16 +20,19 @@ from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
 from fedaq.tasks.training import KNOWN_SPARSE
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.demands import checked_plan, checked_training, is_possible
+from fedaq_client import reports
+from fedaq_client.demands import checked_plan, checked_training, coded_ranges, is_possible
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
+from fedaq_client.privacy import SEEN, Privacy, can_mask
 from fedaq_client.readiness import Ready, answer_of
-from fedaq_client.reports import no_ranges, validation_in
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
 
 LEAVE_S = 1.0
+# What may still come of a round that was given up.
+LEFT_OVER = ("model", "grant", "mask_roster", "mask_shares", "mask_set", "unmask")
 
 
 class Stream(Protocol):
@@ -101,6 +102,8 @@ class Session:
         may be lent another `learner`, which holds another model.
     digest : bytes
         Of the model that is held; empty where it is to be computed.
+    privacy : Privacy
+        What it keeps from the server.
     """
 
     stream: Stream
@@ -116,6 +119,7 @@ class Session:
     means: Means = field(default_factory=Means)
     turn: "Callable[[Session], AbstractAsyncContextManager[object]]" = nullcontext
     digest: bytes = b""
+    privacy: Privacy = SEEN
     _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
@@ -218,6 +222,7 @@ class Session:
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
         checked_plan(plan)
+        self.privacy.check(masked=plan.HasField("masking"))
         await self._declare()
         if self._declined is not None:
             return
@@ -235,8 +240,15 @@ class Session:
             await asyncio.to_thread(effort.report, measured)
             self.on_event(Trained(plan.round, loss))
             spreads = await asyncio.to_thread(self._spreads, plan)
-            grant = await self._report(plan, spreads, loss, validation_in(validation), measured)
-            update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
+            holds = await asyncio.to_thread(self._holds) if plan.prove else b""
+            if plan.HasField("masking"):
+                measured.MergeFrom(pb.RangeReport(round=plan.round, holds=holds))
+                sent = await self._send_masked(plan, welcome, spreads, loss, measured)
+            else:
+                report = reports.seen(plan.round, spreads, loss, validation, holds)
+                report.MergeFrom(measured)
+                grant = await self._grant(report)
+                sent = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
             log.warning(
@@ -252,10 +264,14 @@ class Session:
                 extra=event("training failed", client=self.name, round=plan.round,
                             detail=str(error)),
             )  # fmt: skip
-            await self._report_failure(plan)
+            # The server refuses it at once, instead of waiting for an update.
+            holds = self._holds() if plan.prove else b""
+            failed = reports.failure(plan.round, len(self.learner.spec.tensors), holds)
+            await self._say(pb.ClientMessage(range_report=failed))
             not_finite = reason_name(pb.REFUSAL_REASON_NOT_FINITE)
             self.on_event(Refused(plan.round, not_finite, str(error)))
             return
+        update, update_bytes = sent
         bits = update.sent_bits(update_bytes)
         self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
 
@@ -299,12 +315,7 @@ class Session:
     def _add(self, base: bytes, header: Payload, coded: list[Chunk]) -> None:
         """Add a difference, unless it was added already or belongs to another model."""
         if base == self._holds():
-            held, past = self.learner.held, self.learner.past
-            before = statistics.taken_out(header.spec, held)
-            for chunk in coded:
-                holding.add_difference(header, coding.decode(header, chunk, past), held, past)
-            past.remember_nothing(header)
-            statistics.put_back(header.spec, held, before)
+            self.learner.add(header, coded)
             self.digest = b""
 
     def _holds(self) -> bytes:
@@ -315,47 +326,21 @@ class Session:
 
     def _spreads(self, plan: pb.RoundPlan) -> tuple[Spread, ...]:
         """Leave out of the update what is not to be sent, and measure the rest."""
-        spec, weights = self.learner.spec, self.learner.weights
-        spreads = payload.tensor_spreads(spec, weights.__getitem__)
+        spreads = self.learner.spreads()
         if not plan.keep:
             return spreads
         self.learner.leave_out(Sparsity(plan.keep, plan.ternary))
-        return payload.tensor_spreads(spec, weights.__getitem__)
+        return self.learner.spreads()
 
-    async def _report(
-        self,
-        plan: pb.RoundPlan,
-        spreads: tuple[Spread, ...],
-        loss: float,
-        validation: pb.Validation | None,
-        measured: pb.RangeReport,
-    ) -> pb.UplinkGrant:
-        report = pb.RangeReport(
-            round=self._round,
-            ranges=map(headers.spread_message, spreads),
-            train_loss=loss,
-            holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
-            validation=validation,
-        )
-        report.MergeFrom(measured)
+    async def _grant(self, report: pb.RangeReport) -> pb.UplinkGrant:
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
-        if not is_possible(grant, len(spreads)):
+        if not is_possible(grant, len(report.ranges)):
             raise FedaqError(
                 f"the server granted bits {list(grant.uplink_bits)} with steps "
                 f"{list(grant.uplink_steps)}, which cannot be"
             )
         return grant
-
-    async def _report_failure(self, plan: pb.RoundPlan) -> None:
-        """Report what the update is, so that the server refuses it instead of waiting for it."""
-        report = pb.RangeReport(
-            round=self._round,
-            ranges=no_ranges(len(self.learner.spec.tensors)),
-            train_loss=nan,
-            holds=self._holds() if plan.prove else b"",
-        )
-        await self._say(pb.ClientMessage(range_report=report))
 
     async def _send_update(
         self,
@@ -366,7 +351,7 @@ class Session:
     ) -> tuple[Payload, int]:
         """Send the update; return its header, and the payload bytes that it took."""
         spec, bits = self.learner.spec, tuple(grant.uplink_bits)
-        ranges = payload.clipped_ranges(spreads, bits) if plan.clip else spreads
+        ranges = coded_ranges(grant, spreads, clip=plan.clip)
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
         coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:
@@ -388,13 +373,27 @@ class Session:
 
     def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
-        known = NOTHING if plan.keep else Dither(keys.__getitem__)
-        for offset, length in update.chunks(plan.chunk_bytes):
-            chunk, _ = coding.encode(
-                update, self.learner.weights.__getitem__, keys, offset, length, self._round,
-                squeeze=plan.entropy, nearest=plan.keep > 0, known=known,
-            )  # fmt: skip
-            yield chunk
+        return self.learner.coded(update, keys, plan)
+
+    async def _send_masked(
+        self,
+        plan: pb.RoundPlan,
+        welcome: pb.Welcome,
+        spreads: tuple[Spread, ...],
+        loss: float,
+        report: pb.RangeReport,
+    ) -> tuple[Payload, int]:
+        """Send a masked update; return its header, and the payload bytes that it took."""
+        from fedaq_client import masked  # it needs a package that other rounds do without
+
+        update = masked.masked_update(self.learner, plan, welcome.seed, self.name, spreads, loss)
+        member = self.privacy.member(self.name, welcome.run_id, plan.round)
+        await asyncio.to_thread(self.learner.save)
+        sent_bytes = await masked.send_masked(
+            update, member, report, plan.chunk_bytes, self._expect, self.stream.send,
+            self.on_transfer,
+        )  # fmt: skip
+        return update.header, sent_bytes
 
     async def _say(self, message: pb.ClientMessage) -> None:
         await self.stream.send(message.SerializeToString())
@@ -407,7 +406,7 @@ class Session:
             got = chunks.kind_of(message)
             if got == kind:
                 return message
-            if isinstance(message, Chunk) or got in ("model", "grant"):
+            if isinstance(message, Chunk) or got in LEFT_OVER:
                 if kind == "plan":
                     continue  # left over from a round that was given up
             elif got == "finish":
@@ -445,5 +444,6 @@ class Session:
                 process=self.process,
                 training=KNOWN_SPARSE,
                 readiness=declines.to_message(self._declined) if self._declined else None,
+                masks=can_mask(),
             )
         )

@@ -1,7 +1,7 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import isfinite
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedaq.codec import sparse, statistics
-from fedaq.codec.given import Past
+from fedaq.codec import coding, holding, payload, sparse, statistics
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.given import NOTHING, Dither, Past
 from fedaq.codec.model import Kind
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Floats, derive_seed
+from fedaq.codec.quantizer import Floats, Key, Spread, derive_seed
 from fedaq.codec.sparse import Sparsity
 from fedaq.modules.bound import Bound
 from fedaq.settings import Settings
@@ -33,6 +34,7 @@ from fedaq.tasks.context import CPU, Received
 from fedaq.tasks.hardware import device_named
 from fedaq.tasks.partition import Partition
 from fedaq.tasks.state import Kept, State
+from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.buffers import StayingBuffers
 from fedaq_client.held_file import HeldFile, Holding, Unsent
 from fedaq_client.sharing import Share, divided, local_data
@@ -359,6 +361,29 @@ class Learner:
         own = self.spec.statistics
         unit = statistics.units(self.spec, self.held[own], statistics.UPLINK)
         statistics.in_units(self.weights[own], unit)
+
+    def add(self, header: Payload, coded: Iterable[Chunk]) -> None:
+        """Add a difference to the model that is held."""
+        before = statistics.taken_out(header.spec, self.held)
+        for chunk in coded:
+            values = coding.decode(header, chunk, self.past)
+            holding.add_difference(header, values, self.held, self.past)
+        self.past.remember_nothing(header)
+        statistics.put_back(header.spec, self.held, before)
+
+    def spreads(self) -> tuple[Spread, ...]:
+        """Return the spreads of the update, per tensor."""
+        return payload.tensor_spreads(self.spec, self.weights.__getitem__)
+
+    def coded(self, update: Payload, keys: tuple[Key, ...], plan: pb.RoundPlan) -> Iterator[Chunk]:
+        """Yield the chunks of an update, coded as a round's plan says."""
+        known = NOTHING if plan.keep else Dither(keys.__getitem__)
+        for offset, length in update.chunks(plan.chunk_bytes):
+            chunk, _ = coding.encode(
+                update, self.weights.__getitem__, keys, offset, length, plan.round,
+                squeeze=plan.entropy, nearest=plan.keep > 0, known=known,
+            )  # fmt: skip
+            yield chunk
 
     def leave_out(self, sparsity: Sparsity) -> None:
         """Leave in `weights` what is kept of the update; the rest is left for the next one."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ from fedaq_server.transport import service
 from fedaq_server.transport.roster import Roster
 from fedaq_server.transport.tcp_counter import WireCounter
 
+if TYPE_CHECKING:
+    from fedaq.privacy.keys import Authority
+
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
@@ -81,6 +84,8 @@ class Run:
     ----------
     on_commit : callable
         Told of it, too, with the plan that the round began with.
+    authority : Authority, optional
+        By whom the keys of clients must be proved that mask their updates.
     is_last : callable
         Asked after each round, on a thread, whether the run is to end; `model` is the one that was
         tested then.
@@ -105,6 +110,7 @@ class Run:
         self.folder = ledger.folder
         self.task = task or load_task(settings.task, settings.data)
         _check_target(settings, self.task)
+        _check_privacy(settings, self.task)
         self.training = training_of(self.task, settings)
         scheme = ledger.scheme(load_scheme(settings, build_scheme))
         rule = rule or rule_of(settings)
@@ -133,6 +139,7 @@ class Run:
         self._turn = threading.Lock()
         self._on_round = on_round
         self._in_trouble = False
+        self.authority: Authority | None = None
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.is_last: Callable[[RoundRecord], bool] = lambda record: False
         self.roster = Roster()
@@ -179,6 +186,7 @@ class Run:
             on_round=self._record,
             is_last=self._is_last,
             metrics=self.metrics,
+            authority=lambda: self.authority,
         )
         self.admission = service.Admission(
             self.spec,
@@ -354,6 +362,14 @@ def _check_target(settings: Settings, task: Task) -> None:
     if settings.target_accuracy is not None and task.metric.name != ACCURACY:
         raise UserError(
             f"target_accuracy: the metric of task {task.name} is {task.metric.name}; write target"
+        )
+
+
+def _check_privacy(settings: Settings, task: Task) -> None:
+    if settings.privacy.secure_aggregation and task.validation_share:
+        raise UserError(
+            f"privacy.secure_aggregation: task {task.name} holds back examples for metrics of each "
+            "client (Task.validation_share), which tell of its update; set that to 0"
         )
 
 

@@ -14,6 +14,7 @@ from fedaq.settings.options import Options, named
 from fedaq.settings.run import (
     CodingSettings,
     PartitionSettings,
+    PrivacySettings,
     ServerOptimizerSettings,
     Settings,
     TrainingSettings,
@@ -45,6 +46,7 @@ __all__ = [
     "NetworkSettings",
     "Options",
     "PartitionSettings",
+    "PrivacySettings",
     "ServerOptimizerSettings",
     "Settings",
     "ShannonSettings",

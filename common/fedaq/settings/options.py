@@ -9,6 +9,7 @@ from fedaq.settings.network import LimitsSettings, NetworkSettings
 from fedaq.settings.run import (
     CodingSettings,
     PartitionSettings,
+    PrivacySettings,
     ServerOptimizerSettings,
     TrainingSettings,
 )
@@ -72,6 +73,7 @@ class Options(TypedDict, total=False):
     fedaq: FedaqSettings | Names
     energy: EnergySettings | Names
     coding: CodingSettings | Names
+    privacy: PrivacySettings | Names
     partition: PartitionSettings | Names
     network: NetworkSettings | Names
     limits: LimitsSettings | Names

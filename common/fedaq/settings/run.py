@@ -20,6 +20,9 @@ from fedaq.settings.schemes import (
 from fedaq.settings.section import Section
 
 AGGREGATIONS = ("mean", "median", "trimmed_mean")
+# Of two, each would know the other's update from the sum.
+FEWEST_MASKED = 3
+_GRID = "coding.common_grid"
 
 
 class TrainingSettings(Section):
@@ -80,6 +83,21 @@ class CodingSettings(Section):
     downlink: Literal["model", "difference"] | None = Field(
         None,
         description="send the model, or what clients lack of it [difference for fedaq, stc, topk]",
+    )
+    common_grid: bool | None = Field(
+        None,
+        description="all updates of a round have the same steps and range, and small weights "
+        "[true with secure aggregation]",
+    )
+
+
+class PrivacySettings(Section):
+    """What the server cannot see (docs/explanation/secure-aggregation.md)."""
+
+    secure_aggregation: bool = Field(
+        False,
+        description="updates are masked: the server learns their sum alone; a client refuses "
+        "rounds without",
     )
 
 
@@ -154,6 +172,7 @@ class Settings(Section):
     fedaq: FedaqSettings = FedaqSettings()
     energy: EnergySettings = EnergySettings()
     coding: CodingSettings = CodingSettings()
+    privacy: PrivacySettings = PrivacySettings()
     partition: PartitionSettings = PartitionSettings()
     network: NetworkSettings = NetworkSettings()
     client: ClientSettings = ClientSettings()
@@ -188,6 +207,44 @@ class Settings(Section):
         if self.target is not None and self.target_accuracy is not None:
             raise ValueError("target and target_accuracy are two names of one thing; give target")
         return self
+
+    @model_validator(mode="after")
+    def _fits_one_grid(self) -> "Settings":
+        why = self._no_common_grid() if self.common_grid else ""
+        if not why and self.privacy.secure_aggregation:
+            why = self._no_secure_aggregation()
+        if why:
+            cause = "privacy.secure_aggregation"
+            raise ValueError(f"{cause if self.privacy.secure_aggregation else _GRID}: {why}")
+        return self
+
+    def _no_common_grid(self) -> str:
+        """Return what of the settings needs updates that have each its own grid."""
+        if self.coding.common_grid is False:
+            return "coding.common_grid=false leaves each client its own"
+        if self.scheme != "fedaq":
+            return f"all updates of a round are on one grid, which scheme {self.scheme} has not"
+        if not self.entropy:
+            return "a common grid has steps, which coding.entropy=false has not"
+        return ""
+
+    def _no_secure_aggregation(self) -> str:
+        """Return what of the settings needs to see single updates."""
+        if self.aggregation != "mean":
+            return f"only a mean can be had; aggregation {self.aggregation} needs each update"
+        if self.capture:
+            return "capture=true keeps each update, which nobody sees"
+        if self.limits.norm_factor not in (0, LimitsSettings().norm_factor):
+            return "limits.norm_factor needs the norm of each update; leave it out"
+        taking_part = self.clients if self.sample is None else self.sample
+        if min(taking_part, self.clients) < FEWEST_MASKED:
+            return f"{taking_part} clients do not hide each other; {FEWEST_MASKED} do"
+        return ""
+
+    @property
+    def common_grid(self) -> bool:
+        """Whether the updates of a round are all on one grid."""
+        return self.privacy.secure_aggregation or bool(self.coding.common_grid)
 
     @property
     def metric_target(self) -> float | None:

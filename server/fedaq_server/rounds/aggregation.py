@@ -78,6 +78,22 @@ class Aggregate:
                     codes.data, grid.bits, *terms, sign, total, width=codes.width
                 )
 
+    def settle(self, grid: Payload, examples: int) -> None:
+        """Take sums of codes for a sum of updates of this weight in all.
+
+        Parameters
+        ----------
+        grid : Payload
+            How all of them were coded. Its steps are powers of two, so nothing is rounded, and
+            the sum is what `fold` would have made of the codes.
+        examples : int
+        """
+        for code, part in zip(grid.codes, self.spec.slices, strict=True):
+            if code.bits:
+                self.total[part] -= code.zero * examples
+                self.total[part] *= int(ldexp(code.step, self.exponent))
+        self.examples = examples
+
     def commit(self, spool: Spool, examples: int, client: str) -> None:
         """Let an update count that was folded in whole."""
         self.examples += examples

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from fedaq.codec.quantizer import derive_seed
 from fedaq.process.logs import event
@@ -50,6 +51,12 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             current = await begin(federation, number, clients, worker, resumed=resumed)
             if current is None:
                 break
+            if settings.privacy.secure_aggregation:
+                # What it needs is a package that other runs do without.
+                from fedaq_server.rounds.masking import masking_of
+
+                masking = masking_of(current, federation.authority())
+                current = replace(current, masking=masking)
             try:
                 with federation.metrics.phase("exchange"):
                     reports = await collect(current)

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec import payload
 from fedaq.codec.coding import Content
+from fedaq.codec.common_grid import small_weights
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Spread
@@ -36,6 +37,10 @@ from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.schemes.spreads import samples_of
 from fedaq_server.transport.client import Client
 from fedaq_server.transport.roster import Roster
+
+if TYPE_CHECKING:
+    from fedaq.privacy.keys import Authority
+    from fedaq_server.rounds.masking import Masking
 
 T = TypeVar("T")
 
@@ -79,6 +84,8 @@ class Federation:
         Told of every committed round, and of the plan with which it began.
     is_last : callable
         Tells, off the event loop, whether the run is to end after this round, before it would.
+    authority : callable
+        Returns by whom clients' keys for masks must be proved; None where nobody could.
     """
 
     settings: Settings
@@ -101,6 +108,7 @@ class Federation:
     on_round: Callable[[Committed, Plan], None]
     is_last: Callable[[RoundRecord], bool]
     metrics: Metrics
+    authority: "Callable[[], Authority | None]" = lambda: None
 
     def tests_held(self, number: int) -> bool:
         """Tell whether a round's test is of the model that clients held, and not of its successor.
@@ -166,6 +174,8 @@ class Round:
         norm.
     started_s : float
         On the monotonic clock.
+    masking : Masking, optional
+        Where updates are masked; else each is seen.
     norms : dict of str to float
         L2 norms of the updates that arrived whole, by client.
     magnitudes : dict of str to float
@@ -194,6 +204,7 @@ class Round:
     norm_limit: float
     magnitude_limit: float
     started_s: float
+    masking: "Masking | None" = None
     norms: dict[str, float] = field(default_factory=dict)
     magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
@@ -306,7 +317,8 @@ def _going_down(federation: Federation, number: int) -> Callable[[slice], Floats
 def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
     if federation.settings.aggregation in ("median", "trimmed_mean"):
         return {client.name: 1 for client in clients}
-    return federation.conduct.weights({client.name: client.examples for client in clients})
+    weights = federation.conduct.weights({client.name: client.examples for client in clients})
+    return small_weights(weights) if federation.settings.common_grid else weights
 
 
 def _state(
@@ -354,6 +366,7 @@ def _state(
             down_j,
             extra_j,
         ),
+        total_weight=total,
     )
 
 

@@ -7,7 +7,7 @@ from math import inf
 from typing import Protocol
 
 from fedaq.codec.model import Kind, ModelSpec
-from fedaq.codec.payload import Bits, Steps
+from fedaq.codec.payload import Bits, Steps, TensorCode
 from fedaq.codec.quantizer import RAW_BITS, Floats, Spread, is_width
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
@@ -64,6 +64,8 @@ class RoundState:
         Joules that go to clients which missed models, whatever the bits of this round.
     purses : tuple of Purse
         The budgets of the run and of its devices.
+    total_weight : int
+        Of which each client's `weight` is a share.
     """
 
     round: int
@@ -77,6 +79,7 @@ class RoundState:
     differences: bool = False
     catch_up_j: float = 0.0
     purses: tuple[Purse, ...] = ()
+    total_weight: int = 1
 
     @cached_property
     def squared_weights(self) -> float:
@@ -124,6 +127,10 @@ class Plan:
     least_up_bytes : mapping of str to int
         What an update takes at the least to be worth it, of clients with a budget of their own:
         one that cannot pay for it is empty. Headers, where nothing is said.
+    alone_bytes : mapping of str to int
+        What each client is sent at the most besides what goes down, for it alone.
+    grid : tuple of TensorCode
+        Per tensor: how all updates of the round are coded; empty where `grant` says it of each.
     """
 
     downlink: Grant
@@ -132,6 +139,8 @@ class Plan:
     clip: bool = False
     forecast_j: float | None = None
     least_up_bytes: Mapping[str, int] = field(default_factory=dict)
+    alone_bytes: Mapping[str, int] = field(default_factory=dict)
+    grid: tuple[TensorCode, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,9 @@ class Outcome:
         What else the task's test gave, by name.
     downlink_bytes : int, optional
         Payload bytes of the broadcast; None where nobody knows.
+    widths : tuple of float
+        Per tensor, the weighted mean of the updates' root mean squares; empty where updates have
+        no common grid, or none arrived.
     """
 
     round: int
@@ -166,6 +178,7 @@ class Outcome:
     uplink_bytes: Mapping[str, int]
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     downlink_bytes: int | None = None
+    widths: tuple[float, ...] = ()
 
 
 class Scheme(Protocol):

@@ -17,7 +17,7 @@ from fedaq.v1 import federation_pb2 as pb
 
 # Chunks of one client that wait for the one that is folded in.
 INBOX = 1
-OF_A_ROUND = ("range_report", "update", "chunk")
+OF_A_ROUND = ("range_report", "update", "chunk", "mask_shares", "share_check", "unmasking")
 
 
 class Phase(StrEnum):

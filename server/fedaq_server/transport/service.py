@@ -121,6 +121,12 @@ class Admission:
             )
         self._check_model(join.model)
         check_software(join, self.training, self.settings)
+        if self.settings.privacy.secure_aggregation and not join.masks:
+            raise JoinRefusedError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this run has masked updates, and {name} cannot mask its own; install on it the "
+                "same fedaq as here: pip install 'fedaq[client,privacy]'",
+            )
         stated = stated_in(join, self.accounts)
         client = Client(
             name, join.examples, stated.radio, stream, join.holds, process=join.process,
