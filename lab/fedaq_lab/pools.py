@@ -41,11 +41,20 @@ class Here:
         self, task: Task, everything: Sized, settings: Settings
     ) -> Iterator[Sequence[Learner]]:
         """Return learners that can be lent to any client."""
-        number = min(settings.clients, LEARNERS)
+        number = learners_needed(settings, LEARNERS)
         yield [pooled_learner(task, everything, settings) for _ in range(number)]
 
 
 HERE = Here()
+
+
+def learners_needed(settings: Settings, at_most: int) -> int:
+    """Return how many learners the clients of a run take turns with.
+
+    Masked updates are exchanged by all clients of a round at once.
+    """
+    of_round = settings.sample or settings.clients
+    return of_round if settings.privacy.secure_aggregation else min(of_round, at_most)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.state import State
 from fedaq_client.sharing import Share
 from fedaq_client.training import Learner, Own, Work, pooled_learner
+from fedaq_lab.pools import learners_needed
 
 try:
     import ray
@@ -97,7 +98,7 @@ class Cluster:
         """
         with _workers(self.gpus, task, everything, settings) as workers:
             # While all slots train, others receive and send.
-            number = min(settings.sample or settings.clients, workers.slots + AHEAD)
+            number = learners_needed(settings, workers.slots + AHEAD)
             yield [_remote(workers, everything) for _ in range(number)]
 
 
