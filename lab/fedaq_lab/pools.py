@@ -8,6 +8,7 @@ from fedaq.errors import UserError
 from fedaq.settings import Settings
 from fedaq.tasks import Task
 from fedaq_client.training import Learner, pooled_learner
+from fedaq_lab.turns import learners_needed
 
 # While one client trains, others receive and send.
 LEARNERS = 4
@@ -46,15 +47,6 @@ class Here:
 
 
 HERE = Here()
-
-
-def learners_needed(settings: Settings, at_most: int) -> int:
-    """Return how many learners the clients of a run take turns with.
-
-    Masked updates are exchanged by all clients of a round at once.
-    """
-    of_round = settings.sample or settings.clients
-    return of_round if settings.privacy.secure_aggregation else min(of_round, at_most)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.state import State
 from fedaq_client.sharing import Share
 from fedaq_client.training import Learner, Own, Work, pooled_learner
-from fedaq_lab.pools import learners_needed
+from fedaq_lab.turns import learners_needed
 
 try:
     import ray
