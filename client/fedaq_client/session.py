@@ -174,28 +174,18 @@ class Session:
 
     async def _next_plan(self, welcome: pb.Welcome) -> pb.RoundPlan:
         """Wait for a round; say meanwhile whether it may count on this client."""
-        if self.ready is None:
-            return (await expected(self._expect, "plan")).plan
         waiting = asyncio.ensure_future(expected(self._expect, "plan"))
         # What the program raises meanwhile matters more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-        over = asyncio.Event()
-        asking = asyncio.create_task(self._keep_asking(welcome.heartbeat_interval_s, over))
         try:
-            await asyncio.wait({waiting, asking}, return_when=asyncio.FIRST_COMPLETED)
-            over.set()
-            await asking  # nobody is asked twice at a time
-            return (await waiting).plan
+            while self.ready is not None and not waiting.done():
+                await self._declare()
+                await asyncio.wait({waiting}, timeout=welcome.heartbeat_interval_s)
+            # A read that is broken off takes the stream with it, before this client could say that
+            # it leaves.
+            return (await asyncio.shield(waiting)).plan
         finally:
-            asking.cancel()
             waiting.cancel()
-
-    async def _keep_asking(self, interval_s: float, over: asyncio.Event) -> None:
-        while not over.is_set():
-            await self._declare()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(interval_s):
-                    await over.wait()
 
     async def _declare(self) -> None:
         """Tell the server whether this client is ready, if that has changed."""
