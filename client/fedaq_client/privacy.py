@@ -56,4 +56,7 @@ SEEN = Privacy()
 
 def can_mask() -> bool:
     """Tell whether the package is there that masks need."""
-    return find_spec("cryptography") is not None
+    try:
+        return find_spec("cryptography") is not None
+    except ModuleNotFoundError:  # of a program that refuses it
+        return False
