@@ -19,6 +19,7 @@ from statistics import median
 import numpy as np
 from rich.table import Table
 
+from fedaq.privacy.keys import to_message
 from fedaq.privacy.layout import Segment
 from fedaq.privacy.masks import Mask, Masks
 from fedaq.privacy.member import Member, Peer, context_of
@@ -27,7 +28,6 @@ from fedaq.privacy.shares import SECRET_BYTES, join, split
 from fedaq.privacy.unmasking import left_in_sum
 from fedaq.process.terminal import console
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client import masked
 
 CONTEXT = context_of("benchmark", 1)
 REPEATS = 5
@@ -163,17 +163,16 @@ def _weigh(
     revealed: dict[int, bytes],
     counted: set[int],
 ) -> None:
-    message = masked.message_of
     everyone = {number, *near}
     peers = [
-        pb.MaskPeer(number=one, name=f"client-{one}", keys=message(members[one].public))
+        pb.MaskPeer(number=one, name=f"client-{one}", keys=to_message(members[one].public))
         for one in near
     ]
     ours = [pb.SealedShare(peer=one, sealed=words) for one, words in sealed[number].items()]
     theirs = [pb.SealedShare(peer=one, sealed=sealed[one][number]) for one in near]
     given = [pb.RevealedShare(peer=one, share=share) for one, share in revealed.items()]
     up = (
-        message(members[number].public), pb.MaskShares(round=1, shares=ours),
+        to_message(members[number].public), pb.MaskShares(round=1, shares=ours),
         pb.ShareCheck(round=1), pb.Unmasking(round=1, shares=given),
     )  # fmt: skip
     down = (

@@ -1,6 +1,6 @@
 """What a server may ask of a client: its settings allow no more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from fedaq.codec.payload import clipped_ranges
@@ -54,10 +54,15 @@ def is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:
         len(grant.uplink_bits) == tensors
         and len(grant.uplink_steps) in (0, tensors)
         and all(bits == 0 or is_width(bits) for bits in grant.uplink_bits)
-        and all(0 <= step < inf for step in grant.uplink_steps)
         and len(grant.uplink_reaches) in (0, tensors)
-        and all(0 <= reach <= LARGEST_MAGNITUDE for reach in grant.uplink_reaches)
+        and is_grid(grant.uplink_steps, grant.uplink_reaches)
     )
+
+
+def is_grid(steps: Iterable[float], reaches: Iterable[float]) -> bool:
+    """Tell whether these can be quantization steps, and how far codes reach."""
+    possible = all(0 <= step < inf for step in steps)
+    return possible and all(0 <= reach <= LARGEST_MAGNITUDE for reach in reaches)
 
 
 def coded_ranges(

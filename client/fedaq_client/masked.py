@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
 
 import numpy as np
 
@@ -11,14 +11,15 @@ from fedaq.codec import quantizer
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.common_grid import figures_of, reached_code, sum_bits
 from fedaq.codec.payload import Payload, transfer_keys
-from fedaq.codec.quantizer import LARGEST_MAGNITUDE, Floats, Key, Spread
+from fedaq.codec.quantizer import Floats, Key, Spread
 from fedaq.errors import FedaqError, NotFiniteError
-from fedaq.privacy.keys import PublicKeys
+from fedaq.privacy import keys
 from fedaq.privacy.layout import WIDEST_CODES, Layout, Words, layout_of
 from fedaq.privacy.member import MaskingError, Member, Peer
 from fedaq.privacy.neighbours import Circle
 from fedaq.privacy.sums import masked
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.demands import is_grid
 from fedaq_client.training import Learner
 
 Expect = Callable[[str], Awaitable[pb.ServerMessage | Chunk]]
@@ -90,11 +91,7 @@ def masked_update(
     spec, asked = learner.spec, plan.masking
     tensors = len(spec.tensors)
     parts = (asked.steps, asked.reaches, asked.widths)
-    if not (
-        all(len(part) == tensors for part in parts)
-        and all(0 <= step < inf for step in asked.steps)
-        and all(0 <= reach <= LARGEST_MAGNITUDE for reach in asked.reaches)
-    ):
+    if not (all(len(part) == tensors for part in parts) and is_grid(asked.steps, asked.reaches)):
         raise FedaqError("the server asks for a grid of masked updates that cannot be")
     codes = tuple(map(reached_code, asked.steps, asked.reaches))
     widths = tuple(asked.widths)
@@ -140,7 +137,7 @@ async def send_masked(
         sent += size
         await send(message.SerializeToString())
 
-    report.keys.CopyFrom(message_of(member.public))
+    report.keys.CopyFrom(keys.to_message(member.public))
     await say(pb.ClientMessage(range_report=report), report.keys.ByteSize())
     roster = (await expected(expect, "mask_roster")).mask_roster
     sealed = await asyncio.to_thread(
@@ -179,31 +176,10 @@ async def send_masked(
 
 
 def _peers(roster: pb.MaskRoster) -> dict[int, Peer]:
-    peers = {peer.number: Peer(peer.name, _keys(peer.keys)) for peer in roster.peers}
+    peers = {peer.number: Peer(peer.name, keys.from_message(peer.keys)) for peer in roster.peers}
     if len(peers) < len(roster.peers):
         raise MaskingError("the server numbers the clients of the round wrongly")
     return peers
-
-
-def _keys(message: pb.MaskKeys) -> PublicKeys:
-    return PublicKeys(
-        message.cipher_key,
-        message.mask_key,
-        message.seed_digest,
-        message.certificate,
-        message.signature,
-    )
-
-
-def message_of(keys: PublicKeys) -> pb.MaskKeys:
-    """Return keys as they travel."""
-    return pb.MaskKeys(
-        cipher_key=keys.cipher,
-        mask_key=keys.mask,
-        seed_digest=keys.seed_digest,
-        certificate=keys.certificate,
-        signature=keys.signature,
-    )
 
 
 def _pieces(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from fedaq.net.credentials import Certificates
 from fedaq.privacy.shares import SECRET_BYTES, SHARE_BYTES
+from fedaq.v1 import federation_pb2 as pb
 
 KEY_BYTES = 32
 _NONCE_BYTES, _TAG_BYTES = 12, 16
@@ -46,6 +47,28 @@ class PublicKeys:
     seed_digest: bytes
     certificate: bytes = b""
     signature: bytes = b""
+
+
+def to_message(keys: PublicKeys) -> pb.MaskKeys:
+    """Return keys as they travel."""
+    return pb.MaskKeys(
+        cipher_key=keys.cipher,
+        mask_key=keys.mask,
+        seed_digest=keys.seed_digest,
+        certificate=keys.certificate,
+        signature=keys.signature,
+    )
+
+
+def from_message(message: pb.MaskKeys) -> PublicKeys:
+    """Return keys that came, whatever they are."""
+    return PublicKeys(
+        message.cipher_key,
+        message.mask_key,
+        message.seed_digest,
+        message.certificate,
+        message.signature,
+    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fedaq.codec.common_grid import Figures, mean_figures
 from fedaq.codec.payload import Payload
 from fedaq.errors import ProtocolError
-from fedaq.privacy.keys import Authority, PublicKeys
+from fedaq.privacy.keys import Authority, PublicKeys, to_message
 from fedaq.privacy.layout import Layout, layout_of
 from fedaq.privacy.member import context_of
 from fedaq.privacy.neighbours import FEWEST, Circle, circle_of, neighbours
@@ -132,7 +132,7 @@ class Masking:
             number=number,
             threshold=self.plan.threshold,
             peers=[
-                pb.MaskPeer(number=one, name=self.names[one], keys=_message(self._keys[known]))
+                pb.MaskPeer(number=one, name=self.names[one], keys=to_message(self._keys[known]))
                 for one in self.circle[number]
                 for known in [self.names[one]]
             ],
@@ -273,13 +273,3 @@ def masking_of(current: Round, authority: Authority | None) -> Masking:
 def fewest_of(clients: int) -> int:
     """Return how many of so many clients must stay: up to a third may drop out."""
     return clients - clients // 3
-
-
-def _message(keys: PublicKeys) -> pb.MaskKeys:
-    return pb.MaskKeys(
-        cipher_key=keys.cipher,
-        mask_key=keys.mask,
-        seed_digest=keys.seed_digest,
-        certificate=keys.certificate,
-        signature=keys.signature,
-    )

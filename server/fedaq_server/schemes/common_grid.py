@@ -19,6 +19,7 @@ from fedaq.errors import UserError
 from fedaq.privacy.layout import WIDEST_CODES
 from fedaq_server.accounts import Purse
 from fedaq_server.schemes.code_lengths import root_mean_square
+from fedaq_server.schemes.expected import FIRST_UPDATE
 from fedaq_server.schemes.masked_bytes import Bytes, masked_bytes
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import least_down_bytes
@@ -28,8 +29,6 @@ from fedaq_server.schemes.step_grants import downlink_grant
 REACH = 6.0
 # The server takes no larger update.
 LARGEST_REACH = 2.0**15
-# Before the first update: how wide updates are, as a share of the weights.
-FIRST_UPDATE = 1.0
 
 
 @dataclass
