@@ -5,7 +5,8 @@ So a round with many budgets is planned as one with a single budget and other ra
 joules per bit are these prices. What cannot be overspent is sure by limits, as there.
 
 A budget of the run is to be spent. One of a device is a limit: a device that could pay for more
-takes the steps of a run without a budget.
+takes the steps of a run without a budget (`fedaq_server.schemes.usual_steps`). With joules of the
+run alone, the round is that of `fedaq_server.schemes.coded`.
 """
 
 from collections.abc import Mapping
