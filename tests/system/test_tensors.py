@@ -120,7 +120,6 @@ def test_unquantized_statistics_are_the_weighted_mean_of_the_clients(
         assert torch.allclose(value.double(), mean, rtol=1e-5, atol=1e-6), name
 
 
-@pytest.mark.xfail(strict=True, reason="0.37 deviations off since budgets are judged by noise")
 def test_the_model_that_is_saved_is_what_clients_held_with_its_own_statistics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

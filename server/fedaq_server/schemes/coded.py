@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.quantizer import MAX_BITS, RAW_BITS, Spread
 from fedaq_server.schemes.code_lengths import Codes
 from fedaq_server.schemes.expected import (
     FIRST_SHARE,
@@ -351,7 +351,10 @@ def _limits(now: Expected, share_j: float, spare_j: float, price: float) -> tupl
         # But for a start, nothing goes down. Updates may take all, if there is to be one round.
         down_j = min(SLACK * now.start_j(), spare_j)
         return header_j + down_j, (spare_j - down_j) / up_j
-    down_j = max(0.0, min(max(SLACK * now.down_j(price), share_j), spare_j - up_j))
+    # More than it can take is of no use to what goes down, and updates would lack it.
+    widest = MAX_BITS if state.differences else RAW_BITS
+    most_j = widest * state.spec.parameters * state.downlink_j_per_bit
+    down_j = max(0.0, min(max(SLACK * now.down_j(price), share_j), spare_j - up_j, most_j))
     spare_j -= down_j
     return header_j + down_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
 
