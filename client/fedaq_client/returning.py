@@ -11,6 +11,7 @@ from math import inf
 
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, UserError
+from fedaq_client.below import Below
 from fedaq_client.events import Event
 from fedaq_client.means import Means
 from fedaq_client.readiness import Ready
@@ -55,6 +56,7 @@ async def take_part(
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None,
     ready: Ready | None = None,
     means: Means | None = None,
+    below: Below | None = None,
 ) -> str:
     """Take part until the run is over, through every loss of the connection.
 
@@ -62,7 +64,7 @@ async def take_part(
     ----------
     connect : callable
         Opens a stream to the server.
-    name, learner, radio, on_event, on_training, on_transfer, ready, means
+    name, learner, radio, on_event, on_training, on_transfer, ready, means, below
         As of a `Session`.
     give_up_after_s : float, optional
         Seconds without a server; None for patience without end.
@@ -89,7 +91,7 @@ async def take_part(
                 session = Session(
                     stream, name, learner, radio, on_event, process,
                     on_training=on_training, on_transfer=on_transfer, ready=ready,
-                    means=means or Means(),
+                    means=means or Means(), below=below,
                 )  # fmt: skip
                 return await session.participate()
         except UserError:

@@ -22,7 +22,15 @@ from fedaq.process.logs import event
 from fedaq.tasks import Evaluation, Training, blamed
 from fedaq.tasks.training import KNOWN
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.below import Below
 from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, is_possible
+from fedaq_client.endings import (
+    FinishedError,
+    GivenUpError,
+    RefusedError,
+    ServerStoppedError,
+    SupersededError,
+)
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
 from fedaq_client.readiness import Ready, answer_of
@@ -41,30 +49,6 @@ class Stream(Protocol):
 
     async def receive(self) -> pb.ServerMessage | Chunk | None:
         """Return the next message, or None when the server has closed the stream."""
-
-
-class FinishedError(Exception):
-    """The server said that the run is over."""
-
-
-class ServerStoppedError(FedaqError):
-    """The server stopped in the middle of the run; it may come back."""
-
-
-class SupersededError(Exception):
-    """The server went on to a new round without this client."""
-
-    def __init__(self, plan: pb.RoundPlan) -> None:
-        super().__init__(f"round {plan.round} has begun")
-        self.plan = plan
-
-
-class RefusedError(Exception):
-    """The server refused this round's update."""
-
-    def __init__(self, refusal: pb.Refusal) -> None:
-        super().__init__(refusal.message)
-        self.reason = reason_name(refusal.reason)
 
 
 @dataclass
@@ -95,6 +79,8 @@ class Session:
         Whether the server has let the client in.
     means : Means
         What its device may spend, and what training takes there.
+    below : Below, optional
+        The clients of a relay, which make its updates; None for a device that trains.
     """
 
     stream: Stream
@@ -108,10 +94,12 @@ class Session:
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
     ready: Ready | None = None
     means: Means = field(default_factory=Means)
+    below: Below | None = None
     _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
     _digest: bytes = b""
+    _relayed: pb.Relayed | None = None
 
     async def participate(self) -> str:
         """Take part until the run is over, and return the server's reason.
@@ -127,6 +115,8 @@ class Session:
             await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome
             self._training = checked_training(welcome)
+            if self.below is not None:
+                self.below.begin(welcome, self._training)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
             log.info("%s joined", self.name, extra=event("joined", client=self.name))
@@ -183,19 +173,24 @@ class Session:
 
     async def _declare(self) -> None:
         """Tell the server whether this client is ready, if that has changed."""
-        before = self._declined
+        before = self._declined, self._relayed
         try:
             await self._ask()
         except Exception:
             await self._leave("the client failed")
             raise
-        if self._declined != before:
-            holds = await asyncio.to_thread(self._holds)
-            said = declines.to_message(self._declined, holds)
-            await self._say(pb.ClientMessage(readiness=said))
+        if (self._declined, self._relayed) != before:
+            await self._say_ready()
+
+    async def _say_ready(self) -> None:
+        said = declines.to_message(self._declined, await asyncio.to_thread(self._holds))
+        if self._relayed is not None:
+            said.relayed.CopyFrom(self._relayed)
+        await self._say(pb.ClientMessage(readiness=said))
 
     async def _ask(self) -> None:
         """Ask the program whether its device is ready, and tell of a new reason if it is not."""
+        self._relayed = None if self.below is None else self.below.standing()
         if self.ready is None:
             return
         before, now = self._declined, await asyncio.to_thread(answer_of, self.ready)
@@ -215,18 +210,13 @@ class Session:
         self.on_event(RoundBegun(plan.round, plan.rounds))
         try:
             downlink_bits = await self._receive_models(plan)
-            validation = await asyncio.to_thread(self.learner.validate)
-            effort = await asyncio.to_thread(Effort, self.means)
-            with blamed(self.learner.task, "training"):
-                loss = await asyncio.to_thread(
-                    self.learner.train, self._training, welcome.seed, self.name,
-                    plan.round, plan.rounds, self.on_training, measure=plan.measure,
-                )  # fmt: skip
-            measured = pb.RangeReport()
-            await asyncio.to_thread(effort.report, measured)
-            self.on_event(Trained(plan.round, loss))
+            if self.below is None:
+                report = await self._train(plan, welcome)
+            else:
+                report = await self.below.update(plan, self._training)
+            self.on_event(Trained(plan.round, report.train_loss))
             spreads = await asyncio.to_thread(self._spreads)
-            grant = await self._report(plan, spreads, loss, _validation_in(validation), measured)
+            grant = await self._report(plan, spreads, report)
             update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
@@ -247,8 +237,26 @@ class Session:
             not_finite = reason_name(pb.REFUSAL_REASON_NOT_FINITE)
             self.on_event(Refused(plan.round, not_finite, str(error)))
             return
+        except GivenUpError as error:
+            log.warning("round %d: given up: %s", plan.round, error)
+            self._declined = error.decline
+            await self._say_ready()
+            self.on_event(Declined(error.decline.reason, error.decline.detail))
+            return
         bits = update.sent_bits(update_bytes)
-        self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
+        self.on_event(Sent(plan.round, plan.rounds, report.train_loss, bits, downlink_bits))
+
+    async def _train(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> pb.RangeReport:
+        validation = await asyncio.to_thread(self.learner.validate)
+        effort = await asyncio.to_thread(Effort, self.means)
+        with blamed(self.learner.task, "training"):
+            loss = await asyncio.to_thread(
+                self.learner.train, self._training, welcome.seed, self.name,
+                plan.round, plan.rounds, self.on_training, measure=plan.measure,
+            )  # fmt: skip
+        report = pb.RangeReport(train_loss=loss, validation=_validation_in(validation))
+        await asyncio.to_thread(effort.report, report)
+        return report
 
     async def _receive_models(self, plan: pb.RoundPlan) -> float:
         """Receive what the round begins with; return the bits per value of the last of it."""
@@ -308,26 +316,16 @@ class Session:
         return payload.tensor_spreads(self.learner.spec, self.learner.weights.__getitem__)
 
     async def _report(
-        self,
-        plan: pb.RoundPlan,
-        spreads: tuple[Spread, ...],
-        loss: float,
-        validation: pb.Validation | None,
-        measured: pb.RangeReport,
+        self, plan: pb.RoundPlan, spreads: tuple[Spread, ...], report: pb.RangeReport
     ) -> pb.UplinkGrant:
-        report = pb.RangeReport(
-            round=self._round,
-            ranges=[
-                pb.TensorRange(
-                    lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation, magnitude=s.magnitude
-                )
-                for s in spreads
-            ],
-            train_loss=loss,
-            holds=await asyncio.to_thread(self._holds) if plan.prove else b"",
-            validation=validation,
+        report.round = self._round
+        report.ranges.extend(
+            pb.TensorRange(
+                lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation, magnitude=s.magnitude
+            )
+            for s in spreads
         )
-        report.MergeFrom(measured)
+        report.holds = await asyncio.to_thread(self._holds) if plan.prove else b""
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
         if not is_possible(grant, len(spreads)):
@@ -421,11 +419,12 @@ class Session:
                 await self._say(pb.ClientMessage(heartbeat=pb.Heartbeat()))
 
     def _join(self) -> pb.ClientMessage:
+        relayed = self._relayed
         return pb.ClientMessage(
             join=pb.Join(
                 protocol_version=PROTOCOL_VERSION,
                 client=self.name,
-                examples=self.learner.examples,
+                examples=self.learner.examples if relayed is None else max(1, relayed.examples),
                 model=model.to_message(self.learner.spec),
                 radio=self.means.radio_message(self.radio),
                 budget=self.means.stated(),
@@ -435,6 +434,7 @@ class Session:
                 process=self.process,
                 training=KNOWN,
                 readiness=declines.to_message(self._declined) if self._declined else None,
+                relayed=relayed,
             )
         )
 

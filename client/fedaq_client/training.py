@@ -190,8 +190,6 @@ class Learner:
         """
         rounds = rounds or round_number
         with self._around():
-            if self._unsent_then[0] < round_number:
-                self._unsent = self._unsent_then[1]
             training_seed = derive_seed(seed, "train", name, round_number)
             measured = self._measured(training_seed) if measure else []
             self._bound.load(self.held)
@@ -223,9 +221,27 @@ class Learner:
             # What training that failed has left in an optimizer would spoil every later round.
             if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
                 self._state.after(round_number, context.state)
-            for tensor, values in self._unsent.items():
-                self.weights[self.spec.slices[tensor]] += values
+            self._add_unsent(round_number)
             return loss
+
+    def adopt(self, trained: Floats, round_number: int) -> None:
+        """Leave the update in `weights` of which others trained the held model to this one.
+
+        Parameters
+        ----------
+        trained : float32, shape (parameters,)
+        round_number : int
+            From 1.
+        """
+        np.copyto(self.weights, trained)
+        self._form_update(())
+        self._add_unsent(round_number)
+
+    def _add_unsent(self, round_number: int) -> None:
+        if self._unsent_then[0] < round_number:
+            self._unsent = self._unsent_then[1]
+        for tensor, values in self._unsent.items():
+            self.weights[self.spec.slices[tensor]] += values
 
     def _measured(self, seed: int) -> list[tuple[slice, Floats]]:
         """Return the statistics of the held model on the client's data, and where they belong."""

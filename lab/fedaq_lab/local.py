@@ -18,7 +18,8 @@ from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, read_data
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_client.session import ServerStoppedError, Session
+from fedaq_client.endings import ServerStoppedError
+from fedaq_client.session import Session
 from fedaq_client.training import Learner, learner_of
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run

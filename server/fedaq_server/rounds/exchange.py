@@ -15,9 +15,10 @@ from fedaq.codec.quantizer import RAW_BITS, Spread, derive_key
 from fedaq.declines import Decline, Reason
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.records.record import Validation
+from fedaq_server.records.record import Relayed, Validation
 from fedaq_server.rounds.aggregation import Contribution, check_magnitude
 from fedaq_server.rounds.differences import CatchUp
+from fedaq_server.rounds.relayed import relayed_in
 from fedaq_server.rounds.round import Differences, Round
 from fedaq_server.rounds.validation import reported
 from fedaq_server.schemes.scheme import granted_up
@@ -44,6 +45,7 @@ class Report:
     payload_bytes: int
     validation: Validation | None
     training_j: float
+    relayed: Relayed | None
 
 
 async def exchange(client: Client, current: Round) -> Report:
@@ -67,11 +69,12 @@ async def exchange(client: Client, current: Round) -> Report:
         client.enter(Phase.RECEIVING)
         await _send_model(client, current)
         client.enter(Phase.TRAINING)
-        ranges, loss, validation, training_j = await _receive_report(client, current)
+        ranges, loss, validation, training_j, relayed = await _receive_report(client, current)
+        weight = _weight(client, current, relayed)
         current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
         client.enter(Phase.SENDING)
         granted, limit_bytes = await _grant(client, current, ranges, down_bytes)
-        update = await _receive_update(client, current, granted, limit_bytes)
+        update = await _receive_update(client, current, granted, limit_bytes, weight)
         phase = Phase.DONE
     except ProtocolError as error:
         await client.refuse(current.number, error)
@@ -79,8 +82,10 @@ async def exchange(client: Client, current: Round) -> Report:
     finally:
         client.enter(phase)
         client.close_round()
-    weight, payload_bytes = current.weights[client.name], current.charged[client.name]
-    return Report(client, weight, ranges, loss, update, payload_bytes, validation, training_j)
+    payload_bytes = current.charged[client.name]
+    return Report(
+        client, weight, ranges, loss, update, payload_bytes, validation, training_j, relayed
+    )
 
 
 async def _paid(client: Client, current: Round) -> int:
@@ -127,6 +132,9 @@ async def _send_model(client: Client, current: Round) -> None:
         chunk_bytes=current.chunk_bytes,
         measure=current.federation.tests_held(current.number),
     )
+    if client.relayed is not None:
+        plan.weight = current.state.clients[client.name].weight
+        plan.relay_j = current.allowances[client.name]
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, current):
         client.check_readiness()
@@ -170,7 +178,7 @@ async def _catch_up(client: Client, current: Round, differences: Differences) ->
 
 async def _receive_report(
     client: Client, current: Round
-) -> tuple[tuple[Spread, ...], float, Validation | None, float]:
+) -> tuple[tuple[Spread, ...], float, Validation | None, float, Relayed | None]:
     report = (await expected(client.expect, "range_report")).range_report
     tensors = current.state.spec.tensors
     if len(report.ranges) != len(tensors):
@@ -196,7 +204,14 @@ async def _receive_report(
         )
     if current.differences is not None:
         await _check_model(client, current.differences, report.holds)
-    return ranges, report.train_loss, reported(report), _training_j(report, current)
+    relayed = relayed_in(report) if client.relayed is not None else None
+    return ranges, report.train_loss, reported(report), _training_j(report, current), relayed
+
+
+def _weight(client: Client, current: Round, relayed: Relayed | None) -> int:
+    """Return what an update counts: of a relay no more than the examples that are behind it."""
+    weight = current.weights[client.name]
+    return weight if relayed is None else min(weight, relayed.examples)
 
 
 def _training_j(report: pb.RangeReport, current: Round) -> float:
@@ -270,7 +285,7 @@ async def _grant(
 
 
 async def _receive_update(
-    client: Client, current: Round, granted: Payload, limit_bytes: int | None
+    client: Client, current: Round, granted: Payload, limit_bytes: int | None, weight: int
 ) -> Payload:
     message = (await expected(client.expect, "update")).update
     update = headers.from_message(current.state.spec, message)
@@ -279,7 +294,6 @@ async def _receive_update(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
             f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
-    weight = current.weights[client.name]
     seed = current.federation.settings.seed
     known = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
     contribution = Contribution(current.aggregate, update, weight, client.name, known)

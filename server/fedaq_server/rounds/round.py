@@ -29,6 +29,7 @@ from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, CatchUp, History
 from fedaq_server.rounds.gathered import Gathered
+from fedaq_server.rounds.relayed import allowances, reserved_j
 from fedaq_server.rounds.rules import Rule
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
@@ -78,6 +79,8 @@ class Federation:
         Told of every committed round, and of the plan with which it began.
     is_last : callable
         Tells, off the event loop, whether the run is to end after this round, before it would.
+    share : float
+        Of all clients of the run that these are, by their weights: below 1 behind a relay.
     """
 
     settings: Settings
@@ -100,6 +103,7 @@ class Federation:
     on_round: Callable[[Committed, Plan], None]
     is_last: Callable[[RoundRecord], bool]
     metrics: Metrics
+    share: float = 1.0
 
     def tests_held(self, number: int) -> bool:
         """Tell whether a round's test is of the model that clients held, and not of its successor.
@@ -163,6 +167,8 @@ class Round:
     magnitude_limit : float
         The largest sum of magnitudes of an update, from which follows what rounding adds to its
         norm.
+    allowances : mapping of str to float
+        Joules that the hop of each relay may take.
     started_s : float
         On the monotonic clock.
     norms : dict of str to float
@@ -192,6 +198,7 @@ class Round:
     chunk_bytes: int
     norm_limit: float
     magnitude_limit: float
+    allowances: Mapping[str, float]
     started_s: float
     norms: dict[str, float] = field(default_factory=dict)
     magnitudes: dict[str, float] = field(default_factory=dict)
@@ -272,6 +279,7 @@ async def begin(
         chunk_bytes=_chunk_bytes(settings, UPLINK_MEMORY_BYTES, len(clients)),
         norm_limit=federation.conduct.norm_limit(),
         magnitude_limit=federation.conduct.magnitude_limit(),
+        allowances=allowances(clients, weights, state.relays_j, state.rounds - number + 1),
         started_s=started_s,
         declined=declined,
     )
@@ -317,7 +325,7 @@ def _state(
     states = {
         client.name: ClientState(
             client.name,
-            weights[client.name] / total,
+            federation.share * (weights[client.name] / total),
             client.cost(settings, number),
             federation.roster.ranges.get(client.name),
         )
@@ -327,6 +335,7 @@ def _state(
     receivers = [client.radio for name, client in states.items() if not ways[name].whole]
     down_j = downlink_j_per_bit(receivers, broadcast=settings.energy.broadcast)
     extra_j = catch_up_j(states, {name: way.payload_bytes for name, way in ways.items()})
+    relays_j = reserved_j(federation.accounts, clients, extra_j)
     return RoundState(
         round=number,
         rounds=settings.rounds,
@@ -337,7 +346,9 @@ def _state(
         downlink_samples=samples,
         clients=states,
         downlink_j_per_bit=down_j,
-        catch_up_j=extra_j,
+        share=federation.share,
+        catch_up_j=extra_j + relays_j,
+        relays_j=relays_j,
         purses=federation.accounts.purses(
             {
                 name: Party(client.radio, ways[name].payload_bytes, not ways[name].whole)
@@ -346,7 +357,7 @@ def _state(
             settings.rounds - number + 1,
             min(1.0, (settings.sample or settings.clients) / settings.clients),
             down_j,
-            extra_j,
+            extra_j + relays_j,
         ),
     )
 

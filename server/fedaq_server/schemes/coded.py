@@ -55,8 +55,8 @@ FIRST_SHARE = 0.3
 # A transfer may exceed so many times what was expected of it, while the budget lasts,
 # before its limit acts.
 SLACK = 3.0
-# The run begins with a model that clients lack (--from): it goes down at once, in steps of this
-# share of the deviation of what they lack. What is left of it is in the differences after it.
+# What clients lack of the model that the run begins with (--from) goes down at once, in steps of
+# this share of its deviation; the rest is in later differences.
 START_STEP = 0.25
 # Share of the last round's joules to be planned; the rest is for lengths expected too short.
 LAST_SHARE = 0.98
@@ -66,8 +66,7 @@ SMOOTHING = 0.5
 FIRST_UPDATE = 1.0
 
 _ZERO_BITS = 8 * ZERO.header_bytes
-# Halvings of 60 decades: to a thousandth of a price.
-_BISECTIONS = 18
+_BISECTIONS = 18  # halvings of 60 decades: to a thousandth of a price
 
 
 @dataclass
@@ -121,6 +120,7 @@ class CodedBudget:
     spent_j: float = 0.0
     up: dict[str, float] = field(default_factory=dict)
     _round: "_Round | None" = None
+    _least_price: float = 0.0  # of a relay: what its own server has found
 
     def plan(self, state: RoundState) -> Plan | None:
         """Find the price, the downlink step and every client's limit.
@@ -159,7 +159,7 @@ class CodedBudget:
             return None
         rounds = max(1, affordable)
         share_j = left / rounds * (LAST_SHARE if rounds == 1 else 1.0)
-        price = min(_bisect(expected.round_j, share_j), dearest)
+        price = max(min(_bisect(expected.round_j, share_j), dearest), self._least_price)
         down_j, up_j = expected.down_j(price), expected.up_j(price)
         # Of a start, all that is expected of the rounds that are left to it may be taken at once.
         down_limit_j, slack = _limits(
@@ -427,7 +427,7 @@ def _downlink_step(state: RoundState, price: float) -> float:
     # A difference that nobody needs now costs nothing, but whoever misses it may need it later.
     radios = [client.radio for client in state.clients.values()]
     j_per_bit = state.downlink_j_per_bit or downlink_j_per_bit(radios, broadcast=False)
-    return resolution(price, j_per_bit, 1.0)
+    return resolution(price, j_per_bit, state.share)
 
 
 def _bisect(falling: Callable[[float], float], target: float) -> float:

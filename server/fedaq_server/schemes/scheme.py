@@ -61,9 +61,14 @@ class RoundState:
     differences : bool
         Whether a difference goes down, rounded to the nearest codes.
     catch_up_j : float
-        Joules that go to clients which missed models, whatever the bits of this round.
+        Joules that go to clients which missed models, whatever the bits of this round, and those
+        that this round and later ones leave to the hops of relays.
+    relays_j : float
+        The part of it that is for relays.
     purses : tuple of Purse
         The budgets of the run and of its devices.
+    share : float
+        Sum of the clients' weights: below 1 behind a relay, whose clients are not all of the run's.
     """
 
     round: int
@@ -77,6 +82,8 @@ class RoundState:
     differences: bool = False
     catch_up_j: float = 0.0
     purses: tuple[Purse, ...] = ()
+    share: float = 1.0
+    relays_j: float = 0.0
 
     @cached_property
     def squared_weights(self) -> float:

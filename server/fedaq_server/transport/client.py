@@ -15,6 +15,7 @@ from fedaq.errors import FedaqError, ProtocolError
 from fedaq.settings import Settings
 from fedaq.v1 import federation_pb2 as pb
 
+MAX_EXAMPLES = 2**40
 # Chunks of one client that wait for the one that is folded in.
 INBOX = 1
 OF_A_ROUND = ("range_report", "update", "chunk")
@@ -106,6 +107,8 @@ class Client:
         What the last of them said.
     declined : Decline, optional
         Why rounds begin without it; None if it is ready.
+    relayed : int, optional
+        Clients for whom it speaks; None if it is no relay.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Client:
     declined: Decline | None = None
     radio_name: str = ""
     tariff: float | None = None
+    relayed: int | None = None
     _credit: int = 0
     _inbox: asyncio.Queue[pb.ClientMessage | Chunk | None] | None = None
     _refused: int = -1

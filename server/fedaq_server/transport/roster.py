@@ -168,7 +168,9 @@ class Roster:
         """
 
         def enough() -> bool:
-            return len(self.ready()) >= count and len(self.present()) >= present
+            # A relay is there with its clients, before them it declines.
+            there = [c for c in self.present() if c.relayed is None or c.declined is None]
+            return len(self.ready()) >= count and len(there) >= present
 
         wanted = max(count, present)
         if not await self._wait(enough, wanted, timeout_s):

@@ -32,7 +32,7 @@ from fedaq_server.conduct import Conduct
 from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.metrics import Metrics
 from fedaq_server.transport import readiness
-from fedaq_server.transport.client import Client, DisconnectedError, Stream
+from fedaq_server.transport.client import MAX_EXAMPLES, Client, DisconnectedError, Stream
 from fedaq_server.transport.faults import blame, is_fault
 from fedaq_server.transport.grpc_workaround import robust_server
 from fedaq_server.transport.patience import Read, patient
@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_EXAMPLES = 2**40
 MISSED_HEARTBEATS = 3
 # Messages besides those of rounds: for how long a client may save up, what heartbeats it may
 # send, and the bytes that count as a message.
@@ -132,6 +131,7 @@ class Admission:
             name, join.examples, stated.radio, stream, join.holds, process=join.process,
             on_refusal=self.metrics.on_refusal, declined=declines.from_message(join.readiness),
             radio_name=join.radio.name, tariff=stated.tariff,
+            relayed=join.relayed.clients if join.HasField("relayed") else None,
         )  # fmt: skip
         present = self.roster.get(name)
         same = identity is not None or (
@@ -157,6 +157,7 @@ class Admission:
                 seed=self.settings.seed,
                 training=to_message(self.training),
                 heartbeat_interval_s=network.heartbeat_interval_s,
+                relays=True,
             )
         )
 
