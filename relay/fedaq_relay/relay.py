@@ -202,8 +202,14 @@ class Relay:
 
     def standing(self) -> pb.Relayed:
         """Return who is ready now."""
-        there = [] if self.run is None else self.run.roster.ready()
-        return pb.Relayed(clients=behind(there), examples=sum(each.examples for each in there))
+        if self.run is None:
+            return pb.Relayed()
+        there, scheme = self.run.roster.ready(), self.run.federation.scheme
+        return pb.Relayed(
+            clients=behind(there),
+            examples=sum(each.examples for each in there),
+            most_price=scheme.most_price if isinstance(scheme, PricedHop) else 0.0,
+        )
 
     async def update(self, plan: pb.RoundPlan, training: Training) -> pb.RangeReport:
         """Carry out a round with the clients, and leave what came of it in the learner.

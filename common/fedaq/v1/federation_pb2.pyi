@@ -396,14 +396,16 @@ class RangeReport(_message.Message):
     def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
 
 class Relayed(_message.Message):
-    __slots__ = ("clients", "examples", "energy_j")
+    __slots__ = ("clients", "examples", "energy_j", "most_price")
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     ENERGY_J_FIELD_NUMBER: _ClassVar[int]
+    MOST_PRICE_FIELD_NUMBER: _ClassVar[int]
     clients: int
     examples: int
     energy_j: float
-    def __init__(self, clients: _Optional[int] = ..., examples: _Optional[int] = ..., energy_j: _Optional[float] = ...) -> None: ...
+    most_price: float
+    def __init__(self, clients: _Optional[int] = ..., examples: _Optional[int] = ..., energy_j: _Optional[float] = ..., most_price: _Optional[float] = ...) -> None: ...
 
 class Validation(_message.Message):
     __slots__ = ("examples", "metrics")

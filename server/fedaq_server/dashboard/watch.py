@@ -183,6 +183,7 @@ class Watch:
             seen_at=seen_at,
             refusals=client.refusals,
             reason=_detail(client) or client.refusal,
+            relayed=client.relayed,
         )
 
 

@@ -328,6 +328,7 @@ def _state(
             federation.share * (weights[client.name] / total),
             client.cost(settings, number),
             federation.roster.ranges.get(client.name),
+            client.most_price,
         )
         for client in clients
     }

@@ -2,12 +2,9 @@
 
 With an entropy coder the KKT solution of FedAQ (arXiv 2406.18156) needs no whole bits: at
 one price, the quantization step of every tensor, client and round is the resolution
-``r = sqrt(lambda e / (2 ln2 c))`` itself, and lengths follow by themselves. Without a budget
-the two resolutions are settings. With one, the price is found anew in every round, so that
-this round, at the lengths to be expected, takes its share of what is left.
-
-What a transfer really takes shows only when it is coded. So that nothing is overspent, each
-sender has a limit, within which it stays by taking coarser steps.
+``r = sqrt(lambda e / (2 ln2 c))`` itself. Without a budget the two resolutions are settings. With
+one, the price is found anew in every round, so that it takes, at the lengths to be expected, its
+share of what is left. What would exceed a sender's limit is coded in coarser steps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,13 +44,11 @@ from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 # worth less than it costs. Of the values tried, twice as much lets training fall apart.
 DROWNED = 5.0
 # With BatchNorm, nor may it exceed this share of the mean square of the weights that the run began
-# with: their scale is irrelevant there, updates are large beside them, and noise of five times that
-# would be all that is left of them (docs/research/statistics.md).
+# with: updates are large there, and would leave noise alone (docs/research/statistics.md).
 SHAKEN = 0.03
 # Nothing goes down in the first round; this is the uplink's usual share of a round.
 FIRST_SHARE = 0.3
-# A transfer may exceed so many times what was expected of it, while the budget lasts,
-# before its limit acts.
+# So many times what was expected of it may a transfer take, while the budget lasts.
 SLACK = 3.0
 # What clients lack of the model that the run begins with (--from) goes down at once, in steps of
 # this share of its deviation; the rest is in later differences.
@@ -121,6 +116,7 @@ class CodedBudget:
     up: dict[str, float] = field(default_factory=dict)
     _round: "_Round | None" = None
     _least_price: float = 0.0  # of a relay: what its own server has found
+    _dearest: float = 0.0
 
     def plan(self, state: RoundState) -> Plan | None:
         """Find the price, the downlink step and every client's limit.
@@ -154,13 +150,16 @@ class CodedBudget:
         left -= start_j
         # Above this price noise would drown what is sent: fewer and better rounds are run.
         dearest = _bisect(lambda price: -expected.noise(price), -expected.most_noise)
+        dearest = min(dearest, *(client.most_price for client in state.clients.values()))
+        self._dearest = dearest
         affordable = rounds_paid(state, left, expected.round_j(dearest))
-        if affordable == 0 and state.round > 1:
+        if affordable == 0 and state.round > 1 and not self._least_price:
             return None
         rounds = max(1, affordable)
         share_j = left / rounds * (LAST_SHARE if rounds == 1 else 1.0)
-        price = max(min(_bisect(expected.round_j, share_j), dearest), self._least_price)
+        price = min(max(_bisect(expected.round_j, share_j), self._least_price), dearest)
         down_j, up_j = expected.down_j(price), expected.up_j(price)
+        share_j = down_j + _total(up_j) if self._least_price else share_j
         # Of a start, all that is expected of the rounds that are left to it may be taken at once.
         down_limit_j, slack = _limits(
             state, share_j, left + start_j - headers_j, down_j + start_j, _total(up_j)

@@ -59,6 +59,11 @@ class PricedHop(CodedBudget):
             super().learn(outcome)
 
     @property
+    def most_price(self) -> float:
+        """The price above which noise drowns the updates of the last round; 0 before it."""
+        return self._dearest if self.up else 0.0
+
+    @property
     def _free(self) -> CodedResolution:
         return CodedResolution(self.uplink, self.downlink)
 

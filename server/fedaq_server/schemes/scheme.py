@@ -30,12 +30,15 @@ class ClientState:
         Joules per bit of this round.
     ranges : tuple of Spread, optional
         Ranges of its last update per tensor, None before its first.
+    most_price : float
+        Of a relay: the price of a joule above which noise drowns its clients' updates.
     """
 
     name: str
     weight: float
     radio: RadioCost
     ranges: tuple[Spread, ...] | None
+    most_price: float = inf
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fedaq.process.logs import event
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.metrics import Metrics
-from fedaq_server.transport.client import MAX_EXAMPLES, Client
+from fedaq_server.transport.client import Client
 from fedaq_server.transport.roster import Roster
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ async def heard(roster: Roster, metrics: Metrics, client: Client, said: pb.Readi
     client.last_seen = time.monotonic()
     client.holds = said.holds or client.holds
     if client.relayed is not None and said.HasField("relayed"):
-        client.relayed = said.relayed.clients
-        client.examples = max(1, min(said.relayed.examples, MAX_EXAMPLES))
+        client.stands_for(said.relayed)
     before, now = client.declined, declines.from_message(said)
     if now != before:
         await roster.declare(client, now)

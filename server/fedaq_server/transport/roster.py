@@ -26,7 +26,7 @@ class Gone:
     ----------
     at : float
         When its connection ended, in seconds since 1970.
-    left, radio, refusals, refusal
+    left, radio, refusals, refusal, relayed
         As the client had them.
     """
 
@@ -35,6 +35,7 @@ class Gone:
     radio: RadioCost | None
     refusals: int
     refusal: str
+    relayed: int | None = None
 
 
 class Roster:
@@ -138,8 +139,9 @@ class Roster:
 
     def _remember(self, client: Client) -> None:
         self.gone[client.name] = Gone(
-            time.time(), client.left, client.radio, client.refusals, client.refusal
-        )
+            time.time(), client.left, client.radio, client.refusals, client.refusal,
+            client.relayed,
+        )  # fmt: skip
         if len(self.gone) > REMEMBERED:
             del self.gone[next(iter(self.gone))]
 

@@ -131,8 +131,9 @@ class Admission:
             name, join.examples, stated.radio, stream, join.holds, process=join.process,
             on_refusal=self.metrics.on_refusal, declined=declines.from_message(join.readiness),
             radio_name=join.radio.name, tariff=stated.tariff,
-            relayed=join.relayed.clients if join.HasField("relayed") else None,
         )  # fmt: skip
+        if join.HasField("relayed"):
+            client.stands_for(join.relayed)
         present = self.roster.get(name)
         same = identity is not None or (
             present and join.process and join.process == present.process
