@@ -120,11 +120,11 @@ async def _federate(asked: argparse.Namespace, far: str, near: str | None, folde
                 group.create_task(_client(task, data, own, number, there))
     total_j, relays_j = sum(r.energy_j for r in records), sum(r.relays_j for r in records)
     accuracy = [record.test_accuracy for record in records]
-    for each in records if asked.each else []:
+    for record in records if asked.each else []:
         print(
-            f"round {each.round}: {each.test_accuracy:.4f}, "
-            f"{each.energy_j - each.relays_j:.4g} J and {each.relays_j:.4g} J of relays, "
-            f"price {each.price:.4g}, {each.clients} updates"
+            f"round {record.round}: {record.test_accuracy:.4f}, "
+            f"{record.energy_j - record.relays_j:.4g} J and {record.relays_j:.4g} J of relays, "
+            f"price {record.price:.4g}, {record.clients} updates"
         )
     moved = sum(r.uplink_payload_bytes + r.downlink_payload_bytes for r in records)
     return Spent(accuracy[-1], max(accuracy), moved, total_j - relays_j, relays_j)
