@@ -178,6 +178,11 @@ def wait_until(happened: Callable[[], bool], running: Running) -> None:
         time.sleep(0.05)
 
 
+def said(running: Running) -> str:
+    """Return what it said on standard error, not broken into lines."""
+    return " ".join(running.err.read_text().split())
+
+
 def rounds_done(folder: Path) -> int:
     # It is about to be made.
     with suppress(sqlite3.OperationalError):
@@ -260,8 +265,8 @@ def test_a_relay_lets_its_clients_go_while_its_server_is_gone_and_goes_on_with_i
     wait_until(lambda: rounds_done(folder / "root") >= 2, server)
     server.process.kill()
     server.process.wait()
-    wait_until(lambda: "its clients are let go" in relay.err.read_text(), relay)
-    wait_until(lambda: "the relay lost its server" in clients[0].err.read_text(), clients[0])
+    wait_until(lambda: "its clients are let go" in said(relay), relay)
+    wait_until(lambda: "the relay lost its server" in said(clients[0]), clients[0])
     server = commands.start(*start.split())
     for each in (server, relay, *clients):
         assert each.wait(PATIENCE_S).code == 0, each.err.read_text()
