@@ -179,8 +179,8 @@ def wait_until(happened: Callable[[], bool], running: Running) -> None:
 
 
 def said(running: Running) -> str:
-    """Return what it said on standard error, not broken into lines."""
-    return " ".join(running.err.read_text().split())
+    """Return what it said, not broken into lines."""
+    return " ".join(running.out.read_text().split())
 
 
 def rounds_done(folder: Path) -> int:
