@@ -21,7 +21,7 @@ class Below(Protocol):
     def standing(self) -> pb.Relayed:
         """Return who is ready now."""
 
-    async def update(self, plan: pb.RoundPlan, training: Training) -> pb.RangeReport:
+    async def update(self, plan: pb.RoundPlan) -> pb.RangeReport:
         """Leave the update of a round in the learner; return what is to be reported of it.
 
         Raises

@@ -213,7 +213,7 @@ class Session:
             if self.below is None:
                 report = await self._train(plan, welcome)
             else:
-                report = await self.below.update(plan, self._training)
+                report = await self.below.update(plan)
             self.on_event(Trained(plan.round, report.train_loss))
             spreads = await asyncio.to_thread(self._spreads)
             grant = await self._report(plan, spreads, report)

@@ -169,7 +169,7 @@ class Relay:
                 f"the relay and its clients --seed {welcome.seed}"
             )
         if self.run is None:
-            if ledger.settings() is None:
+            if not ledger.rounds_done:
                 ledger.begin(settings.model_dump(mode="json"), welcome.run_id)
             self.run = Run(
                 settings, ledger, self._on_round, self._task, hop_scheme, training=training,
@@ -211,7 +211,7 @@ class Relay:
             most_price=scheme.most_price if isinstance(scheme, PricedHop) else 0.0,
         )
 
-    async def update(self, plan: pb.RoundPlan, training: Training) -> pb.RangeReport:
+    async def update(self, plan: pb.RoundPlan) -> pb.RangeReport:
         """Carry out a round with the clients, and leave what came of it in the learner.
 
         Raises
