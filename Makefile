@@ -4,14 +4,14 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-slow test-extras test-flower test-sanitized kinds fuzz chaos faults hosts containers arm64 \
+.PHONY: demo bench test test-slow test-extras test-flower test-ray test-sanitized kinds fuzz chaos faults hosts containers arm64 \
 	lint types docs protos native wheels clean
 
 demo: $(VENV)/native
 	$(BIN)/fedaq run
 
 test: $(VENV)/native
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/native
 	$(BIN)/python -m pytest -m slow
@@ -33,6 +33,12 @@ test-flower: $(VENV)/native
 		-e '.[client,server,flower]' 'flwr[simulation]==1.42.0' hypothesis pytest
 	$(FLOWER)/bin/python -m pytest tests/flower
 	$(FLOWER)/bin/python -m pytest -m slow tests/flower
+
+# Clients that train on a Ray cluster: one that the tests start, of two workers.
+test-ray: $(VENV)/native
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
+		-e '.[ray]'
+	$(BIN)/python -m pytest tests/cluster
 
 # Kinds of models, each trained beside fp32. torchvision and timm come alone: they ask for nothing
 # that is not there, and would bring another build of torch.
@@ -81,6 +87,7 @@ bench: $(VENV)/native
 	$(BIN)/python benchmarks/round.py --sizes 1 10 --clients 2 5 10 50 --bits 4
 	$(BIN)/python benchmarks/round.py --sizes 10 --clients 10 --bits 32
 	$(BIN)/python benchmarks/profile_round.py
+	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/heartbeats.py
 	$(BIN)/python benchmarks/viewers.py --tasks digits
 

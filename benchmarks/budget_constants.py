@@ -25,16 +25,16 @@ from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
-from fedaq_server.schemes import coded, packed_budget
+from fedaq_server.schemes import coded, expected, packed_budget, spending
 
 SEEDS = 3
 
 
 @dataclass(frozen=True)
 class Form:
-    """A budget scheme: its module, how codes travel, two budgets, and values to try."""
+    """A budget scheme: its modules, how codes travel, two budgets, and values to try."""
 
-    module: ModuleType
+    modules: tuple[ModuleType, ...]
     coding: tuple[str, ...]
     budgets_j: tuple[float, float]
     tried: dict[str, tuple[float, ...]]
@@ -42,20 +42,23 @@ class Form:
 
 FORMS = {
     "coded": Form(
-        coded,
+        (coded, expected, spending),
         (),
         (0.03, 0.15),
         {
-            "DROWNED": (0.5, 2.0, 5.0, 12.0, 50.0),
+            "DROWNED": (0.5, 1.0, 2.0, 4.0),
+            "EASED": (1.0, 1.3, 1.6, 2.0),
+            "MOST_DROWNED": (2.0, 3.0, 5.0, 8.0),
             "FIRST_SHARE": (0.1, 0.2, 0.3, 0.45, 0.7),
             "SLACK": (1.0, 1.5, 3.0, 6.0),
             "LAST_SHARE": (0.9, 0.95, 0.98, 1.0),
+            "RISE": (0.01, 0.5, 1.0, 2.0),
             "SMOOTHING": (0.1, 0.25, 0.5, 1.0),
             "FIRST_UPDATE": (0.25, 0.5, 1.0, 2.0),
         },
     ),
     "packed": Form(
-        packed_budget,
+        (packed_budget,),
         ("coding.entropy=false", "coding.downlink=model"),
         (0.6, 1.2),
         {
@@ -101,12 +104,15 @@ def table(name: str, form: Form, seeds: int) -> Table:
     for column in ("constant", "value", *("final", "loss", "rounds", "spent") * 2):
         found.add_column(column, justify="right", no_wrap=True)
     for constant, values in form.tried.items():
-        chosen = getattr(form.module, constant)
+        modules = [module for module in form.modules if hasattr(module, constant)]
+        chosen = getattr(modules[0], constant)
         for value in values:
-            setattr(form.module, constant, value)
+            for module in modules:
+                setattr(module, constant, value)
             mark = "*" if value == chosen else ""
             found.add_row(constant, f"{value:.3g}{mark}", *row(form, seeds))
-        setattr(form.module, constant, chosen)
+        for module in modules:
+            setattr(module, constant, chosen)
     return found
 
 

@@ -10,7 +10,9 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median_low
@@ -23,7 +25,7 @@ from fedaq.codec import coding, kernels, payload
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.quantizer import value_range
 from fedaq.settings import Settings, load_settings
-from fedaq.tasks import Task
+from fedaq_client.session import Session
 from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_server.records.ledger import Ledger
@@ -124,19 +126,29 @@ class Turned(Learner):
 
 
 def accuracy(settings: Settings, hostile: int) -> float:
-    learners = local._learners
+    members = local._members
 
-    def some_turned(task: Task, settings: Settings) -> list[tuple[str, Learner]]:
-        found = learners(task, settings)
-        for _, learner in found[:hostile]:
-            learner.__class__ = Turned
-        return found
+    @contextmanager
+    def some_turned(*arguments: Any) -> Iterator[list[local.Member]]:
+        with members(*arguments) as found:
+            turned = [replace(each, turn=partial(as_turned, each)) for each in found[:hostile]]
+            yield [*turned, *found[hostile:]]
 
-    local._learners = some_turned
+    vars(local)["_members"] = some_turned
     try:
         return federate(settings).records[-1].test_accuracy
     finally:
-        local._learners = learners
+        vars(local)["_members"] = members
+
+
+@asynccontextmanager
+async def as_turned(member: local.Member, session: Session) -> AsyncIterator[None]:
+    async with member.turn(session):
+        session.learner.__class__ = Turned
+        try:
+            yield
+        finally:
+            session.learner.__class__ = Learner
 
 
 def show_attacks() -> None:

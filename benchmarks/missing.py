@@ -29,7 +29,8 @@ from fedaq.tasks import load_task
 from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Session
-from fedaq_client.training import Learner, local_data
+from fedaq_client.sharing import local_data
+from fedaq_client.training import Learner
 from fedaq_client.transport.connection import GrpcStream, connect
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import summarize

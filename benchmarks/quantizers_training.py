@@ -27,7 +27,8 @@ from fedaq.process.terminal import console
 from fedaq.settings import PartitionSettings
 from fedaq.tasks import Task, load_task
 from fedaq.tasks.partition import Partition
-from fedaq_client.training import Learner, local_data
+from fedaq_client.sharing import local_data
+from fedaq_client.training import Learner
 
 SEED = 1
 

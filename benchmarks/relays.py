@@ -23,8 +23,9 @@ from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, load_task, read_data
 from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.partition import Partition
+from fedaq_client.learners import learner_of
 from fedaq_client.returning import CONNECT_S, take_part
-from fedaq_client.training import Learner, learner_of
+from fedaq_client.training import Learner
 from fedaq_client.transport.access import PLAIN
 from fedaq_client.transport.connection import in_turn
 from fedaq_relay.relay import Relay

@@ -2,11 +2,14 @@
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+LONGEST = ("system", "lab", "documents", "browser", "faults", "flower", "fuzz")
 
 settings.register_profile("fedaq", deadline=None)
 settings.load_profile("fedaq")
@@ -22,6 +25,17 @@ def pytest_configure(config: pytest.Config) -> None:
         from fedaq.codec import kernels
 
         kernels.LIBRARY = library
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are cores: many tests wait for processes, or for a deadline."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders whose files take longest, so that the workers end together."""
+    items.sort(key=lambda item: item.path.parent.name not in LONGEST)
 
 
 @pytest.fixture

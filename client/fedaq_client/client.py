@@ -16,10 +16,12 @@ from fedaq.settings import load_settings
 from fedaq.tasks import AnyTask, read_data, task_of
 from fedaq.tasks.hardware import left_as_it_was, use_threads
 from fedaq_client.events import Event
+from fedaq_client.learners import learner_of
 from fedaq_client.means import Meter, means_of
 from fedaq_client.naming import name_of, part_of
+from fedaq_client.privacy import Privacy
 from fedaq_client.readiness import Ready
-from fedaq_client.training import Learner, learner_of
+from fedaq_client.training import Learner
 from fedaq_client.transport.access import servers_of
 
 STOPPED = "the program stopped it"
@@ -76,6 +78,8 @@ class Client:
         Of torch while it trains; 0: all cores. None: as many as the program has it use.
     give_up_after_s : float, optional
         Seconds without a server; None: try without end.
+    secure_aggregation : bool
+        Whether to refuse rounds in which the server would see this client's update.
     ready : callable, optional
         Returns None or True if the device is ready for rounds, else a `Decline` with the reason. It
         is asked before the client joins, when a round begins, and while it waits, at every interval
@@ -119,6 +123,7 @@ class Client:
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu",
         threads: int | None = None,
         give_up_after_s: float | None = None,
+        secure_aggregation: bool = False,
         ready: Ready | None = None,
         on_event: Callable[[Event], object] = lambda event: None,
     ) -> None:
@@ -133,7 +138,7 @@ class Client:
         network = {"tls": tls, "token_file": token_file, "insecure": insecure, "proxy": proxy}
         given = {
             "data": path, "seed": seed, "start_from": start_from, "device": device,
-            "threads": threads,
+            "threads": threads, "privacy.secure_aggregation": secure_aggregation,
             **{f"client.{name}": value for name, value in own.items()},
             **{f"network.{name}": value for name, value in network.items()},
         }  # fmt: skip
@@ -215,6 +220,9 @@ class Client:
             own.give_up_after_s,
             ready=self._ready,
             means=self._means,
+            privacy=Privacy(
+                self._settings.privacy.secure_aggregation, self._servers[0][1].certificates
+            ),
         )
 
     def _learner(self) -> Learner:

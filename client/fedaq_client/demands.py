@@ -1,8 +1,10 @@
 """What a server may ask of a client: its settings allow no more."""
 
+from collections.abc import Sequence
 from math import inf
 
-from fedaq.codec.quantizer import is_width
+from fedaq.codec.payload import clipped_ranges
+from fedaq.codec.quantizer import LARGEST_MAGNITUDE, Range, Spread, is_width
 from fedaq.errors import FedaqError
 from fedaq.tasks import Training
 from fedaq.tasks.training import from_message
@@ -32,6 +34,20 @@ def checked_training(welcome: pb.Welcome) -> Training:
     return training
 
 
+def checked_plan(plan: pb.RoundPlan) -> None:
+    """Check what the server asks of an update.
+
+    Raises
+    ------
+    FedaqError
+        If it cannot be.
+    """
+    if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
+        raise FedaqError(f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be")
+    if not 0 <= plan.keep <= 1:
+        raise FedaqError(f"the server asks for {plan.keep:g} of an update, which cannot be")
+
+
 def is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:
     """Tell whether an update of so many tensors can be coded as granted."""
     return (
@@ -39,4 +55,15 @@ def is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:
         and len(grant.uplink_steps) in (0, tensors)
         and all(bits == 0 or is_width(bits) for bits in grant.uplink_bits)
         and all(0 <= step < inf for step in grant.uplink_steps)
+        and len(grant.uplink_reaches) in (0, tensors)
+        and all(0 <= reach <= LARGEST_MAGNITUDE for reach in grant.uplink_reaches)
     )
+
+
+def coded_ranges(
+    grant: pb.UplinkGrant, spreads: tuple[Spread, ...], *, clip: bool
+) -> Sequence[Range]:
+    """Return the range of each tensor that is coded: the server's, or the update's own."""
+    if grant.uplink_reaches:
+        return [Range(-reach, reach) for reach in grant.uplink_reaches]
+    return clipped_ranges(spreads, tuple(grant.uplink_bits)) if clip else spreads

@@ -3,27 +3,26 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from math import nan
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, declines
-from fedaq.codec import chunks, coding, headers, holding, model, payload, statistics
+from fedaq.codec import chunks, coding, model, payload
 from fedaq.codec.chunks import Chunk, expected
-from fedaq.codec.given import Dither
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
+from fedaq.codec.sparse import Sparsity
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
-from fedaq.metric import LOSS
 from fedaq.process.logs import event
-from fedaq.tasks import Evaluation, Training, blamed
-from fedaq.tasks.training import KNOWN
+from fedaq.tasks import Training, blamed
+from fedaq.tasks.training import KNOWN_SPARSE
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client import reports
 from fedaq_client.below import Below
-from fedaq_client.demands import LARGEST_CHUNK_BYTES, checked_training, is_possible
+from fedaq_client.demands import checked_plan, checked_training, coded_ranges, is_possible
 from fedaq_client.endings import (
     FinishedError,
     GivenUpError,
@@ -33,12 +32,16 @@ from fedaq_client.endings import (
 )
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
+from fedaq_client.privacy import SEEN, Privacy, can_mask
 from fedaq_client.readiness import Ready, answer_of
+from fedaq_client.receiving import receive_model
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
 
 LEAVE_S = 1.0
+# What may still come of a round that was given up.
+LEFT_OVER = ("model", "grant", "mask_roster", "mask_shares", "mask_set", "unmask")
 
 
 class Stream(Protocol):
@@ -79,6 +82,13 @@ class Session:
         Whether the server has let the client in.
     means : Means
         What its device may spend, and what training takes there.
+    turn : callable
+        Given this session, returns what its join and each of its rounds are done within; there it
+        may be lent another `learner`, which holds another model.
+    digest : bytes
+        Of the model that is held; empty where it is to be computed.
+    privacy : Privacy
+        What it keeps from the server.
     below : Below, optional
         The clients of a relay, which make its updates; None for a device that trains.
     """
@@ -94,11 +104,13 @@ class Session:
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
     ready: Ready | None = None
     means: Means = field(default_factory=Means)
+    turn: "Callable[[Session], AbstractAsyncContextManager[object]]" = nullcontext
+    digest: bytes = b""
+    privacy: Privacy = SEEN
     below: Below | None = None
     _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
-    _digest: bytes = b""
     _relayed: pb.Relayed | None = None
 
     async def participate(self) -> str:
@@ -110,9 +122,11 @@ class Session:
             If the server breaks off or breaks the protocol.
         """
         try:
-            await asyncio.to_thread(self.learner.resume, self.name)
-            await self._ask()
-            await self._say(self._join())
+            async with self.turn(self):
+                if self.learner.folder is not None:
+                    await asyncio.to_thread(self.learner.resume, self.name)
+                await self._ask()
+                await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome
             self._training = checked_training(welcome)
             if self.below is not None:
@@ -141,7 +155,8 @@ class Session:
             plan = await self._next_plan(welcome)
             while True:
                 try:
-                    await self._take_part(plan, welcome)
+                    async with self.turn(self):
+                        await self._take_part(plan, welcome)
                     plan = await self._next_plan(welcome)
                 except SupersededError as newer:
                     plan = newer.plan
@@ -150,6 +165,8 @@ class Session:
 
     async def _next_plan(self, welcome: pb.Welcome) -> pb.RoundPlan:
         """Wait for a round; say meanwhile whether it may count on this client."""
+        if self.ready is None:
+            return (await expected(self._expect, "plan")).plan
         waiting = asyncio.ensure_future(expected(self._expect, "plan"))
         # What the program raises meanwhile matters more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -200,10 +217,8 @@ class Session:
 
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
-        if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
-            raise FedaqError(
-                f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be"
-            )
+        checked_plan(plan)
+        self.privacy.check(masked=plan.HasField("masking"))
         await self._declare()
         if self._declined is not None:
             return
@@ -211,13 +226,19 @@ class Session:
         try:
             downlink_bits = await self._receive_models(plan)
             if self.below is None:
-                report = await self._train(plan, welcome)
+                trained = await self._train(plan, welcome)
             else:
-                report = await self.below.update(plan)
-            self.on_event(Trained(plan.round, report.train_loss))
-            spreads = await asyncio.to_thread(self._spreads)
-            grant = await self._report(plan, spreads, report)
-            update, update_bytes = await self._send_update(plan, grant, spreads, welcome)
+                trained = await self.below.update(plan)
+            loss = trained.train_loss
+            self.on_event(Trained(plan.round, loss))
+            spreads = await asyncio.to_thread(self._spreads, plan)
+            holds = await asyncio.to_thread(self._holds) if plan.prove else b""
+            if plan.HasField("masking"):
+                report = reports.hidden(plan.round, trained, holds)
+                sent = await self._send_masked(plan, welcome, spreads, loss, report)
+            else:
+                grant = await self._grant(reports.seen(plan.round, trained, spreads, holds))
+                sent = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
             log.warning(
@@ -233,7 +254,10 @@ class Session:
                 extra=event("training failed", client=self.name, round=plan.round,
                             detail=str(error)),
             )  # fmt: skip
-            await self._report_failure(plan)
+            # The server refuses it at once, instead of waiting for an update.
+            holds = self._holds() if plan.prove else b""
+            failed = reports.failure(plan.round, len(self.learner.spec.tensors), holds)
+            await self._say(pb.ClientMessage(range_report=failed))
             not_finite = reason_name(pb.REFUSAL_REASON_NOT_FINITE)
             self.on_event(Refused(plan.round, not_finite, str(error)))
             return
@@ -243,10 +267,12 @@ class Session:
             await self._say_ready()
             self.on_event(Declined(error.decline.reason, error.decline.detail))
             return
+        update, update_bytes = sent
         bits = update.sent_bits(update_bytes)
-        self.on_event(Sent(plan.round, plan.rounds, report.train_loss, bits, downlink_bits))
+        self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
 
     async def _train(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> pb.RangeReport:
+        """Leave the update of a round in the learner; return what is known of its training."""
         validation = await asyncio.to_thread(self.learner.validate)
         effort = await asyncio.to_thread(Effort, self.means)
         with blamed(self.learner.task, "training"):
@@ -254,97 +280,44 @@ class Session:
                 self.learner.train, self._training, welcome.seed, self.name,
                 plan.round, plan.rounds, self.on_training, measure=plan.measure,
             )  # fmt: skip
-        report = pb.RangeReport(train_loss=loss, validation=_validation_in(validation))
+        report = reports.trained(loss, validation)
         await asyncio.to_thread(effort.report, report)
         return report
 
     async def _receive_models(self, plan: pb.RoundPlan) -> float:
         """Receive what the round begins with; return the bits per value of the last of it."""
         for _ in range(max(plan.payloads, 1)):
-            bits = await self._receive_model()
+            bits = await receive_model(
+                self.learner, self._expect, self._holds, self._forget_digest, self.on_transfer
+            )
         return bits
 
-    async def _receive_model(self) -> float:
-        message = (await expected(self._expect, "model")).model
-        header = headers.from_message(self.learner.spec, message)
-        coded, received, sent_bytes = [], 0, header.header_bytes
-        if not message.base:
-            self._digest = b""
-            coding.write_zeros(header, self.learner.held)
-            self.learner.past.noted.fill(0)
-        while received < header.code_bytes:
-            chunk = await expected(self._expect, "chunk")
-            if (
-                chunk.offset != received
-                or chunk.size == 0
-                or received + chunk.size > header.code_bytes
-                or len(chunk.data) > chunk.size
-            ):
-                raise FedaqError("the server sent a chunk of the model out of place")
-            received += chunk.size
-            sent_bytes += chunk.cost_bytes
-            self.on_transfer(True, received, header.code_bytes)
-            if message.base:
-                # Half a difference would leave a model that nobody knows.
-                coded.append(chunk)
-            else:
-                # Here, not in a thread: decoding a chunk takes less time than handing it over,
-                # and gRPC receives the next one meanwhile on threads of its own.
-                holding.decode_whole(header, chunk, self.learner.held, self.learner.past)
-        if message.base:
-            await asyncio.to_thread(self._add, message.base, header, coded)
-        return header.sent_bits(sent_bytes)
-
-    def _add(self, base: bytes, header: Payload, coded: list[Chunk]) -> None:
-        """Add a difference, unless it was added already or belongs to another model."""
-        if base == self._holds():
-            held, past = self.learner.held, self.learner.past
-            before = statistics.taken_out(header.spec, held)
-            for chunk in coded:
-                holding.add_difference(header, coding.decode(header, chunk, past), held, past)
-            past.remember_nothing(header)
-            statistics.put_back(header.spec, held, before)
-            self._digest = b""
+    def _forget_digest(self) -> None:
+        self.digest = b""
 
     def _holds(self) -> bytes:
         """Return the digest of the model that is held."""
-        if not self._digest:
-            self._digest = model.digest(self.learner.held, self.learner.past.noted)
-        return self._digest
+        if not self.digest:
+            self.digest = model.digest(self.learner.held, self.learner.past.noted)
+        return self.digest
 
-    def _spreads(self) -> tuple[Spread, ...]:
-        return payload.tensor_spreads(self.learner.spec, self.learner.weights.__getitem__)
+    def _spreads(self, plan: pb.RoundPlan) -> tuple[Spread, ...]:
+        """Leave out of the update what is not to be sent, and measure the rest."""
+        spreads = self.learner.spreads()
+        if not plan.keep:
+            return spreads
+        self.learner.leave_out(Sparsity(plan.keep, plan.ternary))
+        return self.learner.spreads()
 
-    async def _report(
-        self, plan: pb.RoundPlan, spreads: tuple[Spread, ...], report: pb.RangeReport
-    ) -> pb.UplinkGrant:
-        report.round = self._round
-        report.ranges.extend(
-            pb.TensorRange(
-                lo=s.lo, hi=s.hi, mean=s.mean, deviation=s.deviation, magnitude=s.magnitude
-            )
-            for s in spreads
-        )
-        report.holds = await asyncio.to_thread(self._holds) if plan.prove else b""
+    async def _grant(self, report: pb.RangeReport) -> pb.UplinkGrant:
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
-        if not is_possible(grant, len(spreads)):
+        if not is_possible(grant, len(report.ranges)):
             raise FedaqError(
                 f"the server granted bits {list(grant.uplink_bits)} with steps "
                 f"{list(grant.uplink_steps)}, which cannot be"
             )
         return grant
-
-    async def _report_failure(self, plan: pb.RoundPlan) -> None:
-        """Report what the update is, so that the server refuses it instead of waiting for it."""
-        nothing = pb.TensorRange(lo=nan, hi=nan)
-        report = pb.RangeReport(
-            round=self._round,
-            ranges=[nothing] * len(self.learner.spec.tensors),
-            train_loss=nan,
-            holds=self._holds() if plan.prove else b"",
-        )
-        await self._say(pb.ClientMessage(range_report=report))
 
     async def _send_update(
         self,
@@ -355,7 +328,7 @@ class Session:
     ) -> tuple[Payload, int]:
         """Send the update; return its header, and the payload bytes that it took."""
         spec, bits = self.learner.spec, tuple(grant.uplink_bits)
-        ranges = payload.clipped_ranges(spreads, bits) if plan.clip else spreads
+        ranges = coded_ranges(grant, spreads, clip=plan.clip)
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
         coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:
@@ -365,7 +338,7 @@ class Session:
                 grant.limit_bytes,
                 lambda coarser: list(self._coded(coarser, plan, welcome)),
             )
-        self.learner.keep_unsent(self._round, (code.bits > 0 for code in update.codes))
+        await asyncio.to_thread(self.learner.keep_rest, self._round, update)
         sent_bytes = update.header_bytes
         await asyncio.to_thread(self.learner.save)
         await self._say(pb.ClientMessage(update=payload.to_message(update, self._round)))
@@ -377,12 +350,27 @@ class Session:
 
     def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
         keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
-        for offset, length in update.chunks(plan.chunk_bytes):
-            chunk, _ = coding.encode(
-                update, self.learner.weights.__getitem__, keys, offset, length, self._round,
-                squeeze=plan.entropy, known=Dither(keys.__getitem__),
-            )  # fmt: skip
-            yield chunk
+        return self.learner.coded(update, keys, plan)
+
+    async def _send_masked(
+        self,
+        plan: pb.RoundPlan,
+        welcome: pb.Welcome,
+        spreads: tuple[Spread, ...],
+        loss: float,
+        report: pb.RangeReport,
+    ) -> tuple[Payload, int]:
+        """Send a masked update; return its header, and the payload bytes that it took."""
+        from fedaq_client import masked  # it needs a package that other rounds do without
+
+        update = masked.masked_update(self.learner, plan, welcome.seed, self.name, spreads, loss)
+        member = self.privacy.member(self.name, welcome.run_id, plan.round)
+        await asyncio.to_thread(self.learner.save)
+        sent_bytes = await masked.send_masked(
+            update, member, report, plan.chunk_bytes, self._expect, self.stream.send,
+            self.on_transfer,
+        )  # fmt: skip
+        return update.header, sent_bytes
 
     async def _say(self, message: pb.ClientMessage) -> None:
         await self.stream.send(message.SerializeToString())
@@ -395,7 +383,7 @@ class Session:
             got = chunks.kind_of(message)
             if got == kind:
                 return message
-            if isinstance(message, Chunk) or got in ("model", "grant"):
+            if isinstance(message, Chunk) or got in LEFT_OVER:
                 if kind == "plan":
                     continue  # left over from a round that was given up
             elif got == "finish":
@@ -432,19 +420,9 @@ class Session:
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
                 process=self.process,
-                training=KNOWN,
+                training=KNOWN_SPARSE,
                 readiness=declines.to_message(self._declined) if self._declined else None,
+                masks=relayed is None and can_mask(),
                 relayed=relayed,
             )
         )
-
-
-def _validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation | None:
-    if validation is None:
-        return None
-    evaluation, examples = validation
-    values = {LOSS: evaluation.loss, **evaluation.metrics}
-    return pb.Validation(
-        examples=examples,
-        metrics=[pb.Metric(name=name, value=value) for name, value in values.items()],
-    )

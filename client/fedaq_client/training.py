@@ -1,21 +1,24 @@
 """What a client learns with: the model in one flat array, and its own data."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fedaq.codec import statistics
-from fedaq.codec.given import Past
+from fedaq.codec import coding, holding, payload, sparse, statistics
+from fedaq.codec.chunks import Chunk
+from fedaq.codec.given import NOTHING, Dither, Past
 from fedaq.codec.model import Kind
-from fedaq.codec.quantizer import Floats, derive_seed
-from fedaq.errors import UserError
+from fedaq.codec.payload import Payload
+from fedaq.codec.quantizer import Floats, Key, Spread, derive_seed
+from fedaq.codec.sparse import Sparsity
 from fedaq.modules.bound import Bound
-from fedaq.settings import PartitionSettings, Settings
 from fedaq.tasks import (
     Evaluation,
     Task,
@@ -27,12 +30,57 @@ from fedaq.tasks import (
     subset,
 )
 from fedaq.tasks.context import CPU, Received
-from fedaq.tasks.hardware import device_named
-from fedaq.tasks.partition import WHOLE, Partition, owners_of
-from fedaq.tasks.state import Kept
+from fedaq.tasks.state import Kept, State
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.buffers import StayingBuffers
 from fedaq_client.held_file import HeldFile, Holding, Unsent
+from fedaq_client.sharing import Share
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the training of a round follows from, besides the held model and the client's examples.
+
+    Attributes
+    ----------
+    training : Training
+        As it is in this round.
+    seed : int
+        What is drawn follows from it.
+    round, rounds : int
+    measure : bool
+        As of `Learner.train`.
+    state : dict
+        What the task's training kept of the client's last round.
+    """
+
+    training: Training
+    seed: int
+    round: int
+    rounds: int
+    measure: bool = False
+    state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a client keeps from round to round besides the model that it holds.
+
+    Attributes
+    ----------
+    unsent : dict of int to float32
+        What its last update left unsent, by the tensor.
+    state : dict
+        What the task's training keeps.
+    buffers : dict of str to Tensor
+        What does not travel of its module and has changed (a counter of batches).
+    """
+
+    unsent: Unsent = field(default_factory=dict)
+    state: State = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Learner:
@@ -61,6 +109,8 @@ class Learner:
     ----------
     task : Task
     model : nn.Module
+    folder : Path, optional
+        As `state`.
     held : float32, shape (parameters,)
         The model that the server knows this client to hold: first the one of the seed, then
         what was received.
@@ -84,6 +134,7 @@ class Learner:
     ) -> None:
         self.task = task
         self.device = device
+        self._everything = data
         self._data = data
         self._held_back = held_back
         self.model = initial_model(task, seed, start_from)
@@ -91,21 +142,23 @@ class Learner:
         self.model.to(device)
         self._bound = Bound(self.model, self.spec)
         self.weights = self._bound.flat
+        self._staying = StayingBuffers(self.model, self.spec)
         self.held = self.weights.copy()
         self.past = Past.none(self.spec.parameters)
         self._around = around
-        self._folder = state
+        self.folder = state
         self._state = Kept(state)
         self._held_file: HeldFile | None = None
         self._run_id = ""
         self._unsent: Unsent = {}
         self._unsent_then: tuple[int, Unsent] = (0, {})
+        self._whole: Floats | None = None
 
     def resume(self, name: str) -> None:
         """Hold, before the first join under a name, what its file says that it held."""
-        if self._folder is None or self._held_file is not None:
+        if self.folder is None or self._held_file is not None:
             return
-        self._held_file = HeldFile(self._folder, name, self.spec)
+        self._held_file = HeldFile(self.folder, name, self.spec)
         holding = self._held_file.read()
         if holding is not None:
             self.held[:] = holding.model
@@ -134,6 +187,22 @@ class Learner:
         self._state.end()
         if self._held_file is not None:
             self._held_file.remove()
+
+    def lend(self, share: Share, own: Own) -> None:
+        """Become another client's, whose examples are a share of the data that this one was given.
+
+        What it holds is for the caller to write to `held` and `past`.
+        """
+        every = self._everything
+        self._data = every if share.trained is None else subset(every, share.trained)
+        self._held_back = None if share.held_back is None else subset(every, share.held_back)
+        self._unsent, self._unsent_then = {}, (0, own.unsent)
+        self._state.lend(own.state)
+        self._staying.put(own.buffers)
+
+    def taken_back(self) -> Own:
+        """Return what the client keeps, to whom this learner was lent."""
+        return Own(self._unsent_then[1], self._state.latest, self._staying.changed())
 
     @property
     def examples(self) -> int:
@@ -189,40 +258,21 @@ class Learner:
             measure them, and not those that training left.
         """
         rounds = rounds or round_number
-        with self._around():
-            training_seed = derive_seed(seed, "train", name, round_number)
-            measured = self._measured(training_seed) if measure else []
-            self._bound.load(self.held)
-            torch.manual_seed(training_seed)
-            arguments = (
-                self.model,
-                self._data,
-                training.in_round(round_number, rounds),
-                training_seed,
-            )
-            context = None
-            if self.task.takes_context:
-                context = TrainingContext(
-                    round=round_number,
-                    rounds=rounds,
-                    received=Received(self.spec, self.held, self.device),
-                    generator=torch.Generator().manual_seed(training_seed),
-                    state=self._state.before(name, round_number),
-                    device=self.device,
-                    progress=progress,
-                )
-                loss = self.task.train(*arguments, context=context)
-            else:
-                loss = self.task.train(*arguments)
-            rounded = self._bound.gather()
-            for part, values in measured:
-                self.weights[part] = values
-            self._form_update(rounded)
-            # What training that failed has left in an optimizer would spoil every later round.
-            if context is not None and isfinite(self.weights.sum(dtype=np.float64)):
-                self._state.after(round_number, context.state)
-            self._add_unsent(round_number)
-            return loss
+        takes_context = self.task.takes_context
+        work = Work(
+            training.in_round(round_number, rounds),
+            derive_seed(seed, "train", name, round_number),
+            round_number,
+            rounds,
+            measure,
+            self._state.before(name, round_number) if takes_context else {},
+        )
+        loss, state = self.work(work, progress)
+        # What training that failed has left in an optimizer would spoil every later round.
+        if takes_context and isfinite(self.weights.sum(dtype=np.float64)):
+            self._state.after(round_number, state)
+        self._add_unsent(round_number)
+        return loss
 
     def adopt(self, trained: Floats, round_number: int) -> None:
         """Leave the update in `weights` of which others trained the held model to this one.
@@ -238,10 +288,45 @@ class Learner:
         self._add_unsent(round_number)
 
     def _add_unsent(self, round_number: int) -> None:
+        self._whole = None
         if self._unsent_then[0] < round_number:
             self._unsent = self._unsent_then[1]
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values
+
+    def work(self, work: Work, progress: Callable[[int, int], None]) -> tuple[float, State]:
+        """Train from the held model, leave in `weights` what has changed, and nothing else.
+
+        Returns
+        -------
+        float
+            The mean loss.
+        dict
+            What the task's training keeps for the next round.
+        """
+        with self._around():
+            measured = self._measured(work.seed) if work.measure else []
+            self._bound.load(self.held)
+            torch.manual_seed(work.seed)
+            arguments = (self.model, self._data, work.training, work.seed)
+            if self.task.takes_context:
+                context = TrainingContext(
+                    round=work.round,
+                    rounds=work.rounds,
+                    received=Received(self.spec, self.held, self.device),
+                    generator=torch.Generator().manual_seed(work.seed),
+                    state=work.state,
+                    device=self.device,
+                    progress=progress,
+                )
+                loss = self.task.train(*arguments, context=context)
+            else:
+                loss = self.task.train(*arguments)
+            rounded = self._bound.gather()
+            for part, values in measured:
+                self.weights[part] = values
+            self._form_update(rounded)
+            return loss, work.state
 
     def _measured(self, seed: int) -> list[tuple[slice, Floats]]:
         """Return the statistics of the held model on the client's data, and where they belong."""
@@ -290,79 +375,50 @@ class Learner:
         unit = statistics.units(self.spec, self.held[own], statistics.UPLINK)
         statistics.in_units(self.weights[own], unit)
 
-    def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
-        """Keep the tensors of a round's update that are not sent, for the rounds after it.
+    def add(self, header: Payload, coded: Iterable[Chunk]) -> None:
+        """Add a difference to the model that is held."""
+        before = statistics.taken_out(header.spec, self.held)
+        for chunk in coded:
+            values = coding.decode(header, chunk, self.past)
+            holding.add_difference(header, values, self.held, self.past)
+        self.past.remember_nothing(header)
+        statistics.put_back(header.spec, self.held, before)
 
-        They are added to the next update (error feedback). Of statistics nothing is kept: the
-        next update has them anew.
+    def spreads(self) -> tuple[Spread, ...]:
+        """Return the spreads of the update, per tensor."""
+        return payload.tensor_spreads(self.spec, self.weights.__getitem__)
+
+    def coded(self, update: Payload, keys: tuple[Key, ...], plan: pb.RoundPlan) -> Iterator[Chunk]:
+        """Yield the chunks of an update, coded as a round's plan says."""
+        known = NOTHING if plan.keep else Dither(keys.__getitem__)
+        for offset, length in update.chunks(plan.chunk_bytes):
+            chunk, _ = coding.encode(
+                update, self.weights.__getitem__, keys, offset, length, plan.round,
+                squeeze=plan.entropy, nearest=plan.keep > 0, known=known,
+            )  # fmt: skip
+            yield chunk
+
+    def leave_out(self, sparsity: Sparsity) -> None:
+        """Leave in `weights` what is kept of the update; the rest is left for the next one."""
+        self._whole = self.weights.copy()
+        self.weights[:] = sparsity.kept_of(self.spec, self._whole.__getitem__)
+
+    def keep_rest(self, round_number: int, update: Payload) -> None:
+        """Keep what is not sent of a round's update, for the rounds after it.
+
+        It is added to the next update (error feedback). Where values were left out, rounding is
+        kept, too. Of statistics nothing is kept: the next update has them anew.
         """
+        if self._whole is None:
+            self.keep_unsent(round_number, (code.bits > 0 for code in update.codes))
+        else:
+            self._unsent_then = (round_number, sparse.lost(update, self.weights, self._whole))
+
+    def keep_unsent(self, round_number: int, sent: Iterable[bool]) -> None:
+        """Keep the tensors of a round's update that are not sent."""
         unsent = {
             tensor: self.weights[part].copy()
             for tensor, (part, is_sent) in enumerate(zip(self.spec.slices, sent, strict=True))
             if not is_sent and self.spec.tensors[tensor].kind == Kind.CODED
         }
         self._unsent_then = (round_number, unsent)
-
-
-def learner_of(
-    task: Task,
-    everything: Sized,
-    part: Partition,
-    settings: Settings,
-    *,
-    state: Path | None = None,
-    around: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> Learner:
-    """Return a client's learner, with its part of the examples, less those that it holds back.
-
-    Raises
-    ------
-    UserError
-        If there are no examples, or they cannot be shared out like that.
-    """
-    mine = local_data(everything, part, settings.partition, settings.seed)
-    mine, held_back = divided(mine, task.validation_share, settings.seed)
-    return Learner(
-        task,
-        mine,
-        settings.seed,
-        device_named(settings.device),
-        state=state,
-        start_from=settings.start_from,
-        held_back=held_back,
-        around=around,
-    )
-
-
-def local_data(everything: Sized, partition: Partition, how: PartitionSettings, seed: int) -> Sized:
-    """Return the client's examples: all of the data set, or its part of it.
-
-    Raises
-    ------
-    UserError
-        If there are none, or the data set cannot be shared out like that.
-    """
-    if len(everything) == 0:
-        raise UserError("the task's training data is empty")
-    if partition == WHOLE:
-        return everything
-    owners = owners_of(everything, partition.parts, how, seed)
-    return subset(everything, np.flatnonzero(owners == partition.index))
-
-
-def divided(data: Sized, share: float, seed: int) -> tuple[Sized, Sized | None]:
-    """Return a client's examples to train with, and those to hold back: `share` of them.
-
-    Nothing is held back where that would be less than half an example.
-
-    Raises
-    ------
-    UserError
-        If the data set cannot be divided like that.
-    """
-    count = round(share * len(data))
-    if count == 0:
-        return data, None
-    order = np.random.default_rng(derive_seed(seed, "validation")).permutation(len(data))
-    # In the order of the data set, which may lie on a disk.
-    return subset(data, np.sort(order[count:])), subset(data, np.sort(order[:count]))

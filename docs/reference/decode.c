@@ -8,7 +8,7 @@
  *
  * BITS is 1 to 16, or 32 for raw; LO and HI are binary32 bit patterns in hex (0 0 for raw).
  * Prints the bit pattern of each value on a line of its own, and nothing if anything is wrong.
- * Only blocks of kinds 1 and 2 need zstd.
+ * Blocks of kinds 1 and 2 need zstd; those of kind 4, coded by what both ends know, need no library.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -20,7 +20,7 @@ from fedaq_lab.comparison_table import (
     summarize,
     table_rows,
 )
-from fedaq_lab.running import Engine, run_line
+from fedaq_lab.running import Engine, Where, run_line
 from fedaq_server.records.record import round_in_json
 from fedaq_server.records.result import Result, as_svg
 
@@ -120,6 +120,8 @@ def compare(
     reach: float | None = None,
     out: Path | str | None = None,
     engine: Engine = "local",
+    ray_address: str | None = None,
+    ray_gpus: float = 1.0,
     progress: bool | None = None,
     **options: Unpack[Options],
 ) -> Comparison:
@@ -130,7 +132,7 @@ def compare(
     lines : sequence of str or Result
         Schemes with settings of their own, ``"fixed:fixed.uplink_bits=2"``, and runs that are
         there already; those that differ in their seed alone are one line.
-    task, engine, progress, **options
+    task, engine, ray_address, ray_gpus, progress, **options
         As of `fedaq.run`, for every scheme.
     seeds : sequence of int
     reach : float, optional
@@ -145,6 +147,7 @@ def compare(
         If there is nothing to compare, or a run is refused.
     """
     runs: dict[str, list[Result]] = {}
+    on = Where(engine, ray_address, ray_gpus)
     names = _names([line for line in lines if isinstance(line, Result)])
     for line in lines:
         if isinstance(line, Result):
@@ -155,7 +158,7 @@ def compare(
         for seed in seeds:
             place = None if out is None else Path(out) / folder_of(line) / f"seed-{seed}"
             own: Options = {**options, "seed": seed}
-            done = run_line(line, task, place, engine, progress, own)
+            done = run_line(line, task, place, on, progress, own)
             runs.setdefault(line, []).append(done)
     if not runs:
         raise UserError("compare: nothing to compare; give schemes or results")

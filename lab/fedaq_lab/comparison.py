@@ -66,8 +66,11 @@ def run_comparison(
     options: Sequence[str],
     folder: Path,
     jobs: int,
+    place: Sequence[str] = (),
 ) -> None:
     """Run what is missing, then print the table and write ``compare.json`` and pictures.
+
+    `place` has options that say where runs are carried out, and change nothing of them.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def run_comparison(
         If a run fails.
     """
     lines = list(schemes or ([] if grid else DEFAULT_SCHEMES)) + _grid_lines(grid)
-    plan = _plan(lines, _seeds(seeds), target, until_target, options, folder)
+    plan = _plan(lines, _seeds(seeds), target, until_target, [*options, *place], folder)
     _claim(folder, {"options": list(options), "target": target, "until_target": until_target})
     _run_all(plan, jobs)
     comparison = comparison_table.summarize(

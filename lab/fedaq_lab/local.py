@@ -1,14 +1,22 @@
 """A federation in one process: the very same server and client code, without sockets.
 
 Messages are serialized and parsed as they are over gRPC; queues take the place of the
-connections. All heavy steps share one worker thread, so clients train in turn.
+connections. All heavy steps share one worker thread, so clients train in turn, and a few learners
+are enough for any number of clients.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import (
+    AbstractAsyncContextManager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +24,14 @@ from fedaq.codec.chunks import Chunk, parse
 from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, read_data
-from fedaq.tasks.partition import Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.endings import ServerStoppedError
+from fedaq_client.privacy import Privacy
 from fedaq_client.session import Session
-from fedaq_client.training import Learner, learner_of
+from fedaq_client.sharing import shares_of
+from fedaq_client.training import Learner
+from fedaq_lab.pools import HERE, Pool
+from fedaq_lab.population import Population
 from fedaq_server.cli.display import Display
 from fedaq_server.cli.server_process import show_run
 from fedaq_server.identity.caller import JoinRefusedError
@@ -28,10 +39,11 @@ from fedaq_server.records.run_folder import new_run
 from fedaq_server.records.weights import base_of
 from fedaq_server.run import Run
 from fedaq_server.serve import page_shown
-from fedaq_server.transport.service import serve_client
+from fedaq_server.transport.service import Admission, serve_client
 from fedaq_server.transport.tcp_counter import NoWire
 
 _QUEUE = 4
+_NEVER_S = 1e9
 Frames = asyncio.Queue[bytes | None]
 
 
@@ -69,9 +81,14 @@ class _ClientEnd:
 
 
 def run_local(
-    *, config: Path | None, out: Path | None, flags: Mapping[str, Any], assignments: list[str]
+    *,
+    config: Path | None,
+    out: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+    pool: Pool = HERE,
 ) -> None:
-    """Run a whole federation in this process and show it.
+    """Run a whole federation in this process and show it; clients may train elsewhere.
 
     Raises
     ------
@@ -79,17 +96,17 @@ def run_local(
         If a setting is wrong.
     """
     settings = load_settings(config=config, flags=flags, assignments=assignments)
-    show_run(new_run(out, settings), _watched)
+    show_run(new_run(out, settings), partial(_watched, pool=pool))
 
 
-async def _watched(run: Run, display: Display) -> None:
+async def _watched(run: Run, display: Display, pool: Pool) -> None:
     async with page_shown(run) as page:
         if page is not None:
             display.on_page(page)
-        await federate(run)
+        await federate(run, pool)
 
 
-async def federate(run: Run) -> None:
+async def federate(run: Run, pool: Pool = HERE) -> None:
     """Bring the clients of a run to it and carry it out.
 
     Raises
@@ -98,29 +115,41 @@ async def federate(run: Run) -> None:
         If the run fails.
     """
     try:
-        await _federate(run)
+        await _federate(run, pool)
     except ExceptionGroup as group:
         errors, _ = group.split(FedaqError)
         raise (errors or group).exceptions[0] from None
 
 
-async def _federate(run: Run) -> None:
-    with ThreadPoolExecutor(1, "work") as worker:
+async def _federate(run: Run, pool: Pool) -> None:
+    with ThreadPoolExecutor(pool.threads, "work") as worker:
         asyncio.get_running_loop().set_default_executor(worker)
         base = base_of(run.settings.start_from, run.ledger.start_path)
-        learners = _learners(run.task, run.settings.model_copy(update={"start_from": base}))
-        async with asyncio.TaskGroup() as group:
-            for name, learner in learners:
-                up, down = Frames(_QUEUE), Frames(_QUEUE)
-                session = Session(_ClientEnd(down, up), name, learner, None, lambda progress: None)
-                group.create_task(_serve(run, _ServerEnd(up, down)))
-                group.create_task(_participate(session))
-            await run.rounds(NoWire())
+        settings = run.settings.model_copy(update={"start_from": base})
+        admission = replace(run.admission, settings=_without_heartbeats(settings))
+        with _members(run.task, settings, run.folder, pool) as members:
+            async with asyncio.TaskGroup() as group:
+                for member in members:
+                    up, down = Frames(_QUEUE), Frames(_QUEUE)
+                    session = Session(
+                        _ClientEnd(down, up), member.name, member.learner, None,
+                        lambda progress: None, turn=member.turn,
+                        privacy=Privacy(run.settings.privacy.secure_aggregation),
+                    )  # fmt: skip
+                    group.create_task(_serve(admission, _ServerEnd(up, down)))
+                    group.create_task(_participate(session))
+                await run.rounds(NoWire())
 
 
-async def _serve(run: Run, stream: _ServerEnd) -> None:
+def _without_heartbeats(settings: Settings) -> Settings:
+    """Neither end of a stream within a process can vanish without the other."""
+    network = settings.network.model_copy(update={"heartbeat_interval_s": _NEVER_S})
+    return settings.model_copy(update={"network": network})
+
+
+async def _serve(admission: Admission, stream: _ServerEnd) -> None:
     try:
-        await serve_client(run.admission, stream)
+        await serve_client(admission, stream)
     except JoinRefusedError as refusal:
         raise UserError(str(refusal)) from None
 
@@ -130,10 +159,24 @@ async def _participate(session: Session) -> None:
         await session.participate()
 
 
-def _learners(task: Task, settings: Settings) -> list[tuple[str, Learner]]:
+@dataclass(frozen=True)
+class Member:
+    """A client of a run in this process; see `Session` for the rest."""
+
+    name: str
+    learner: Learner
+    turn: Callable[[Session], AbstractAsyncContextManager[object]] = nullcontext
+
+
+@contextmanager
+def _members(task: Task, settings: Settings, folder: Path, pool: Pool) -> Iterator[list[Member]]:
     everything = read_data(task, "train_data", settings.data)
-    parts = [Partition(index, settings.clients) for index in range(settings.clients)]
-    return [
-        (f"client-{number}", learner_of(task, everything, part, settings))
-        for number, part in enumerate(parts, 1)
-    ]
+    shares = shares_of(task, everything, settings)
+    with (
+        pool.learners(task, everything, settings) as learners,
+        closing(Population(learners, shares, folder)) as population,
+    ):
+        yield [
+            Member(f"client-{number}", learners[0], partial(population.turn, number - 1))
+            for number in range(1, settings.clients + 1)
+        ]

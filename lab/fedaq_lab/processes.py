@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedaq.cli.completion import TASKS
 from fedaq.errors import FedaqError, UserError
 from fedaq.net.ports import bound
 from fedaq.process.stopping import FOLLOWS_PARENT, postponed
 from fedaq.settings import flag_of, load_settings
-from fedaq.tasks import load_task
 from fedaq_server.records.run_folder import results_folder
 
 _HOST = "127.0.0.1"
@@ -117,7 +117,11 @@ def run_processes(
     settings = load_settings(
         config=config, flags={**flags, "network.port": port}, assignments=assignments
     )
-    load_task(settings.task, settings.data)  # a mistake in its name is told before anything starts
+    if settings.task not in TASKS or settings.data is not None:
+        # A mistake is told before anything starts. For a task of ours alone, torch is not loaded.
+        from fedaq.tasks import load_task
+
+        load_task(settings.task, settings.data)
     port = _claim_port(port or 0)
     server = [*_fedaq("server", flags, config, assignments),
               "--set", f"network.host={_HOST}", "--set", f"network.port={port}",

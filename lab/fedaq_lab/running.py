@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from fedaq.errors import UserError
 from fedaq.process.background import Background, Tell
@@ -17,6 +17,7 @@ from fedaq.settings import Options
 from fedaq.tasks import AnyTask
 from fedaq.tasks.hardware import left_as_it_was
 from fedaq_lab.local import federate
+from fedaq_lab.pools import Pool, pool_of, refuse_address
 from fedaq_lab.processes import run_processes
 from fedaq_lab.progress import Shown, shown_by
 from fedaq_server.asked import Asked, asked, refuse_what_has_no_name
@@ -26,8 +27,18 @@ from fedaq_server.records.run_folder import new_run
 from fedaq_server.records.saved import record_of
 from fedaq_server.serve import page_shown
 
-Engine = Literal["local", "processes"]
+Engine = Literal["local", "processes", "ray"]
 OnRound = Callable[[RoundRecord], object]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a run is carried out; as the arguments of `run`."""
+
+    engine: Engine = "local"
+    ray_address: str | None = None
+    ray_gpus: float = 1.0
+
 
 _TURN_S = 0.05
 # Torch has one generator and one number of threads for all of a process.
@@ -39,6 +50,8 @@ def run(
     *,
     out: Path | str | None = None,
     engine: Engine = "local",
+    ray_address: str | None = None,
+    ray_gpus: float = 1.0,
     progress: bool | None = None,
     on_round: OnRound = lambda record: None,
     **options: Unpack[Options],
@@ -55,9 +68,14 @@ def run(
         returns one.
     out : Path or str, optional
         New folder for what `fedaq run` leaves: ledger, ``run.json``, model. None: a temporary one.
-    engine : {"local", "processes"}
+    engine : {"local", "processes", "ray"}
         All in this process, one run after the other; or a server and clients as processes over
-        gRPC, for which the task needs a name.
+        gRPC, for which the task needs a name; or as in the first, with the clients' training on a
+        Ray cluster.
+    ray_address : str, optional
+        Of the cluster; None: the one that the program is connected to, else one is started here.
+    ray_gpus : float
+        GPUs that the training of a client takes, if ``device`` is ``cuda``: a share of one, too.
     progress : bool, optional
         Whether to show it; None: on a terminal and in a notebook.
     on_round : callable
@@ -77,8 +95,9 @@ def run(
         If the run fails.
     """
     wanted = _checked(engine, task, options)
+    on = Where(engine, ray_address, ray_gpus)
     with shown_by(wanted.settings, wanted.task.metric, progress) as shown:
-        return _background(wanted, engine, out, shown, on_round).result()
+        return _background(wanted, on, out, shown, on_round).result()
 
 
 async def arun(
@@ -86,48 +105,51 @@ async def arun(
     *,
     out: Path | str | None = None,
     engine: Engine = "local",
+    ray_address: str | None = None,
+    ray_gpus: float = 1.0,
     progress: bool | None = None,
     on_round: OnRound = lambda record: None,
     **options: Unpack[Options],
 ) -> Result:
     """Do what `run` does, without holding up the event loop; a cancellation ends the run."""
     wanted = _checked(engine, task, options)
+    on = Where(engine, ray_address, ray_gpus)
     with shown_by(wanted.settings, wanted.task.metric, progress) as shown:
-        return await _background(wanted, engine, out, shown, on_round).aresult()
+        return await _background(wanted, on, out, shown, on_round).aresult()
 
 
 def run_line(
     line: str,
     task: AnyTask,
     out: Path | None,
-    engine: Engine,
+    on: Where,
     progress: bool | None,
     options: Options,
 ) -> Result:
     """Run one line of a comparison: a scheme and settings, ``name:key=value,...``."""
     name, _, assignments = line.partition(":")
     wanted = _checked(
-        engine,
+        on.engine,
         task,
         {**options, "scheme": name},
         [each for each in assignments.split(",") if each],
     )
     with shown_by(wanted.settings, wanted.task.metric, progress) as shown:
-        return _background(wanted, engine, out, shown, lambda record: None).result()
+        return _background(wanted, on, out, shown, lambda record: None).result()
 
 
 def _checked(
     engine: str, task: AnyTask, options: Mapping[str, Any], assignments: Sequence[str] = ()
 ) -> Asked:
-    if engine not in ("local", "processes"):
-        raise UserError(f"engine={engine!r}: it is local or processes")
+    if engine not in get_args(Engine):
+        raise UserError(f"engine={engine!r}: it is local, processes or ray")
     if engine == "processes":
         refuse_what_has_no_name(task, options)
     return asked(task, options, assignments)
 
 
 def _background(
-    wanted: Asked, engine: Engine, out: Path | str | None, shown: Shown, on_round: OnRound
+    wanted: Asked, on: Where, out: Path | str | None, shown: Shown, on_round: OnRound
 ) -> Background[Result]:
     async def work(tell: Tell) -> Result:
         def committed(record: RoundRecord) -> None:
@@ -135,12 +157,15 @@ def _background(
             tell(on_round, record)
 
         with _folder(out) as (folder, is_kept):
-            if engine == "processes":
+            if on.engine == "processes":
+                refuse_address(on.engine, on.ray_address)
                 await _in_processes(wanted, folder, committed)
             else:
-                await _in_this_process(
-                    wanted, folder, committed, lambda address: tell(shown.on_page, address)
-                )
+                with pool_of(on.engine, on.ray_address, on.ray_gpus) as pool:
+                    await _in_this_process(
+                        wanted, folder, committed, lambda address: tell(shown.on_page, address),
+                        pool,
+                    )  # fmt: skip
             result = load(folder, task=wanted.task)
             return result if is_kept else result.without_folder()
 
@@ -161,6 +186,7 @@ async def _in_this_process(
     folder: Path,
     committed: Callable[[RoundRecord], None],
     on_page: Callable[[str], None],
+    pool: Pool,
 ) -> None:
     async with _torch_to_itself():
         with new_run(folder, wanted.settings) as (_, ledger):
@@ -168,7 +194,7 @@ async def _in_this_process(
             async with page_shown(run) as page:
                 if page is not None:
                     on_page(page)
-                await federate(run)
+                await federate(run, pool)
 
 
 @asynccontextmanager

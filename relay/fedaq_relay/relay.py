@@ -28,6 +28,7 @@ from fedaq_client.training import Learner
 from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.loop import drawn, run_round
+from fedaq_server.rounds.relayed import reserve_j
 from fedaq_server.run import Run
 from fedaq_server.schemes.hop import PricedHop, hop_scheme
 from fedaq_server.schemes.scheme import Plan
@@ -252,7 +253,8 @@ class Relay:
 
         scheme = run.federation.scheme
         if isinstance(scheme, PricedHop):
-            scheme.told(plan.price, plan.relay_j)
+            rounds = max(1, plan.rounds - plan.round + 1)
+            scheme.told(plan.price, plan.relay_j, reserve_j(plan.relay_j, rounds))
         federation = replace(
             run.federation,
             settings=_settings_in(run.settings, plan),

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
 from fedaq_server.records.weights import base_of, write_weights
 from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, History
+from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.loop import run_rounds
-from fedaq_server.rounds.round import Federation
 from fedaq_server.rounds.rules import Rule, rule_of
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.loading import load_scheme
@@ -51,6 +51,9 @@ from fedaq_server.schemes.scheme import Plan, Scheme
 from fedaq_server.transport import service
 from fedaq_server.transport.roster import Roster
 from fedaq_server.transport.tcp_counter import WireCounter
+
+if TYPE_CHECKING:
+    from fedaq.privacy.keys import Authority
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +89,8 @@ class Run:
     ----------
     on_commit : callable
         Told of it, too, with the plan that the round began with.
+    authority : Authority, optional
+        By whom the keys of clients must be proved that mask their updates.
     is_last : callable
         Asked after each round, on a thread, whether the run is to end; `model` is the one that was
         tested then.
@@ -112,7 +117,7 @@ class Run:
         self.ledger = ledger
         self.folder = ledger.folder
         self.task = task or load_task(settings.task, settings.data)
-        _check_target(settings, self.task)
+        _check(settings, self.task)
         self.training = training or training_of(self.task, settings)
         self.tests = tests
         scheme = ledger.scheme(load_scheme(settings, build_scheme))
@@ -142,6 +147,7 @@ class Run:
         self._turn = threading.Lock()
         self._on_round = on_round
         self._in_trouble = False
+        self.authority: Authority | None = None
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.is_last: Callable[[RoundRecord], bool] = lambda record: False
         self.roster = Roster()
@@ -188,6 +194,7 @@ class Run:
             on_round=self._record,
             is_last=self._is_last,
             metrics=self.metrics,
+            authority=lambda: self.authority,
         )
         self.admission = service.Admission(
             self.spec,
@@ -370,10 +377,15 @@ class Run:
                 await asyncio.gather(*goodbyes, return_exceptions=True)
 
 
-def _check_target(settings: Settings, task: Task) -> None:
+def _check(settings: Settings, task: Task) -> None:
     if settings.target_accuracy is not None and task.metric.name != ACCURACY:
         raise UserError(
             f"target_accuracy: the metric of task {task.name} is {task.metric.name}; write target"
+        )
+    if settings.privacy.secure_aggregation and task.validation_share:
+        raise UserError(
+            f"privacy.secure_aggregation: task {task.name} holds back examples for metrics of each "
+            "client (Task.validation_share), which tell of its update; set that to 0"
         )
 
 

@@ -4,15 +4,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 from fedaq.net.addresses import joined
+from fedaq.net.credentials import server_certificates
 from fedaq.process.logs import event
+from fedaq.settings import NetworkSettings
 from fedaq_server.identity.access import access_of
 from fedaq_server.metrics import exposed
 from fedaq_server.run import Run
 from fedaq_server.transport import open_files, service
 from fedaq_server.transport.health import Health
 from fedaq_server.transport.tcp_counter import socket_counter
+
+if TYPE_CHECKING:
+    from fedaq.privacy.keys import Authority
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +70,8 @@ async def listening(
     """
     network = run.settings.network
     access = access_of(network)
+    if run.settings.privacy.secure_aggregation and network.proves_certificates:
+        run.authority = _authority(network)
     room = open_files.room(run.settings)
     server = service.grpc_server(run.admission, access.identify, room)
     health = Health(server)
@@ -84,6 +92,13 @@ async def listening(
             await health.stop()
         finally:
             await server.stop(LAST_WORDS_S)
+
+
+def _authority(network: NetworkSettings) -> "Authority":
+    from fedaq.privacy.keys import authority_of  # a run without masks does without its package
+
+    assert network.tls is not None
+    return authority_of(server_certificates(network.tls))
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ Screenshots are left in build/screenshots.
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -51,11 +52,12 @@ class Federation:
 
     def start_server(self, way: str) -> None:
         """Start the server, or go on with its run."""
+        # From its working directory a command takes any task.
+        shutil.copy(Path(__file__).with_name("slow_digits.py"), self.commands.folder)
         self.server = self.commands.start(
             "server", way, "runs/live", "--task", "slow_digits:task", "--clients", len(NAMES),
             "--rounds", 400, "--port", self.port, "--dashboard-port", self.page_port,
             "--set", "energy.budget_j=3", "--set", "network.return_wait_s=1",
-            env={"PYTHONPATH": str(Path(__file__).parent)},
         )  # fmt: skip
         self.server.wait_for(f"watch it: {self.address}")
 
@@ -64,7 +66,6 @@ class Federation:
         self.clients[name] = self.commands.start(
             "client", "--server", f"127.0.0.1:{self.port}", "--name", name,
             "--task", "slow_digits:task", "--partition", f"{NAMES.index(name) + 1}/{len(NAMES)}",
-            env={"PYTHONPATH": str(Path(__file__).parent)},
         )  # fmt: skip
 
 

@@ -283,7 +283,7 @@ def test_what_does_not_fit_a_limit_is_coarser_or_left_for_later() -> None:
     part = learner()
     link = act(
         part,
-        *round_of(1, part, grant(1, (8, 8, 8), limit_bytes=60)),
+        *round_of(1, part, grant(1, (8, 8, 8), limit_bytes=80)),
         *round_of(2, part, grant(2, (8, 8, 8), limit_bytes=13)),
         *round_of(3, part, grant(3, (8, 8, 8), limit_bytes=10**6)),
     )

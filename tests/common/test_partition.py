@@ -25,7 +25,7 @@ from fedaq.tasks.partition import (
     parse_partition,
     shard_owners,
 )
-from fedaq_client.training import local_data
+from fedaq_client.sharing import local_data
 
 Labels = NDArray[np.int64]
 Kind = Literal["iid", "shards", "dirichlet"]

@@ -1,13 +1,11 @@
 """The first tutorial, as somebody follows it: what it shows is what is printed."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
 from documents.pages import ROOT, shell_lines
+from system.commands import Commands
 
 PAGE = ROOT / "docs" / "tutorials" / "first-run.md"
 
@@ -15,8 +13,7 @@ PAGE = ROOT / "docs" / "tutorials" / "first-run.md"
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return what the commands print; all clients in one process give the same, in less time."""
-    folder = tmp_path_factory.mktemp("first-run")
-    environment = {name: os.environ[name] for name in os.environ if not name.startswith("FEDAQ_")}
+    commands = Commands(tmp_path_factory.mktemp("first-run"))
     printed = ""
     for line in shell_lines(PAGE):
         if not re.match(r"fedaq (?!server|client)", line):
@@ -25,13 +22,10 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
             *line.split()[1:],
             *(["--engine", "local"] if line.startswith("fedaq run") else []),
         ]
-        done = subprocess.run(
-            [sys.executable, "-m", "fedaq", *words], cwd=folder, env=environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{line}: {done.stderr}"
-        printed += done.stdout
-    assert (folder / "report" / "report.html").exists()
+        done = commands.run(*words)
+        assert done.code == 0, f"{line}: {done.err}"
+        printed += done.out
+    assert (commands.folder / "report" / "report.html").exists()
     return printed
 
 

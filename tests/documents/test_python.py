@@ -1,13 +1,12 @@
 """The Python of the pages runs, in a folder that holds a run: ``runs/first``."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mktestdocs import check_md_file
 
 from documents.pages import PAGES, blocks, name_of
+from system.commands import Commands
 
 WITH_PYTHON = [page for page in PAGES if any(language == "python" for language, _ in blocks(page))]
 
@@ -16,12 +15,8 @@ WITH_PYTHON = [page for page in PAGES if any(language == "python" for language, 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder, with a run like the first of the first tutorial."""
     folder = tmp_path_factory.mktemp("pages")
-    subprocess.run(
-        [sys.executable, "-m", "fedaq", "run", "--engine", "local", "--rounds", "3", "--quiet",
-         "--out", "runs/first"],
-        cwd=folder,
-        check=True,
-    )  # fmt: skip
+    run = ("run", "--engine", "local", "--rounds", 3, "--quiet", "--out", "runs/first")
+    assert Commands(folder).run(*run).code == 0
     return folder
 
 

@@ -1,8 +1,6 @@
 """`fedaq compare`, and the two engines against each other."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,32 +10,23 @@ import pytest
 from fedaq.errors import UserError
 from fedaq_lab.comparison import run_comparison
 from fedaq_lab.comparison_table import Line, short, summarize
-
-
-def fedaq(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "fedaq", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+from system.commands import Commands
 
 
 @pytest.mark.parametrize("scheme", [["--scheme", "fedaq"], ["--set", "energy.budget_j=0.2"]])
 def test_both_engines_give_the_same_model_byte_for_byte(
-    scheme: Sequence[str], tmp_path: Path
+    scheme: Sequence[str], commands: Commands
 ) -> None:
     options = [*scheme, "--rounds", 4, "--clients", 3, "--seed", 5]
     for engine in ("local", "processes"):
-        done = fedaq("run", "--engine", engine, *options, "--out", tmp_path / engine)
-        assert done.returncode == 0, done.stderr
-    local, processes = (tmp_path / name / "model.safetensors" for name in ("local", "processes"))
+        done = commands.run("run", "--engine", engine, *options, "--out", engine)
+        assert done.code == 0, done.err
+    folder = commands.folder
+    local, processes = (folder / name / "model.safetensors" for name in ("local", "processes"))
     assert local.read_bytes() == processes.read_bytes()
     kept = []
     for name in ("local", "processes"):
-        run = json.loads((tmp_path / name / "run.json").read_text())
+        run = json.loads((folder / name / "run.json").read_text())
         for record in run["rounds"]:
             for key in ("seconds", "uplink_wire_bytes", "downlink_wire_bytes"):
                 del record[key]

@@ -21,6 +21,7 @@ from fedaq.settings import FixedSettings, Settings
 from fedaq.settings.options import Options
 from fedaq.tasks import load_task
 from fedaq_server.schemes.fixed import fixed
+from system.commands import Commands
 
 SMALL: Any = {"rounds": 2, "clients": 2}
 PATIENCE_S = 90.0
@@ -42,17 +43,11 @@ def facts_of(result: fedaq.Result) -> list[dict[str, Any]]:
     return [{**vars(record), **told} for record in result.rounds]
 
 
-def command(*arguments: str) -> None:
-    subprocess.run(
-        [sys.executable, "-P", "-m", "fedaq", *arguments], check=True, capture_output=True
-    )
-
-
 def test_python_the_command_line_and_processes_give_the_same_bytes(
-    small: fedaq.Result, tmp_path: Path
+    small: fedaq.Result, tmp_path: Path, commands: Commands
 ) -> None:
     flags = ["--task=digits", "--rounds=2", "--clients=2"]
-    command("run", *flags, "--engine=local", f"--out={tmp_path / 'command'}")
+    assert commands.run("run", *flags, "--engine=local", "--out=command").code == 0
     seen: list[int] = []
     apart = fedaq.run(
         "digits",
@@ -61,7 +56,7 @@ def test_python_the_command_line_and_processes_give_the_same_bytes(
         out=tmp_path / "processes",
         on_round=lambda record: seen.append(record.round),
     )
-    for other in (fedaq.load(tmp_path / "command"), apart):
+    for other in (fedaq.load(commands.folder / "command"), apart):
         assert weights_of(other) == weights_of(small)
         assert facts_of(other) == facts_of(small)
     assert seen == [1, 2]
@@ -182,7 +177,8 @@ def test_mistakes_are_told_by_the_names_of_the_arguments(tmp_path: Path) -> None
     refused("^rounds=0: rounds: it should be greater", rounds=0)
     refused("^rouns=3: rouns is not a setting; did you mean rounds", rouns=3)
     refused("^fixed.up=3: fixed.up is not a setting", fixed={"up": 3})
-    refused("engine='ray': it is local or processes", engine="ray")
+    refused("engine='steam': it is local, processes or ray", engine="steam")
+    refused("--ray-address here: the engine is local", ray_address="here")
     refused("task 'digit' is unknown", task="digit")
     refused("scheme 'nix' is unknown", scheme="nix")
     refused("is a int, not a fedaq.tasks.Task", task=lambda data: 3)
@@ -191,6 +187,13 @@ def test_mistakes_are_told_by_the_names_of_the_arguments(tmp_path: Path) -> None
     refused("digits: training failed: ZeroDivisionError", task=failing())
     (tmp_path / "run.json").write_text("{}")
     refused("a run is in there already", out=tmp_path)
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "fedaq_lab.ray_engine", raising=False)
+    with pytest.raises(fedaq.UserError, match=r"pip install 'fedaq\[ray\]'"):
+        fedaq.run("digits", engine="ray")
 
 
 def failing() -> fedaq.Task:

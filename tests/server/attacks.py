@@ -18,7 +18,8 @@ from fedaq.tasks import load_task
 from fedaq.tasks.partition import WHOLE, Partition
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.session import Session
-from fedaq_client.training import Learner, local_data
+from fedaq_client.sharing import local_data
+from fedaq_client.training import Learner
 from fedaq_client.transport.connection import connect
 from fedaq_server.identity.caller import JoinRefusedError
 from fedaq_server.run import Run
@@ -42,6 +43,8 @@ def settings_of(clients: int, **flags: Any) -> Settings:
             "fixed.uplink_bits": 3,
             "fixed.downlink_bits": 6,
             "network.port": 0,
+            # Nobody who is gone comes back here.
+            "network.return_wait_s": 0.5,
             # What follows from repeated misbehaviour is tested in test_conduct.py.
             "limits.strikes": 1000,
             "limits.norm_factor": 0,

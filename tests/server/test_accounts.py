@@ -54,9 +54,11 @@ def bytes_of(folder: Path) -> dict[str, dict[str, int]]:
         ("energy.budget=60kB", "energy.broadcast=true"),
         ("scheme=fixed", "fixed.uplink_bits=2"),
         ("scheme=feddq", "coding.entropy=true"),
+        ("scheme=stc", "stc.fraction=1/20"),
+        ("scheme=topk", "topk.fraction=1/20"),
         ("coding.entropy=false", "coding.downlink=model"),
     ],
-    ids=["alone", "joules", "bytes", "fixed", "feddq", "packed"],
+    ids=["alone", "joules", "bytes", "fixed", "feddq", "stc", "topk", "packed"],
 )
 def test_no_battery_is_overspent(more: tuple[str, ...], tmp_path: Path) -> None:
     costs = ("energy.uplink.j_per_bit=1e-7", "energy.receive.j_per_bit=2e-8")

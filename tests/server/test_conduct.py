@@ -38,7 +38,10 @@ Act = Callable[[RawClient], Awaitable[None]]
 
 def federate(folder: Path, act: Act | None, *, examples: int = 500, **flags: Any) -> Run:
     """Run honest clients and one that acts to the end of the run."""
-    common = {"scheme": "fixed", "fixed__uplink_bits": 3, "fixed__downlink_bits": 6, "rounds": 3}
+    common = {
+        "scheme": "fixed", "fixed__uplink_bits": 3, "fixed__downlink_bits": 6, "rounds": 3,
+        "network__return_wait_s": 0.5,
+    }  # fmt: skip
     settings = settings_of(HONEST + (act is not None), **{**common, **flags})
 
     async def mallory(address: str, spec: ModelSpec) -> None:

@@ -257,7 +257,7 @@ def test_every_scheme_has_a_state_that_comes_back(assignments: list[str]) -> Non
 
 
 def test_what_schemes_learned_comes_back_bit_for_bit() -> None:
-    coded = CodedBudget(3.0, spent_j=0.1 + 0.2, up={"anna": 1 / 3})
+    coded = CodedBudget(3.0, spent_j=0.1 + 0.2, longer={"anna": 1 / 3}, power=2 / 3)
     settings = load_settings(environment={}).fedaq
     packed = Budget(3.0, settings, 0.1, Trend(1 / 3, -0.1), Trend(2 / 3, 0.2), {"anna": 0.7}, True)
     for fresh, learned in ((CodedBudget(3.0), coded), (Budget(3.0, settings), packed)):

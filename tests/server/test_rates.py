@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from fedaq.codec.quantizer import Floats, Spread, tensor_spread
 from fedaq_server.schemes.code_lengths import (
     HEADER_BITS,
+    TABLE_BITS,
+    ZERO_BITS,
+    Codes,
     rates,
     root_mean_square,
-    sample_bits,
+    sample_codes,
     tensors,
 )
 from fedaq_server.schemes.spreads import arrays, stacked
@@ -172,15 +175,42 @@ def test_a_sample_tells_the_length_of_its_codes(nearest: bool, relative: float) 
     """Also of a tensor far from zero, of an empty one, and where no two codes are the same."""
     samples = [VALUES["laplace"][::300], VALUES["normal"][::300] + 7 * SCALE, VALUES["peaky"][:0]]
     step = relative * SCALE
-    bits = sample_bits(
+    found = sample_codes(
         [values.astype(np.float64) for values in samples], [2000, 3000, 0], step, nearest=nearest
     )
-    expected = 3.0 * HEADER_BITS
+    bits = float(found.total())
+    expected = float(ZERO_BITS if nearest else HEADER_BITS)
     for values, size in zip(samples[:2], (2000, 3000), strict=True):
         codes = values.astype(np.float64) / step
         random = np.random.default_rng(2).random((1 if nearest else 400, values.size))
         rounded = np.rint(codes) if nearest else np.floor(codes + random)
         _, counts = np.unique(rounded, return_counts=True)
         shares = counts / rounded.size
+        expected += ZERO_BITS if nearest and not rounded.any() else HEADER_BITS
         expected += size * float(-shares @ np.log2(shares))
     assert bits == pytest.approx(expected, rel=0.01)
+
+
+@given(st.floats(0.2, 10.0))
+def test_how_much_longer_codes_were_is_found_again(longer: float) -> None:
+    codes = Codes(np.full(3, 112.0), np.array([3e4, 500.0, 0.0]), np.array([1e6, 1e5, 0.0]))
+    assert codes.longer(float(codes.total(longer))) == pytest.approx(longer, rel=2e-3)
+
+
+def test_headers_and_tables_do_not_shrink_with_the_step() -> None:
+    """And no tensor is longer than packed."""
+    rng = np.random.default_rng(4)
+    samples = [0.01 * rng.standard_normal(16) for _ in range(50)]
+    fine, coarse, none = (
+        sample_codes(samples, [16] * 50, step, nearest=True) for step in (0.002, 0.01, 1.0)
+    )
+    for codes in (fine, coarse):
+        assert float(codes.total(1.5)) >= 50 * HEADER_BITS
+        assert np.all(codes.entropy <= codes.packed + 1e-9)
+    assert float(coarse.total(1.5) - coarse.total(1.0)) == pytest.approx(
+        np.sum(np.minimum(TABLE_BITS / 2, coarse.packed - coarse.entropy))
+    )
+    assert float(fine.total(100.0)) == np.sum(fine.headers + fine.packed)
+    # What is rounded to zero of all values is not sent.
+    assert float(none.total(5.0)) == 50 * ZERO_BITS
+    assert none.longer(1e5) is None

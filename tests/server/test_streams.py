@@ -207,9 +207,9 @@ def test_who_was_late_takes_part_again_once_it_is_heard_of(tmp_path: Path) -> No
             except FinishedError:
                 return
 
-    asyncio.run(federate(tmp_path, act, rounds=40, network__round_deadline_s=2.0))
+    asyncio.run(federate(tmp_path, act, rounds=20, network__round_deadline_s=2.0))
     assert rounds
-    assert rounds == list(range(rounds[0], 41))
+    assert rounds == list(range(rounds[0], 21))
 
 
 @pytest.mark.parametrize("joins", [True, False], ids=["after the join", "before the join"])

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import psutil
 
-PATIENCE_S = 90.0
+from system import warm
+
+PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Ended:
 class Running:
     """A command at work; its process group is its own, and its words go to files."""
 
-    process: "subprocess.Popen[bytes]"
+    process: warm.Process
     out: Path
     err: Path
 
@@ -70,23 +72,36 @@ class Commands:
     _running: list[Running] = field(default_factory=list)
 
     def start(
-        self, *arguments: object, env: Mapping[str, str] | None = None, limits: str = ""
+        self,
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        limits: str = "",
+        new: bool = False,
     ) -> Running:
-        """Start ``fedaq`` with these arguments; `limits` is a line of shell for before."""
+        """Start ``fedaq`` with these arguments, in a copy of a process that has loaded torch.
+
+        It is a new process where it begins otherwise: with variables in `env`, or after `limits`,
+        a line of shell; and where `new` says that its beginning or its command line counts.
+        """
         number = len(self._running)
         out, err = (self.folder / f"{number}.{name}" for name in ("out", "err"))
-        clean = {name: value for name, value in os.environ.items() if "FEDAQ" not in name}
+        words = list(map(str, arguments))
+        original = None if env or limits or new else warm.original()
         with out.open("wb") as out_file, err.open("wb") as err_file:
-            line = [sys.executable, "-P", "-m", "fedaq", *map(str, arguments)]
-            process = subprocess.Popen(
-                ["sh", "-c", f'{limits} && exec "$@"', "sh", *line] if limits else line,
-                cwd=self.folder,
-                env={**clean, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=out_file,
-                stderr=err_file,
-                start_new_session=True,
-            )
+            process: warm.Process
+            if original is not None and original.serves():
+                process = original.start(words, self.folder, out_file, err_file)
+            else:
+                line = [sys.executable, "-P", "-m", "fedaq", *words]
+                process = subprocess.Popen(
+                    ["sh", "-c", f'{limits} && exec "$@"', "sh", *line] if limits else line,
+                    cwd=self.folder,
+                    env={**warm.environment(), **(env or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out_file,
+                    stderr=err_file,
+                    start_new_session=True,
+                )
         running = Running(process, out, err)
         self._running.append(running)
         return running

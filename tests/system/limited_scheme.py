@@ -1,18 +1,19 @@
 """One step and one limit for every update, where entropy coding is on."""
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from fedaq.codec.quantizer import Spread
 from fedaq.settings import Settings
 from fedaq_server.schemes import ClientState, Grant, Plan, RoundState
-from fedaq_server.schemes.coded import CodedResolution
+from fedaq_server.schemes.several import CodedBudgets
 
 LIMIT_BYTES = 2500
 STEP = 0.01
 
 
 @dataclass
-class Limited(CodedResolution):
+class Limited(CodedBudgets):
     """Steps far too fine for the limit."""
 
     def grant(
@@ -24,4 +25,4 @@ class Limited(CodedResolution):
 
 def limited(settings: Settings) -> Limited:
     """Return the scheme."""
-    return Limited(STEP, STEP)
+    return Limited(inf, uplink=STEP, downlink=STEP)

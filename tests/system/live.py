@@ -16,7 +16,8 @@ from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.events import Event, Sent
 from fedaq_client.means import Means
 from fedaq_client.session import Session, Stream
-from fedaq_client.training import Learner, local_data
+from fedaq_client.sharing import local_data
+from fedaq_client.training import Learner
 from fedaq_client.transport.connection import connect
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord

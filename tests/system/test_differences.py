@@ -83,8 +83,13 @@ class Truant:
             raise CutError
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"scheme": "topk", "topk__fraction": "1/10"}, {"scheme": "stc", "stc__fraction": "1/10"}],
+    ids=["fedaq", "topk", "stc"],
+)
 def test_who_misses_rounds_is_brought_to_the_right_model_for_less_than_a_fresh_one(
-    tmp_path: Path,
+    flags: dict[str, Any], tmp_path: Path
 ) -> None:
     rounds, parts = 14, 5
     truants = [Truant(number, parts, rounds - 3) for number in range(parts)]
@@ -103,7 +108,7 @@ def test_who_misses_rounds_is_brought_to_the_right_model_for_less_than_a_fresh_o
         await truant.act(address)
 
     async def federate() -> Run:
-        settings = settings_of(parts - 1, rounds=rounds, network__return_wait_s=0.0)
+        settings = settings_of(parts - 1, rounds=rounds, network__return_wait_s=0.0, **flags)
         async with (
             live_server(settings, tmp_path, note) as (run, address),
             asyncio.TaskGroup() as group,
@@ -276,14 +281,16 @@ def test_the_next_round_waits_until_the_difference_of_this_one_is_held(
 # ---- Both engines ------------------------------------------------------------
 
 
-def test_processes_and_one_process_give_the_same_model(commands: Commands) -> None:
-    settings = settings_of(2, rounds=3, scheme="fedaq")
+# Of `fedaq`, three clients, with the records of the rounds: tests/lab/test_compare.py.
+@pytest.mark.parametrize("scheme", [pytest.param("fedaq", marks=pytest.mark.slow), "stc", "topk"])
+def test_processes_and_one_process_give_the_same_model(scheme: str, commands: Commands) -> None:
+    settings = settings_of(2, rounds=3, scheme=scheme)
     in_one = commands.folder / "in-one"
     in_one.mkdir()
     asyncio.run(federate_locally(Run(settings, Ledger(in_one), lambda record: None)))
     folder = commands.folder / "processes"
     ended = commands.run(
-        "run", "--task", "digits", "--clients", 2, "--rounds", 3, "--scheme", "fedaq",
+        "run", "--task", "digits", "--clients", 2, "--rounds", 3, "--scheme", scheme,
         "--out", folder,
     )  # fmt: skip
     assert (ended.code, ended.err) == (0, "")

@@ -1,17 +1,19 @@
 """The example project: each client with the recording of its own device."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedaq.settings import PartitionSettings, Settings, load_settings
-from fedaq.tasks import Task, load_task
+from fedaq.settings import load_settings
+from fedaq.tasks import load_task
 from fedaq.tasks.partition import WHOLE
 from fedaq_client.cli.task_check import check
 from fedaq_client.cli.task_findings import Kind
-from fedaq_client.training import Learner, local_data
+from fedaq_client.training import Learner
 from fedaq_lab import local
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
@@ -33,16 +35,16 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_learns_from_devices_that_differ(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def learners(_: Task, settings: Settings) -> list[tuple[str, Learner]]:
+    @contextmanager
+    def members(*_: object) -> Iterator[list[local.Member]]:
         names = [f"client-{number}" for number in range(1, CLIENTS + 1)]
-        everything = {name: load_task(TASK, data / name) for name in names}
-        return [
-            (name, Learner(task, local_data(task.train_data(data / name), WHOLE, how, 1), 1))
-            for name, task in everything.items()
+        tasks = {name: load_task(TASK, data / name) for name in names}
+        yield [
+            local.Member(name, Learner(task, task.train_data(data / name), 1))
+            for name, task in tasks.items()
         ]
 
-    how = PartitionSettings()
-    monkeypatch.setattr(local, "_learners", learners)
+    monkeypatch.setattr(local, "_members", members)
     settings = load_settings(
         environment={},
         flags={"task": TASK, "data": data / "server", "clients": CLIENTS, "rounds": 16},

@@ -13,7 +13,8 @@ import pytest
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import load_task
 from fedaq.tasks.partition import Partition
-from fedaq_client.training import Learner, local_data
+from fedaq_client.sharing import local_data
+from fedaq_client.training import Learner
 from fedaq_lab.local import federate
 from fedaq_server.records import migrations
 from fedaq_server.records.ledger import Ledger

@@ -180,7 +180,7 @@ def test_a_run_ends_with_its_terminal(start: Start, tmp_path: Path) -> None:
 
 def test_a_run_that_ignores_the_end_of_its_terminal_goes_on(start: Start, tmp_path: Path) -> None:
     run, terminal = on_a_terminal(
-        start, "run", "--clients", 1, "--rounds", 60, "--out", "new",
+        start, "run", "--clients", 1, "--rounds", 20, "--out", "new",
         under=("sh", "-c", 'trap "" HUP; exec "$@"', "sh"),
     )  # fmt: skip
     wait_until((tmp_path / "new" / "run.json").exists)
@@ -188,7 +188,7 @@ def test_a_run_that_ignores_the_end_of_its_terminal_goes_on(start: Start, tmp_pa
     for pid in group_of(run):
         os.kill(pid, signal.SIGHUP)
     assert run.wait(90) == 0
-    assert is_whole(tmp_path / "new", 60)
+    assert is_whole(tmp_path / "new", 20)
 
 
 # ---- No orphans ----------------------------------------------------------------

@@ -1,6 +1,10 @@
 """Runs that begin with a trained model: clients need no file, and a resumed server neither."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from fedaq.errors import UserError
 from fedaq.modules.bound import Bound
 from fedaq.settings import load_settings
 from fedaq.tasks import initial_model, load_task
+from fedaq_client.session import Session
 from fedaq_lab import local
 from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
@@ -59,6 +64,8 @@ def accuracy(flat: Any) -> float:
         {"scheme": "fp32"},
         {"scheme": "fp32", "coding__downlink": "difference"},
         {"scheme": "feddq", "coding__downlink": "difference", "base": "broadcast"},
+        {"scheme": "stc"},
+        {"scheme": "topk"},
     ],
     ids=lambda flags: "-".join(map(str, flags.values())) or "default",
 )
@@ -66,14 +73,21 @@ def test_the_first_round_begins_with_the_trained_model(
     flags: dict[str, Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the server and at the clients, which are sent it at the usual price."""
-    learners: list[Any] = []
-    make = local._learners
+    held: dict[str, float] = {}
+    make = local._members
 
-    def seen(task: Any, settings: Any) -> Any:
-        learners.extend(make(task, settings))
-        return learners
+    @contextmanager
+    def seen(*arguments: Any) -> Iterator[list[local.Member]]:
+        with make(*arguments) as members:
+            yield [replace(member, turn=partial(noting, member)) for member in members]
 
-    monkeypatch.setattr(local, "_learners", seen)
+    @asynccontextmanager
+    async def noting(member: local.Member, session: Session) -> AsyncIterator[None]:
+        async with member.turn(session):
+            yield
+            held[member.name] = accuracy(session.learner.held)
+
+    monkeypatch.setattr(local, "_members", seen)
     settings = settings_of(CLIENTS, rounds=1, start_from=trained, **STILL, **flags)
     run = Run(settings, Ledger(tmp_path), ignore)
     before = accuracy(run.federation.model)
@@ -82,7 +96,7 @@ def test_the_first_round_begins_with_the_trained_model(
     asyncio.run(federate(run))
     record = run.records[0]
     assert record.test_accuracy > before - 0.04
-    assert [accuracy(part.held) > before - 0.04 for _, part in learners] == [True] * CLIENTS
+    assert [each > before - 0.04 for each in held.values()] == [True] * CLIENTS
     assert record.downlink_bits > 0.5
     assert record.energy_j > 1e-7 * 8 * record.downlink_payload_bytes
 

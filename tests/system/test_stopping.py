@@ -49,7 +49,7 @@ def test_a_run_in_its_rounds(number: int, commands: Commands) -> None:
 def test_a_run_that_has_hardly_begun(commands: Commands) -> None:
     """The signal comes while it starts processes, or before they are ready for it."""
     for pause_s in (0.4, 0.7, 1.0):
-        run = commands.start("run", *LONG, "--out", f"new-{pause_s}")
+        run = commands.start("run", *LONG, "--out", f"new-{pause_s}", new=True)
         time.sleep(pause_s)
         run.signal(signal.SIGTERM)
         ended = run.wait(SECONDS)

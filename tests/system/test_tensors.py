@@ -76,6 +76,8 @@ SCHEMES: list[Mapping[str, Any]] = [
     {"scheme": "fixed", "fixed__uplink_bits": 2, "coding__downlink": "difference"},
     {"scheme": "fixed", "fixed__clip": True, "base": "exact"},
     {"scheme": "feddq"},
+    {"scheme": "stc", "stc__fraction": "1/20"},
+    {"scheme": "topk", "topk__fraction": "1/20"},
     {"scheme": "adaquantfl"},
     {"scheme": "dadaquant"},
     {"aggregation": "median"},

@@ -356,7 +356,14 @@ def test_the_right_ones_train_and_no_secret_leaks(
 
     def client(server: Server, part: str, *flags: object, **env: str) -> Running:
         return lasting_commands.start(
-            "client", "--server", server.address, "--partition", part, *flags, env=env
+            "client",
+            "--server",
+            server.address,
+            "--partition",
+            part,
+            *flags,
+            env=env,
+            new=True,
         )
 
     clients = [

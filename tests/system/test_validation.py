@@ -14,7 +14,8 @@ from torch.utils.data import Subset
 from fedaq.errors import UserError
 from fedaq.tasks import Evaluation, Examples, load_task
 from fedaq.tasks.partition import Partition
-from fedaq_client.training import Learner, divided, local_data
+from fedaq_client.sharing import divided, local_data
+from fedaq_client.training import Learner
 from fedaq_lab.local import federate
 from fedaq_lab.report_page import write_report
 from fedaq_server.dashboard.live import changes

@@ -230,11 +230,14 @@ def sanitized_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(tmp_path_factory.mktemp("c"), "-DWITH_ZSTD", *SANITIZERS)
 
 
-def test_the_c_decoder_survives_damaged_files(sanitized_decoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_the_c_decoder_survives_damaged_files(
+    times: int, sanitized_decoder: Path, tmp_path: Path
+) -> None:
     """It reads beyond no end, and what it takes for values is what the product takes them for."""
     accepted = 0
     for vector in CODED[1:]:
-        for data in damaged(file_of(vector), 40):
+        for data in damaged(file_of(vector), times):
             done = decode_file(sanitized_decoder, tmp_path / "file", data)
             assert done.returncode == 0 or done.stderr.startswith(b"decode: "), done.stderr.decode()
             expected = product_says(data)

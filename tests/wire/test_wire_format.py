@@ -19,7 +19,7 @@ from fedaq.net import client_names, grpc_options
 from fedaq.settings import NetworkSettings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.capture import Capture
-from fedaq_server.rounds import aggregation, exchange
+from fedaq_server.rounds import aggregation, reports
 from fedaq_server.transport import client
 from wire import coded_vectors, oracle, oracle_classes, seeded_vectors
 from wire.vector_files import (
@@ -213,7 +213,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert grpc_options.PATH in PAGE
     assert f"one of the {payload.COARSENINGS - 1} coarser ones" in PAGE
     assert f"kind 3 more than {entropy.MAX_DEPTH} deep" in PAGE
-    assert np.finfo(np.float32).max == exchange.LARGEST_LOSS
+    assert np.finfo(np.float32).max == reports.LARGEST_LOSS
 
 
 WEIGHTS = (600, 1, 2**22 + 7)

@@ -20,7 +20,8 @@ from fedaq.settings import Settings
 from fedaq.tasks import initial_model, load_task, read_data, signature_of
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.naming import name_of, part_of
-from fedaq_client.training import local_data
+from fedaq_client.privacy import can_mask
+from fedaq_client.sharing import local_data
 from fedaq_client.transport.access import Access, access_of, proxy_of
 from fedaq_client.transport.connection import channel_to, metadata_of
 from fedaq_client.transport.diagnosis import tls_problem
@@ -35,7 +36,27 @@ NOT_FEDAQ = "what answers there is not fedaq's server, or is older than this cli
 def client_findings(settings: Settings) -> Iterator[Finding]:
     """Check one thing after the other; what cannot be told without an earlier one is left out."""
     yield from machine()
+    if settings.privacy.secure_aggregation:
+        yield privacy(settings, masks=can_mask())
     yield from survived("reach", lambda: _federation(settings))
+
+
+def privacy(settings: Settings, *, masks: bool) -> Finding:
+    """Say whether this client can mask its updates, and what a server is trusted with then."""
+    if not masks:
+        return wrong(
+            "privacy",
+            "privacy.secure_aggregation needs the package cryptography, which is not here",
+            "pip install 'fedaq[client,privacy]'",
+        )
+    if not settings.network.proves_certificates or settings.network.token_file is not None:
+        return look(
+            "privacy",
+            "updates are masked, but no certificates prove whose keys are whose: the server could "
+            "invent clients",
+            "give each client a certificate: fedaq certs (docs/how-to/security.md)",
+        )
+    return ok("privacy", "updates are masked, by keys that certificates prove")
 
 
 def _federation(settings: Settings) -> Iterator[Finding]:

@@ -16,10 +16,11 @@ from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.partition import WHOLE
 from fedaq_client.cli.display import Display
 from fedaq_client.events import Event, Sent
+from fedaq_client.learners import learner_of
 from fedaq_client.means import means_of
 from fedaq_client.naming import name_of, part_of
+from fedaq_client.privacy import Privacy
 from fedaq_client.returning import CONNECT_S, take_part
-from fedaq_client.training import learner_of
 from fedaq_client.transport.access import servers_of
 from fedaq_client.transport.connection import in_turn
 from fedaq_client.watchdog import notify, watched
@@ -73,6 +74,9 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     on_training=display.on_training,
                     on_transfer=display.on_transfer,
                     means=means_of(own),
+                    privacy=Privacy(
+                        settings.privacy.secure_aggregation, servers[0][1].certificates
+                    ),
                 )
             )
 

@@ -51,7 +51,8 @@ from fedaq_client.cli.task_findings import (
     said,
 )
 from fedaq_client.cli.task_tensors import tensor_classes
-from fedaq_client.training import Learner, divided
+from fedaq_client.sharing import divided
+from fedaq_client.training import Learner
 
 TEST_EXAMPLES = 250
 # What to say where a batch of one example fails, and where it is the last one.

@@ -25,7 +25,7 @@ from fedaq_client.cli.task_findings import (
     said,
     shape_of,
 )
-from fedaq_client.training import local_data
+from fedaq_client.sharing import local_data
 
 # For reading the examples of one data set.
 EXAMPLES_S = 5.0

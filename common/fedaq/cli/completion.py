@@ -7,7 +7,7 @@ TASKS = (
     "digits", "fashion-mnist", "fashion-mnist-cnn", "images", "cifar", "cifar-group", "regression",
     "text",
 )  # fmt: skip
-SCHEMES = ("fp32", "fixed", "adaquantfl", "dadaquant", "feddq", "fedaq")
+SCHEMES = ("fp32", "fixed", "adaquantfl", "dadaquant", "feddq", "stc", "topk", "fedaq")
 AGGREGATIONS = ("mean", "median", "trimmed_mean")
 
 

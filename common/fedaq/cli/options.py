@@ -50,8 +50,8 @@ Rounds = Annotated[int | None, typer.Option(help="Number of rounds [30]")]
 Scheme = Annotated[
     str | None,
     typer.Option(
-        help="Who chooses the bits: fp32, fixed, adaquantfl, dadaquant, feddq, fedaq, "
-        "or package.module:attribute",
+        help="Who chooses the bits: fp32, fixed, adaquantfl, dadaquant, feddq, stc, topk, "
+        "fedaq, or package.module:attribute",
         autocompletion=completion.scheme,
     ),
 ]

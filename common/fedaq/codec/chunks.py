@@ -20,7 +20,10 @@ _DATA_TAG = _NUMBERS["data"] << 3 | _LENGTH_DELIMITED
 
 Message = TypeVar("Message", pb.ClientMessage, pb.ServerMessage)
 # What one side waits for from the other, beside a chunk.
-Kind = Literal["welcome", "plan", "model", "range_report", "grant", "update", "receipt"]
+Kind = Literal[
+    "welcome", "plan", "model", "range_report", "grant", "update", "receipt",
+    "mask_roster", "mask_shares", "share_check", "mask_set", "unmask", "unmasking",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedaq.codec import entropy, given, kernels, quantizer
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.given import Given
-from fedaq.codec.payload import ZERO, Payload, Piece, TensorCode
+from fedaq.codec.payload import COARSENING, COARSENINGS, ZERO, Payload, Piece, TensorCode
 from fedaq.codec.quantizer import RAW_BITS, Floats, Key, Spread, packed_bytes
 from fedaq.errors import NotFiniteError, ProtocolError
 from fedaq.v1 import federation_pb2 as pb
@@ -191,7 +191,11 @@ Coded = TypeVar("Coded", bound=Costing)
 
 
 def within(
-    header: Payload, limit_bytes: int, code: Callable[[Payload], list[Coded]]
+    header: Payload,
+    limit_bytes: int,
+    code: Callable[[Payload], list[Coded]],
+    times: float = COARSENING,
+    tries: int = COARSENINGS,
 ) -> tuple[Payload, list[Coded]]:
     """Code with the finest steps, from those of `header` up, that keep a limit.
 
@@ -202,8 +206,10 @@ def within(
         Of the whole payload. What sends nothing is taken if nothing else keeps it.
     code : callable
         Codes all chunks of a payload.
+    times, tries : float, int
+        By how much steps are widened at a time, and how often; an update's are on the wire.
     """
-    for coarser in header.ever_coarser():
+    for coarser in header.ever_coarser(times, tries):
         coded = code(coarser)
         if coarser.header_bytes + sum(chunk.cost_bytes for chunk in coded) <= limit_bytes:
             break

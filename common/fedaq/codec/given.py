@@ -42,6 +42,18 @@ class Given(Protocol):
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """Of values that are rounded to the nearest codes, and have no past, nothing is known."""
+
+    def classes(self, header: Payload, piece: Piece) -> Bytes:
+        """Return the class of each value of a piece: all have the one of a past of nothing."""
+        return np.zeros(piece.values, np.uint8)
+
+
+NOTHING = Nothing()
+
+
+@dataclass(frozen=True)
 class Dither:
     """The numbers by which values were rounded at random.
 

@@ -76,6 +76,17 @@ def _checked_step(name: str, message: pb.TensorHeader) -> TensorCode:
     return code
 
 
+def spread_message(spread: Spread) -> pb.TensorRange:
+    """Return what is known of a tensor's values as it is reported."""
+    return pb.TensorRange(
+        lo=spread.lo,
+        hi=spread.hi,
+        mean=spread.mean,
+        deviation=spread.deviation,
+        magnitude=spread.magnitude,
+    )
+
+
 def reported_spread(name: str, message: pb.TensorRange) -> Spread:
     """Check a range report of one tensor.
 

@@ -28,9 +28,9 @@ Data = bytes | memoryview
 Steps = tuple[float, ...]
 
 # By how much, and how often, a sender coarsens its steps to stay within a limit before it
-# sends nothing.
+# sends nothing. Much coarser ones would bring more noise than the update is worth.
 COARSENING = 1.25
-COARSENINGS = 24
+COARSENINGS = 8
 # One group of the widest codes.
 MIN_CHUNK_BYTES = GROUP * quantizer.MAX_BITS // 8
 
@@ -138,15 +138,17 @@ class Payload:
             return self.spec.mean_bits(self.bits)
         return 8 * (payload_bytes - self.header_bytes) / self.spec.parameters
 
-    def ever_coarser(self) -> Iterator["Payload"]:
-        """Yield this payload, then with steps a quarter wider again and again, then all zeros.
+    def ever_coarser(
+        self, times: float = COARSENING, tries: int = COARSENINGS
+    ) -> Iterator["Payload"]:
+        """Yield this payload, then with steps so many times wider again and again, then all zeros.
 
         For a sender that must stay within a limit. Only codes with steps around zero change.
         """
         payload = self
-        for _ in range(COARSENINGS):
+        for _ in range(tries):
             yield payload
-            payload = Payload(self.spec, tuple(map(_coarser, payload.codes)))
+            payload = Payload(self.spec, tuple(_coarser(code, times) for code in payload.codes))
         yield Payload(self.spec, tuple(ZERO if code.step else code for code in self.codes))
 
     def pieces(self, offset: int, length: int) -> Iterator[Piece]:
@@ -238,12 +240,12 @@ def plan_payload(
     )
 
 
-def _coarser(code: TensorCode) -> TensorCode:
+def _coarser(code: TensorCode, times: float) -> TensorCode:
     if not code.step:
         return code
     assert code.grid is not None
     # Not those of the grid if it can be helped: the last code may lie far beyond the values.
-    return step_code(code.covers or Range(code.grid.lo, code.grid.hi), COARSENING * code.step)
+    return step_code(code.covers or Range(code.grid.lo, code.grid.hi), times * code.step)
 
 
 def coarser_steps(step: float) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from fedaq.settings.options import Options, named
 from fedaq.settings.run import (
     CodingSettings,
     PartitionSettings,
+    PrivacySettings,
     ServerOptimizerSettings,
     Settings,
     TrainingSettings,
@@ -24,6 +25,8 @@ from fedaq.settings.schemes import (
     FedaqSettings,
     FeddqSettings,
     FixedSettings,
+    StcSettings,
+    TopkSettings,
 )
 
 __all__ = [
@@ -43,9 +46,12 @@ __all__ = [
     "NetworkSettings",
     "Options",
     "PartitionSettings",
+    "PrivacySettings",
     "ServerOptimizerSettings",
     "Settings",
     "ShannonSettings",
+    "StcSettings",
+    "TopkSettings",
     "TrainingSettings",
     "flag_of",
     "flattened",

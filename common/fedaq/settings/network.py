@@ -62,6 +62,11 @@ class NetworkSettings(Section):
         "http://host:port [none]",
     )
 
+    @property
+    def proves_certificates(self) -> bool:
+        """Whether each client of this server has a certificate, and no token instead."""
+        return self.tls is not None and self.tokens is None
+
     @field_validator("host", "metrics_host", "dashboard_host")
     @classmethod
     def _is_listened_on(cls, host: str) -> str:
@@ -141,7 +146,10 @@ class LimitsSettings(Section):
         20.0, ge=1, description="weight of a client, in medians of the round's example counts"
     )
     norm_factor: float = Field(
-        20.0, ge=0, description="norm of an update, in medians of recent rounds; 0: no rule"
+        20.0,
+        ge=0,
+        description="norm of an update, in medians of recent rounds; 0: no rule, "
+        "nor with secure aggregation",
     )
     strikes: int = Field(3, ge=1, description="refusals of its own fault that shut a client out")
     messages_per_s: float = Field(

@@ -9,6 +9,7 @@ from fedaq.settings.network import LimitsSettings, NetworkSettings
 from fedaq.settings.run import (
     CodingSettings,
     PartitionSettings,
+    PrivacySettings,
     ServerOptimizerSettings,
     TrainingSettings,
 )
@@ -18,6 +19,8 @@ from fedaq.settings.schemes import (
     FedaqSettings,
     FeddqSettings,
     FixedSettings,
+    StcSettings,
+    TopkSettings,
 )
 from fedaq.settings.section import Section
 
@@ -65,9 +68,12 @@ class Options(TypedDict, total=False):
     adaquantfl: AdaquantflSettings | Names
     dadaquant: DadaquantSettings | Names
     feddq: FeddqSettings | Names
+    stc: StcSettings | Names
+    topk: TopkSettings | Names
     fedaq: FedaqSettings | Names
     energy: EnergySettings | Names
     coding: CodingSettings | Names
+    privacy: PrivacySettings | Names
     partition: PartitionSettings | Names
     network: NetworkSettings | Names
     limits: LimitsSettings | Names

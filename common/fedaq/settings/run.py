@@ -14,10 +14,14 @@ from fedaq.settings.schemes import (
     FedaqSettings,
     FeddqSettings,
     FixedSettings,
+    StcSettings,
+    TopkSettings,
 )
 from fedaq.settings.section import Section
 
 AGGREGATIONS = ("mean", "median", "trimmed_mean")
+# Of two, each would know the other's update from the sum.
+FEWEST_MASKED = 3
 
 
 class TrainingSettings(Section):
@@ -73,10 +77,26 @@ class CodingSettings(Section):
     """What is done to payloads besides the scheme's choice of bits."""
 
     entropy: bool | None = Field(
-        None, description="entropy-code where that is shorter [true for scheme fedaq]"
+        None, description="entropy-code where that is shorter [true for fedaq, stc, topk]"
     )
     downlink: Literal["model", "difference"] | None = Field(
-        None, description="send the model, or what clients lack of it [difference for fedaq]"
+        None,
+        description="send the model, or what clients lack of it [difference for fedaq, stc, topk]",
+    )
+    common_grid: bool | None = Field(
+        None,
+        description="all updates of a round have the same steps and range, and small weights "
+        "[true with secure aggregation]",
+    )
+
+
+class PrivacySettings(Section):
+    """What the server cannot see (docs/explanation/secure-aggregation.md)."""
+
+    secure_aggregation: bool = Field(
+        False,
+        description="updates are masked: the server learns their sum alone; a client refuses "
+        "rounds without",
     )
 
 
@@ -146,9 +166,12 @@ class Settings(Section):
     adaquantfl: AdaquantflSettings = AdaquantflSettings()
     dadaquant: DadaquantSettings = DadaquantSettings()
     feddq: FeddqSettings = FeddqSettings()
+    stc: StcSettings = StcSettings()
+    topk: TopkSettings = TopkSettings()
     fedaq: FedaqSettings = FedaqSettings()
     energy: EnergySettings = EnergySettings()
     coding: CodingSettings = CodingSettings()
+    privacy: PrivacySettings = PrivacySettings()
     partition: PartitionSettings = PartitionSettings()
     network: NetworkSettings = NetworkSettings()
     client: ClientSettings = ClientSettings()
@@ -183,6 +206,50 @@ class Settings(Section):
         if self.target is not None and self.target_accuracy is not None:
             raise ValueError("target and target_accuracy are two names of one thing; give target")
         return self
+
+    @model_validator(mode="after")
+    def _fits_one_grid(self) -> "Settings":
+        why = self._no_common_grid() if self.common_grid else ""
+        if not why and self.privacy.secure_aggregation:
+            why = self._no_secure_aggregation()
+        if why:
+            raise ValueError(f"{self.grid_setting}: {why}")
+        return self
+
+    def _no_common_grid(self) -> str:
+        """Return what of the settings needs updates that have each its own grid."""
+        if self.coding.common_grid is False:
+            return "coding.common_grid=false leaves each client its own"
+        if self.scheme != "fedaq":
+            return f"all updates of a round are on one grid, which scheme {self.scheme} has not"
+        if not self.entropy:
+            return "a common grid has steps, which coding.entropy=false has not"
+        return ""
+
+    def _no_secure_aggregation(self) -> str:
+        """Return what of the settings needs to see single updates."""
+        if self.aggregation != "mean":
+            return f"only a mean can be had; aggregation {self.aggregation} needs each update"
+        if self.capture:
+            return "capture=true keeps each update, which nobody sees"
+        if self.limits.norm_factor not in (0, LimitsSettings().norm_factor):
+            return "limits.norm_factor needs the norm of each update; leave it out"
+        taking_part = self.clients if self.sample is None else self.sample
+        if min(taking_part, self.clients) < FEWEST_MASKED:
+            return f"{taking_part} clients do not hide each other; {FEWEST_MASKED} do"
+        return ""
+
+    @property
+    def common_grid(self) -> bool:
+        """Whether the updates of a round are all on one grid."""
+        return bool(self.grid_setting)
+
+    @property
+    def grid_setting(self) -> str:
+        """The setting that puts them there; empty if none does."""
+        if self.privacy.secure_aggregation:
+            return "privacy.secure_aggregation"
+        return "coding.common_grid" if self.coding.common_grid else ""
 
     @property
     def metric_target(self) -> float | None:
@@ -219,8 +286,11 @@ class Settings(Section):
 
     @property
     def _beyond_the_paper(self) -> bool:
-        """The other schemes are compared as their authors describe them."""
-        return self.scheme == "fedaq"
+        """The other schemes are compared as their authors describe them.
+
+        Sparse ones are nothing without a coder of zeros, and nothing but differences is sparse.
+        """
+        return self.scheme in ("fedaq", "stc", "topk")
 
 
 def _number_of(number_or_share: float, clients: int) -> int:

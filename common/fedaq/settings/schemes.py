@@ -1,8 +1,9 @@
 """The settings of the built-in schemes."""
 
+from fractions import Fraction
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fedaq.settings.section import Section
 
@@ -13,7 +14,16 @@ def _check_width(bits: int) -> int:
     return bits
 
 
+def _ratio(value: object) -> object:
+    """Read ``1/400``; what is no ratio is for others to judge."""
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else value
+    except (ValueError, ZeroDivisionError):
+        return value
+
+
 Width = Annotated[int, AfterValidator(_check_width)]
+Share = Annotated[float, BeforeValidator(_ratio)]
 
 # Resolution of entropy-coded updates that serves without a budget, in the unit of weights
 # (docs/research/resolutions.md).
@@ -60,18 +70,44 @@ class FeddqSettings(Section):
     downlink_bits: Width = Field(32, description="1 to 16, or 32 for raw float32")
 
 
+class StcSettings(Section):
+    """Scheme ``stc``; the fraction is that of its authors' experiments."""
+
+    fraction: Share = Field(
+        1 / 400, gt=0, le=1, description="of a tensor's values that is sent, as 1/400 or 0.0025"
+    )
+
+
+class TopkSettings(Section):
+    """Scheme ``topk``."""
+
+    fraction: Share = Field(
+        1 / 100, gt=0, le=1, description="of a tensor's values that is sent, as 1/100 or 0.01"
+    )
+    bits: int = Field(4, ge=2, le=8, description="of each of them, its sign included")
+
+
 class FedaqSettings(Section):
     """Scheme ``fedaq``; the resolutions, steps in the unit of the weights, serve without budget."""
 
     uplink_resolution: float | None = Field(
-        None, gt=0, description="[0.1 with an entropy coder, else 0.03]"
+        None,
+        gt=0,
+        description="[as updates bear; 0.1 if the other is set; packed: 0.03]",
     )
     downlink_resolution: float | None = Field(
-        None, gt=0, description="[0.03 where differences go down, else 0.16]"
+        None,
+        gt=0,
+        description="[as updates bear; 0.03 if the other is set; models: 0.16]",
     )
     clip: bool = Field(True, description="code what lies within b + 2 standard deviations")
     min_bits: int = Field(1, ge=1, le=16, description="per value, at least")
     max_bits: int = Field(16, ge=1, le=16, description="per value, at most")
+
+    @property
+    def has_no_steps(self) -> bool:
+        """Whether neither direction has a resolution."""
+        return self.uplink_resolution is None and self.downlink_resolution is None
 
     @model_validator(mode="after")
     def _order(self) -> "FedaqSettings":

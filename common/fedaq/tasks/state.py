@@ -45,15 +45,36 @@ def write_state(path: Path, state: State, facts: dict[str, Any]) -> None:
     UserError
         If something in it cannot be kept, or the file cannot be written.
     """
+    content = to_bytes(state, facts)
+    try:
+        make_folder(path.parent)
+        write(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def to_bytes(state: State, facts: dict[str, Any] | None = None) -> bytes:
+    """Return what a file of a state has.
+
+    Raises
+    ------
+    UserError
+        If something in it cannot be kept.
+    """
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"facts": facts, "state": _packed(state, _kept_in(tensors), "")})
-    try:
-        make_folder(path.parent)
-        write(path, save(tensors, {"fedaq": text}))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    text = json.dumps({"facts": facts or {}, "state": _packed(state, _kept_in(tensors), "")})
+    return save(tensors, {"fedaq": text})
+
+
+def from_bytes(content: bytes) -> State:
+    """Return the state that `to_bytes` was given."""
+    from safetensors.torch import load
+
+    length = int.from_bytes(content[:8], "little")
+    kept = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["fedaq"])
+    return _unpacked(kept["state"], load(content).__getitem__)  # type: ignore[no-any-return]
 
 
 def read_state(path: Path) -> tuple[State, dict[str, Any]]:
@@ -147,6 +168,15 @@ class Kept:
         self._before: State = {}
         self._after: tuple[int, State] = (0, {})
         self._files: Path | None = None
+
+    @property
+    def latest(self) -> State:
+        """What the last round left."""
+        return self._after[1]
+
+    def lend(self, state: State) -> None:
+        """Go on with what another client's last round left."""
+        self._before, self._after = {}, (0, state)
 
     def before(self, name: str, round_number: int) -> State:
         """Return a copy of the state with which a client of this name begins a round.

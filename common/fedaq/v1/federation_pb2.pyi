@@ -52,6 +52,8 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_BROKEN_CODE: _ClassVar[RefusalReason]
     REFUSAL_REASON_OTHER_MODEL: _ClassVar[RefusalReason]
     REFUSAL_REASON_NORM: _ClassVar[RefusalReason]
+    REFUSAL_REASON_KEYS: _ClassVar[RefusalReason]
+    REFUSAL_REASON_TOO_FEW: _ClassVar[RefusalReason]
 
 class DeclineReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -90,6 +92,8 @@ REFUSAL_REASON_OUT_OF_RANGE: RefusalReason
 REFUSAL_REASON_BROKEN_CODE: RefusalReason
 REFUSAL_REASON_OTHER_MODEL: RefusalReason
 REFUSAL_REASON_NORM: RefusalReason
+REFUSAL_REASON_KEYS: RefusalReason
+REFUSAL_REASON_TOO_FEW: RefusalReason
 DECLINE_REASON_UNSPECIFIED: DeclineReason
 DECLINE_REASON_BATTERY: DeclineReason
 DECLINE_REASON_METERED: DeclineReason
@@ -122,7 +126,7 @@ class Description(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., software: _Optional[str] = ..., task: _Optional[str] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., unix_time_s: _Optional[float] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., clients: _Optional[int] = ...) -> None: ...
 
 class ClientMessage(_message.Message):
-    __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave", "readiness")
+    __slots__ = ("join", "range_report", "update", "chunk", "heartbeat", "leave", "readiness", "mask_shares", "share_check", "unmasking")
     JOIN_FIELD_NUMBER: _ClassVar[int]
     RANGE_REPORT_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +134,9 @@ class ClientMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     READINESS_FIELD_NUMBER: _ClassVar[int]
+    MASK_SHARES_FIELD_NUMBER: _ClassVar[int]
+    SHARE_CHECK_FIELD_NUMBER: _ClassVar[int]
+    UNMASKING_FIELD_NUMBER: _ClassVar[int]
     join: Join
     range_report: RangeReport
     update: PayloadHeader
@@ -137,10 +144,13 @@ class ClientMessage(_message.Message):
     heartbeat: Heartbeat
     leave: Leave
     readiness: Readiness
-    def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., range_report: _Optional[_Union[RangeReport, _Mapping]] = ..., update: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ...) -> None: ...
+    mask_shares: MaskShares
+    share_check: ShareCheck
+    unmasking: Unmasking
+    def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., range_report: _Optional[_Union[RangeReport, _Mapping]] = ..., update: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ..., mask_shares: _Optional[_Union[MaskShares, _Mapping]] = ..., share_check: _Optional[_Union[ShareCheck, _Mapping]] = ..., unmasking: _Optional[_Union[Unmasking, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("welcome", "plan", "model", "chunk", "grant", "receipt", "refusal", "finish")
+    __slots__ = ("welcome", "plan", "model", "chunk", "grant", "receipt", "refusal", "finish", "mask_roster", "mask_shares", "mask_set", "unmask")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +159,10 @@ class ServerMessage(_message.Message):
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    MASK_ROSTER_FIELD_NUMBER: _ClassVar[int]
+    MASK_SHARES_FIELD_NUMBER: _ClassVar[int]
+    MASK_SET_FIELD_NUMBER: _ClassVar[int]
+    UNMASK_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     plan: RoundPlan
     model: PayloadHeader
@@ -157,10 +171,14 @@ class ServerMessage(_message.Message):
     receipt: Receipt
     refusal: Refusal
     finish: Finish
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    mask_roster: MaskRoster
+    mask_shares: MaskShares
+    mask_set: MaskSet
+    unmask: UnmaskRequest
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., mask_roster: _Optional[_Union[MaskRoster, _Mapping]] = ..., mask_shares: _Optional[_Union[MaskShares, _Mapping]] = ..., mask_set: _Optional[_Union[MaskSet, _Mapping]] = ..., unmask: _Optional[_Union[UnmaskRequest, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training", "readiness", "budget", "tariff", "relayed")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training", "readiness", "budget", "tariff", "masks", "relayed")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +191,7 @@ class Join(_message.Message):
     READINESS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     TARIFF_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
     RELAYED_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
@@ -186,8 +205,9 @@ class Join(_message.Message):
     readiness: Readiness
     budget: DeviceBudget
     tariff: float
+    masks: bool
     relayed: Relayed
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ..., budget: _Optional[_Union[DeviceBudget, _Mapping]] = ..., tariff: _Optional[float] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ..., budget: _Optional[_Union[DeviceBudget, _Mapping]] = ..., tariff: _Optional[float] = ..., masks: bool = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
 
 class DeviceBudget(_message.Message):
     __slots__ = ("joules", "bytes", "money", "currency")
@@ -286,7 +306,7 @@ class Training(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_rounds: _Optional[int] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ..., proximal: _Optional[float] = ..., clip_norm: _Optional[float] = ..., mixed_precision: bool = ..., keep_optimizer: bool = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "weight", "relay_j")
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "keep", "ternary", "masking", "weight", "relay_j")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
@@ -299,6 +319,9 @@ class RoundPlan(_message.Message):
     PROVE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEASURE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    TERNARY_FIELD_NUMBER: _ClassVar[int]
+    MASKING_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     RELAY_J_FIELD_NUMBER: _ClassVar[int]
     round: int
@@ -313,9 +336,24 @@ class RoundPlan(_message.Message):
     prove: bool
     chunk_bytes: int
     measure: bool
+    keep: float
+    ternary: bool
+    masking: Masking
     weight: float
     relay_j: float
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., weight: _Optional[float] = ..., relay_j: _Optional[float] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., keep: _Optional[float] = ..., ternary: bool = ..., masking: _Optional[_Union[Masking, _Mapping]] = ..., weight: _Optional[float] = ..., relay_j: _Optional[float] = ...) -> None: ...
+
+class Masking(_message.Message):
+    __slots__ = ("steps", "reaches", "widths", "weight")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    REACHES_FIELD_NUMBER: _ClassVar[int]
+    WIDTHS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedScalarFieldContainer[float]
+    reaches: _containers.RepeatedScalarFieldContainer[float]
+    widths: _containers.RepeatedScalarFieldContainer[int]
+    weight: int
+    def __init__(self, steps: _Optional[_Iterable[float]] = ..., reaches: _Optional[_Iterable[float]] = ..., widths: _Optional[_Iterable[int]] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class TensorHeader(_message.Message):
     __slots__ = ("codec", "bits", "lo", "hi", "step", "zero")
@@ -376,7 +414,7 @@ class TensorRange(_message.Message):
     def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ..., mean: _Optional[float] = ..., deviation: _Optional[float] = ..., magnitude: _Optional[float] = ...) -> None: ...
 
 class RangeReport(_message.Message):
-    __slots__ = ("round", "ranges", "train_loss", "holds", "validation", "training_s", "training_j", "relayed")
+    __slots__ = ("round", "ranges", "train_loss", "holds", "validation", "training_s", "training_j", "keys", "relayed")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -384,6 +422,7 @@ class RangeReport(_message.Message):
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
     TRAINING_S_FIELD_NUMBER: _ClassVar[int]
     TRAINING_J_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     RELAYED_FIELD_NUMBER: _ClassVar[int]
     round: int
     ranges: _containers.RepeatedCompositeFieldContainer[TensorRange]
@@ -392,8 +431,9 @@ class RangeReport(_message.Message):
     validation: Validation
     training_s: float
     training_j: float
+    keys: MaskKeys
     relayed: Relayed
-    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ..., keys: _Optional[_Union[MaskKeys, _Mapping]] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
 
 class Relayed(_message.Message):
     __slots__ = ("clients", "examples", "energy_j", "most_price")
@@ -424,16 +464,112 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class UplinkGrant(_message.Message):
-    __slots__ = ("round", "uplink_bits", "uplink_steps", "limit_bytes")
+    __slots__ = ("round", "uplink_bits", "uplink_steps", "limit_bytes", "uplink_reaches")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UPLINK_BITS_FIELD_NUMBER: _ClassVar[int]
     UPLINK_STEPS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_REACHES_FIELD_NUMBER: _ClassVar[int]
     round: int
     uplink_bits: _containers.RepeatedScalarFieldContainer[int]
     uplink_steps: _containers.RepeatedScalarFieldContainer[float]
     limit_bytes: int
-    def __init__(self, round: _Optional[int] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., uplink_steps: _Optional[_Iterable[float]] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
+    uplink_reaches: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, round: _Optional[int] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., uplink_steps: _Optional[_Iterable[float]] = ..., limit_bytes: _Optional[int] = ..., uplink_reaches: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class MaskKeys(_message.Message):
+    __slots__ = ("cipher_key", "mask_key", "seed_digest", "certificate", "signature")
+    CIPHER_KEY_FIELD_NUMBER: _ClassVar[int]
+    MASK_KEY_FIELD_NUMBER: _ClassVar[int]
+    SEED_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    cipher_key: bytes
+    mask_key: bytes
+    seed_digest: bytes
+    certificate: bytes
+    signature: bytes
+    def __init__(self, cipher_key: _Optional[bytes] = ..., mask_key: _Optional[bytes] = ..., seed_digest: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class MaskRoster(_message.Message):
+    __slots__ = ("round", "number", "threshold", "peers")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    number: int
+    threshold: int
+    peers: _containers.RepeatedCompositeFieldContainer[MaskPeer]
+    def __init__(self, round: _Optional[int] = ..., number: _Optional[int] = ..., threshold: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[MaskPeer, _Mapping]]] = ...) -> None: ...
+
+class MaskPeer(_message.Message):
+    __slots__ = ("number", "name", "keys")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    name: str
+    keys: MaskKeys
+    def __init__(self, number: _Optional[int] = ..., name: _Optional[str] = ..., keys: _Optional[_Union[MaskKeys, _Mapping]] = ...) -> None: ...
+
+class MaskShares(_message.Message):
+    __slots__ = ("round", "shares")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    shares: _containers.RepeatedCompositeFieldContainer[SealedShare]
+    def __init__(self, round: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[SealedShare, _Mapping]]] = ...) -> None: ...
+
+class SealedShare(_message.Message):
+    __slots__ = ("peer", "sealed")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    peer: int
+    sealed: bytes
+    def __init__(self, peer: _Optional[int] = ..., sealed: _Optional[bytes] = ...) -> None: ...
+
+class ShareCheck(_message.Message):
+    __slots__ = ("round", "unfit")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    UNFIT_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    unfit: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, round: _Optional[int] = ..., unfit: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class MaskSet(_message.Message):
+    __slots__ = ("round", "members")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    members: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, round: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class UnmaskRequest(_message.Message):
+    __slots__ = ("round", "counted", "gone")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    counted: _containers.RepeatedScalarFieldContainer[int]
+    gone: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, round: _Optional[int] = ..., counted: _Optional[_Iterable[int]] = ..., gone: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Unmasking(_message.Message):
+    __slots__ = ("round", "shares")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    shares: _containers.RepeatedCompositeFieldContainer[RevealedShare]
+    def __init__(self, round: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[RevealedShare, _Mapping]]] = ...) -> None: ...
+
+class RevealedShare(_message.Message):
+    __slots__ = ("peer", "share")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    peer: int
+    share: bytes
+    def __init__(self, peer: _Optional[int] = ..., share: _Optional[bytes] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("round",)

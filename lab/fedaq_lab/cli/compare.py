@@ -17,7 +17,7 @@ from fedaq.cli.options import (
     Tariff,
     Task,
 )
-from fedaq_lab.cli.run import Engine
+from fedaq_lab.cli.run import Engine, RayAddress, RayGpus
 
 
 def compare(
@@ -54,8 +54,14 @@ def compare(
         Path, typer.Option(help="Folder of the comparison; a stopped one is resumed.")
     ] = Path("runs/compare"),
     engine: Annotated[
-        Engine, typer.Option(help="processes over gRPC, or each run in one process (local)")
+        Engine,
+        typer.Option(
+            help="processes over gRPC, each run in one process (local), or that with the training "
+            "of all on one Ray cluster (ray)"
+        ),
     ] = Engine.LOCAL,
+    ray_address: RayAddress = None,
+    ray_gpus: RayGpus = 1.0,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     config: Config = None,
     quiet: Quiet = False,
@@ -70,22 +76,25 @@ def compare(
     logs.begin(quiet=quiet)
     with terminal.starting():
         from fedaq_lab.comparison import run_comparison
+        from fedaq_lab.pools import flags_of
 
     flags = {
         "task": task, "data": data, "clients": clients, "rounds": rounds, "config": config,
         "budget": budget, "device-budget": device_budget, "tariff": tariff,
     }  # fmt: skip
-    run_comparison(
-        schemes=scheme,
-        grid=grid,
-        seeds=seeds,
-        target=target,
-        until_target=until_target,
-        options=[
-            *(f"--{name}={value}" for name, value in flags.items() if value is not None),
-            f"--engine={engine.value}",
-            *(f"--set={assignment}" for assignment in assignments or []),
-        ],
-        folder=out,
-        jobs=jobs,
-    )
+    with flags_of(engine.value, ray_address, ray_gpus) as place:
+        run_comparison(
+            schemes=scheme,
+            grid=grid,
+            seeds=seeds,
+            target=target,
+            until_target=until_target,
+            options=[
+                *(f"--{name}={value}" for name, value in flags.items() if value is not None),
+                f"--engine={engine.value}",
+                *(f"--set={assignment}" for assignment in assignments or []),
+            ],
+            folder=out,
+            jobs=jobs,
+            place=place,
+        )

@@ -33,6 +33,20 @@ class Engine(StrEnum):
 
     PROCESSES = "processes"
     LOCAL = "local"
+    RAY = "ray"
+
+
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Of the Ray cluster that --engine ray uses [one is started here]"),
+]
+RayGpus = Annotated[
+    float,
+    typer.Option(
+        help="GPUs that the training of a client takes, with --engine ray and --device cuda; "
+        "with 0.25, four share one"
+    ),
+]
 
 
 def run(
@@ -50,8 +64,14 @@ def run(
     out: Out = None,
     port: Annotated[int | None, typer.Option(help="Port to use [any free one]")] = None,
     engine: Annotated[
-        Engine, typer.Option(help="processes over gRPC, or everything in one process (local)")
+        Engine,
+        typer.Option(
+            help="processes over gRPC, everything in one process (local), or that with the "
+            "training on a Ray cluster (ray)"
+        ),
     ] = Engine.PROCESSES,
+    ray_address: RayAddress = None,
+    ray_gpus: RayGpus = 1.0,
     dashboard_port: DashboardPort = None,
     device: Device = None,
     threads: Threads = None,
@@ -82,13 +102,17 @@ def run(
         threads=threads,
     )
     logs.begin(quiet=quiet)
+    if engine is not Engine.PROCESSES:
+        with terminal.starting():
+            from fedaq_lab.local import run_local
+            from fedaq_lab.pools import pool_of
+
+        with pool_of(engine.value, ray_address, ray_gpus) as pool:
+            run_local(config=config, out=out, flags=flags, assignments=assignments or [], pool=pool)
+        return
     with terminal.starting():
-        from fedaq_lab.local import run_local
         from fedaq_lab.processes import run_processes
 
-    if engine is Engine.LOCAL:
-        run_local(config=config, out=out, flags=flags, assignments=assignments or [])
-        return
     run_processes(
         config=config,
         out=out,

@@ -51,6 +51,11 @@ def run_relay(
             "energy.budget: a relay has none, the budget of its server is that of both hops; what "
             "each of its clients may spend is energy.device_budget"
         )
+    if settings.common_grid:
+        raise UserError(
+            f"{settings.grid_setting}: a relay sees the updates of its clients and takes them as "
+            "they are; leave it out, or let the clients connect to its server"
+        )
     # What its clients send is added to the model that it received, whatever they were sent of it.
     settings = settings.model_copy(update={"base": "exact"})
     own = settings.client

@@ -22,7 +22,7 @@ from fedaq.energy.cost import RadioCost, downlink_j_per_bit
 from fedaq.errors import UserError
 from fedaq.settings import Settings
 from fedaq_server.flower.reference import Reference
-from fedaq_server.schemes.coded import FIRST_UPDATE
+from fedaq_server.schemes.expected import FIRST_UPDATE
 from fedaq_server.schemes.fedaq import fedaq
 from fedaq_server.schemes.scheme import (
     ClientState,
@@ -44,6 +44,9 @@ MESSAGE_BYTES, TENSOR_BYTES = 128, 5
 # A budget in bytes is one in joules, at one joule a byte.
 BYTE_J_PER_BIT = 1 / 8
 
+# Without a budget. A grant goes out with the task, before there is an update to judge by.
+STEPS = {"uplink_resolution": 0.1, "downlink_resolution": 0.03}
+
 
 def settings_of(budget_j: float | None, budget_bytes: int | None, radio: str) -> Settings:
     """Return the settings of a run.
@@ -64,7 +67,7 @@ def settings_of(budget_j: float | None, budget_bytes: int | None, radio: str) ->
             "receive": {"j_per_bit": 0.0},
         }
     try:
-        return Settings.model_validate({"scheme": "fedaq", "energy": costs})
+        return Settings.model_validate({"scheme": "fedaq", "energy": costs, "fedaq": STEPS})
     except ValueError as error:
         [first, *_] = error.errors()  # type: ignore[attr-defined]
         name = "budget_bytes" if budget_bytes is not None else str(first["loc"][-1])

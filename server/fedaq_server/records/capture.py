@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedaq.codec import model
-from fedaq.codec.given import Dither
+from fedaq.codec.given import Dither, Given
 from fedaq.codec.model import ModelSpec
 from fedaq.files import make_folder, write
 from fedaq.v1 import federation_pb2 as pb
@@ -23,7 +23,7 @@ class Capture:
         header: pb.PayloadHeader,
         chunks: Sequence[pb.Chunk],
         sender: str,
-        known: Dither | None = None,
+        known: Given | None = None,
     ) -> None:
         """Write one payload to ``round-0001-<sender>.payload``.
 
@@ -33,7 +33,7 @@ class Capture:
         captured = pb.CapturedPayload(
             model=model.to_message(spec), header=header, chunks=chunks, sender=sender
         )
-        if known is not None:
+        if isinstance(known, Dither):
             keys = map(known.key_of, range(len(spec.tensors)))
             captured.keys.extend(key.number for key in keys)
         path = self.folder / f"round-{header.round:04}-{sender}.payload"

@@ -35,7 +35,10 @@ def restored(fresh: S, state: dict[str, Any] | None) -> S:
             "is not kept, and its runs cannot be resumed"
         )
     known = _state_fields(type(fresh))
-    values = {name: known[name].validate_python(value) for name, value in state.items()}
+    # What another version had learned is left out, if this one learns something else.
+    values = {
+        name: known[name].validate_python(value) for name, value in state.items() if name in known
+    }
     return cast(S, replace(fresh, **values))
 
 

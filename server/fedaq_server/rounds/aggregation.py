@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedaq.codec import coding, kernels
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.coding import Codes, Content
-from fedaq.codec.given import Dither
+from fedaq.codec.given import Given
 from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import Payload, Piece
 from fedaq.codec.quantizer import Floats, Grid, Range
@@ -78,6 +78,22 @@ class Aggregate:
                     codes.data, grid.bits, *terms, sign, total, width=codes.width
                 )
 
+    def settle(self, grid: Payload, examples: int) -> None:
+        """Take sums of codes for a sum of updates of this weight in all.
+
+        Parameters
+        ----------
+        grid : Payload
+            How all of them were coded. Its steps are powers of two, so nothing is rounded, and
+            the sum is what `fold` would have made of the codes.
+        examples : int
+        """
+        for code, part in zip(grid.codes, self.spec.slices, strict=True):
+            if code.bits:
+                self.total[part] -= code.zero * examples
+                self.total[part] *= int(ldexp(code.step, self.exponent))
+        self.examples = examples
+
     def commit(self, spool: Spool, examples: int, client: str) -> None:
         """Let an update count that was folded in whole."""
         self.examples += examples
@@ -120,8 +136,8 @@ class Contribution:
         Weight of the update.
     client : str
         Whose it is.
-    known : Dither, optional
-        By which the client rounded.
+    known : Given, optional
+        What both ends know of its codes.
 
     Attributes
     ----------
@@ -144,7 +160,7 @@ class Contribution:
         header: Payload,
         examples: int,
         client: str = "",
-        known: Dither | None = None,
+        known: Given | None = None,
     ) -> None:
         for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
             if code.grid is not None:

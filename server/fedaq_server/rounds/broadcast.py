@@ -14,6 +14,10 @@ from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats
 from fedaq.v1 import federation_pb2 as pb
 
+# By how much steps are widened at a time, and how often, where what goes down is to stay within a
+# limit. Clients that get nothing train from an old model.
+COARSENING, COARSENINGS = 1.1, 36
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -165,7 +169,11 @@ async def begin_broadcast(
 
 def _code_within(header: Payload, source: Source, limit_bytes: int) -> tuple[Payload, list[Frame]]:
     coarser, coded = coding.within(
-        header, limit_bytes, lambda tried: [work() for work in source.chunks(tried)]
+        header,
+        limit_bytes,
+        lambda tried: [work() for work in source.chunks(tried)],
+        COARSENING,
+        COARSENINGS,
     )
     return coarser, [source.sent(coarser, frame) for frame in coded]
 

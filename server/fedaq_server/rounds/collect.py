@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from fedaq.errors import ProtocolError, reason_name
 from fedaq.process.logs import event
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.rounds.exchange import Report, exchange
+from fedaq_server.rounds.exchange import exchange
+from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import Round
 from fedaq_server.transport.client import (
     Client,
@@ -16,6 +19,9 @@ from fedaq_server.transport.client import (
     EmptyError,
 )
 from fedaq_server.transport.faults import OF_VALUES, blame, is_fault
+
+if TYPE_CHECKING:
+    from fedaq_server.rounds.masking import Masking
 
 log = logging.getLogger(__name__)
 
@@ -29,25 +35,49 @@ async def collect(current: Round) -> list[Report]:
     """
     at_work = {client.name: client for client in current.clients}
     tasks = {asyncio.create_task(_carry(name, at_work, current)): name for name in at_work}
+    if current.masking is not None:
+        _stop_waiting_for_whoever_ends(current.masking, tasks)
     try:
         await asyncio.wait(tasks, timeout=current.deadline_s)
     finally:
         # Also when the run is stopped: no exchange outlives its round.
         late = [task for task in tasks if task.cancel()]
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    reports, refused = [], []
+        if current.masking is not None:
+            current.masking.close()
+    # Of masked updates, those count that are in the sum, whatever became of their senders.
+    summed = {} if current.masking is None else current.masking.reports
+    reports, refused = list(summed.values()), []
     for name, result in zip(at_work, results, strict=True):
         if isinstance(result, Report):
-            reports.append(result)
+            if name not in summed:
+                reports.append(result)
         elif isinstance(result, ProtocolError | DeclinedError | DisconnectedError):
-            _left_out(current, name, result)
+            if name not in summed:
+                _left_out(current, name, result)
             if isinstance(result, ProtocolError):
                 refused.append((at_work[name], result))
         elif not isinstance(result, asyncio.CancelledError):
             raise result
+    if current.masking is not None and current.masking.steps.failure:
+        _tell_why_there_is_no_sum(current, current.masking.steps.failure)
     await _judge(current, len(reports), refused)
     await asyncio.gather(*(_set_aside(at_work[tasks[task]], current) for task in late))
     return reports if _are_enough(current, len(reports)) else []
+
+
+def _stop_waiting_for_whoever_ends(
+    masking: "Masking", tasks: Mapping["asyncio.Task[Report]", str]
+) -> None:
+    for task in tasks:
+        task.add_done_callback(lambda done: masking.steps.leave(tasks[done]))
+
+
+def _tell_why_there_is_no_sum(current: Round, why: str) -> None:
+    log.warning(
+        "round %d: no sum of masked updates: %s", current.number, why,
+        extra=event("no sum", round=current.number, reason=why),
+    )  # fmt: skip
 
 
 async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Report:
@@ -64,7 +94,11 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
                 await _let_go(client, current, error)
             raise
         except DisconnectedError:
-            back = None if client.left else await roster.wait_for_return(client, wait_s)
+            # The masks of one that comes back are others than those that it had promised.
+            gone = client.left or (
+                current.masking is not None and current.masking.steps.has_come(name)
+            )
+            back = None if gone else await roster.wait_for_return(client, wait_s)
             # Of a relay only the weight that it reports in the end matters.
             if back is None or (back.examples != client.examples and back.relayed is None):
                 raise
@@ -75,7 +109,8 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
                     back.holds, differences.before
                 )
         else:
-            roster.ranges[name] = report.ranges
+            if report.ranges:
+                roster.ranges[name] = report.ranges
             return report
 
 

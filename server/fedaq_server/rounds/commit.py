@@ -10,6 +10,7 @@ from math import isfinite
 import numpy as np
 
 from fedaq.codec import statistics
+from fedaq.codec.common_grid import figures_of, mean_figures
 from fedaq.codec.quantizer import Floats
 from fedaq_server.accounts import Accounts
 from fedaq_server.records.ledger import MOMENTS, Committed
@@ -17,10 +18,11 @@ from fedaq_server.records.record import Relayed, RoundRecord
 from fedaq_server.records.rows import ClientMemory, Transfer
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
-from fedaq_server.rounds.exchange import Report
+from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.measure import Downlink, Tested, measure
-from fedaq_server.rounds.round import Federation, Round, without_unpaid
+from fedaq_server.rounds.reports import Report
+from fedaq_server.rounds.round import Round, without_unpaid
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import Outcome
 from fedaq_server.transport.tcp_counter import WireCounter
@@ -60,7 +62,8 @@ async def commit(
         declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
-    await asyncio.to_thread(federation.scheme.learn, _outcome(record, reports))
+    outcome = _outcome(record, reports, downlink, _widths(current, reports))
+    await asyncio.to_thread(federation.scheme.learn, outcome)
     transfers = tuple(_transfers(current, downlink, reports))
     federation.accounts.charge(
         {name: client.radio for name, client in state.clients.items()},
@@ -159,6 +162,7 @@ async def _downlink(current: Round) -> Downlink:
         await current.broadcast.payload_bytes(),
         {name: catch_up.payload_bytes for name, catch_up in catch_ups.items()},
         frozenset(name for name, catch_up in catch_ups.items() if catch_up.whole),
+        {} if current.masking is None else current.masking.down,
     )
 
 
@@ -168,7 +172,7 @@ def _transfers(current: Round, downlink: Downlink, reports: list[Report]) -> Ite
     for name in current.state.clients:
         if name in current.unpaid:
             continue
-        down = downlink.catch_up_bytes.get(name, 0)
+        down = downlink.catch_up_bytes.get(name, 0) + downlink.alone_bytes.get(name, 0)
         if name not in downlink.without:
             down += downlink.payload_bytes
         yield Transfer(name, "downlink", down, counted=True)
@@ -197,7 +201,22 @@ def _committed(
     )
 
 
-def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
+def _widths(current: Round, reports: list[Report]) -> tuple[float, ...]:
+    """Return how wide the updates were, as much as can be known of masked ones."""
+    if not (current.plan.grid and reports):
+        return ()
+    if current.masking is not None:
+        assert current.masking.figures is not None
+        return current.masking.figures.widths
+    sums = np.zeros(1 + len(current.state.spec.tensors), np.int64)
+    for report in reports:
+        sums += report.weight * np.array(figures_of(report.ranges, report.train_loss))
+    return mean_figures(sums.tolist(), sum(report.weight for report in reports)).widths
+
+
+def _outcome(
+    record: RoundRecord, reports: list[Report], downlink: Downlink, widths: tuple[float, ...]
+) -> Outcome:
     return Outcome(
         round=record.round,
         test_accuracy=record.test_accuracy,
@@ -207,4 +226,6 @@ def _outcome(record: RoundRecord, reports: list[Report]) -> Outcome:
         update_ranges={report.client.name: report.ranges for report in reports},
         energy_j=record.energy_j,
         uplink_bytes={report.client.name: report.payload_bytes for report in reports},
+        downlink_bytes=downlink.payload_bytes,
+        widths=widths,
     )

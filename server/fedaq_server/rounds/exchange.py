@@ -1,51 +1,30 @@
 """One client's part in one round: model down, ranges up, grant down, update up."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
-from math import ceil, hypot, isnan, sqrt
+from math import hypot, sqrt
 
 from fedaq.codec import headers, payload
 from fedaq.codec.chunks import Chunk, expected
-from fedaq.codec.given import Dither
-from fedaq.codec.model import DIGEST_BYTES, ModelSpec
+from fedaq.codec.common_grid import reach_of
+from fedaq.codec.given import NOTHING, Dither, Given
 from fedaq.codec.payload import ZERO, Payload, TensorCode, coarser_steps
-from fedaq.codec.quantizer import RAW_BITS, Spread, derive_key
+from fedaq.codec.quantizer import RAW_BITS, Range, Spread, derive_key
 from fedaq.declines import Decline, Reason
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.records.record import Relayed, Validation
-from fedaq_server.rounds.aggregation import Contribution, check_magnitude
+from fedaq_server.records.record import Relayed
+from fedaq_server.rounds.aggregation import Contribution
+from fedaq_server.rounds.chunk_limits import check_count, check_size, most_chunks
 from fedaq_server.rounds.differences import CatchUp
-from fedaq_server.rounds.relayed import relayed_in
+from fedaq_server.rounds.reports import Report, magnitude_of, receive_report
 from fedaq_server.rounds.round import Differences, Round
-from fedaq_server.rounds.validation import reported
+from fedaq_server.schemes.masked_bytes import widths_of
 from fedaq_server.schemes.scheme import granted_up
+from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.transport.client import Client, EmptyError, Phase
-from fedaq_server.transport.faults import TrainingFailedError
-
-# The greatest float32: a sum over all examples of all clients stays finite in float64.
-LARGEST_LOSS = 3.4028234663852886e38
-# What no training takes: a year at a megawatt.
-MOST_TRAINING_J = 3.2e13
-# Chunks may be a sixteenth of their largest size on average, and a few more whatever it is.
-CHUNKS_OF_ONE, FEW_CHUNKS = 16, 64
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one client brought to the round; `payload_bytes` is what its update took."""
-
-    client: Client
-    weight: int
-    ranges: tuple[Spread, ...]
-    train_loss: float
-    update: Payload
-    payload_bytes: int
-    validation: Validation | None
-    training_j: float
-    relayed: Relayed | None
 
 
 async def exchange(client: Client, current: Round) -> Report:
@@ -62,19 +41,19 @@ async def exchange(client: Client, current: Round) -> Report:
     """
     client.open_round(current.number)
     largest = RAW_BITS // 8 * current.state.spec.parameters
-    client.give_credit(_most_chunks(largest, current.chunk_bytes))
+    client.give_credit(most_chunks(largest, current.chunk_bytes))
     phase = Phase.WAITING
     try:
         down_bytes = await _paid(client, current)
         client.enter(Phase.RECEIVING)
         await _send_model(client, current)
         client.enter(Phase.TRAINING)
-        ranges, loss, validation, training_j, relayed = await _receive_report(client, current)
-        weight = _weight(client, current, relayed)
-        current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
-        client.enter(Phase.SENDING)
-        granted, limit_bytes = await _grant(client, current, ranges, down_bytes)
-        update = await _receive_update(client, current, granted, limit_bytes, weight)
+        if current.masking is None:
+            report = await _exchange_seen(client, current, down_bytes)
+        else:
+            from fedaq_server.rounds.masked_exchange import exchange_masked
+
+            report = await exchange_masked(client, current, current.masking)
         phase = Phase.DONE
     except ProtocolError as error:
         await client.refuse(current.number, error)
@@ -82,10 +61,27 @@ async def exchange(client: Client, current: Round) -> Report:
     finally:
         client.enter(phase)
         client.close_round()
+    return report
+
+
+async def _exchange_seen(client: Client, current: Round, down_bytes: int) -> Report:
+    """Carry a client that has the model through the rest of the round; its update is seen."""
+    ranges, loss, validation, training_j, relayed = await receive_report(client, current)
+    weight = _weight(client, current, relayed)
+    current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
+    client.enter(Phase.SENDING)
+    granted, limit_bytes = await _grant(client, current, ranges, down_bytes)
+    update = await _receive_update(client, current, granted, limit_bytes, weight)
     payload_bytes = current.charged[client.name]
     return Report(
         client, weight, ranges, loss, update, payload_bytes, validation, training_j, relayed
     )
+
+
+def _weight(client: Client, current: Round, relayed: Relayed | None) -> int:
+    """Return what an update counts: of a relay no more than the examples that are behind it."""
+    weight = current.weights[client.name]
+    return weight if relayed is None else min(weight, relayed.examples)
 
 
 async def _paid(client: Client, current: Round) -> int:
@@ -99,10 +95,10 @@ async def _paid(client: Client, current: Round) -> int:
     name, accounts = client.name, current.federation.accounts
     if not accounts.limits(name):
         return 0
-    down_bytes, whole = 0, False
+    down_bytes, whole = current.plan.alone_bytes.get(name, 0), False
     if current.differences is not None:
         catch_up = await _catch_up(client, current, current.differences)
-        down_bytes, whole = catch_up.payload_bytes, catch_up.whole
+        down_bytes, whole = down_bytes + catch_up.payload_bytes, catch_up.whole
     if not whole:
         down_bytes += await current.broadcast.payload_bytes()
     least = len(current.state.spec.tensors) * ZERO.header_bytes
@@ -118,6 +114,7 @@ async def _send_model(client: Client, current: Round) -> None:
     payloads = 1
     if current.differences is not None:
         payloads += len(current.differences.catch_ups[client.name].missed)
+    sparsity = sparsity_of(current.federation.settings)
     plan = pb.RoundPlan(
         round=current.number,
         rounds=current.state.rounds,
@@ -131,6 +128,9 @@ async def _send_model(client: Client, current: Round) -> None:
         prove=current.differences is not None,
         chunk_bytes=current.chunk_bytes,
         measure=current.federation.tests_held(current.number),
+        keep=0 if sparsity is None else sparsity.keep,
+        ternary=sparsity is not None and sparsity.ternary,
+        masking=_masking_message(client, current),
     )
     if client.relayed is not None:
         plan.weight = current.state.clients[client.name].weight
@@ -140,6 +140,19 @@ async def _send_model(client: Client, current: Round) -> None:
         client.check_readiness()
         await client.stream.write(message)
         client.moved_bytes += len(message)
+
+
+def _masking_message(client: Client, current: Round) -> pb.Masking | None:
+    """Return how updates are masked, if they are."""
+    if current.masking is None:
+        return None
+    grid = current.plan.grid
+    return pb.Masking(
+        steps=[code.step for code in grid],
+        reaches=[reach_of(code) for code in grid],
+        widths=widths_of(grid, current.state.total_weight),
+        weight=current.weights[client.name],
+    )
 
 
 async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
@@ -176,79 +189,6 @@ async def _catch_up(client: Client, current: Round, differences: Differences) ->
     return catch_up
 
 
-async def _receive_report(
-    client: Client, current: Round
-) -> tuple[tuple[Spread, ...], float, Validation | None, float, Relayed | None]:
-    report = (await expected(client.expect, "range_report")).range_report
-    tensors = current.state.spec.tensors
-    if len(report.ranges) != len(tensors):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SHAPE,
-            f"the range report has {len(report.ranges)} tensors, the model {len(tensors)}",
-        )
-    if isnan(report.train_loss):
-        # Else it would be sent again what it holds, at the cost of all.
-        _note_model(client, report.holds)
-        raise TrainingFailedError(
-            pb.REFUSAL_REASON_NOT_FINITE, f"the training loss {report.train_loss} is no finite loss"
-        )
-    ranges = tuple(
-        headers.reported_spread(tensor.name, message)
-        for tensor, message in zip(tensors, report.ranges, strict=True)
-    )
-    for tensor, spread in zip(tensors, ranges, strict=True):
-        check_magnitude(tensor.name, spread)
-    if not abs(report.train_loss) <= LARGEST_LOSS:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_NOT_FINITE, f"the training loss {report.train_loss} is no finite loss"
-        )
-    if current.differences is not None:
-        await _check_model(client, current.differences, report.holds)
-    relayed = relayed_in(report) if client.relayed is not None else None
-    return ranges, report.train_loss, reported(report), _training_j(report, current), relayed
-
-
-def _weight(client: Client, current: Round, relayed: Relayed | None) -> int:
-    """Return what an update counts: of a relay no more than the examples that are behind it."""
-    weight = current.weights[client.name]
-    return weight if relayed is None else min(weight, relayed.examples)
-
-
-def _training_j(report: pb.RangeReport, current: Round) -> float:
-    """Return what a client says that its training took, or what its seconds take."""
-    watts = current.federation.settings.energy.training_w or 0.0
-    joules = report.training_j if report.HasField("training_j") else watts * report.training_s
-    if not 0 <= joules < MOST_TRAINING_J:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_OUT_OF_RANGE, f"training cannot have taken {joules} J"
-        )
-    return joules
-
-
-def magnitude_of(ranges: tuple[Spread, ...], spec: ModelSpec) -> float:
-    """Return the sum of the magnitudes of an update's values, those of statistics left out."""
-    return sum(s.magnitude * d for s, d in zip(ranges, spec.coded_elements, strict=True))
-
-
-def _note_model(client: Client, holds: bytes) -> None:
-    if len(holds) > DIGEST_BYTES:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SIZE,
-            f"a digest of {len(holds)} bytes; it has {DIGEST_BYTES}",
-        )
-    client.holds = holds
-
-
-async def _check_model(client: Client, differences: Differences, holds: bytes) -> None:
-    _note_model(client, holds)
-    if holds != await asyncio.shield(differences.advanced):
-        raise ProtocolError(
-            pb.REFUSAL_REASON_OTHER_MODEL,
-            "you trained from another model than the one that was sent; what you lack comes "
-            "with the next round",
-        )
-
-
 async def _grant(
     client: Client, current: Round, ranges: tuple[Spread, ...], down_bytes: int
 ) -> tuple[Payload, int | None]:
@@ -262,7 +202,9 @@ async def _grant(
     state, scheme = current.state, current.federation.scheme
     chosen = scheme.grant(state, current.plan, state.clients[client.name], ranges)
     grant = granted_up(chosen, ranges, state.spec)
-    granted = payload.plan_payload(state.spec, grant.bits, ranges, grant.steps)
+    reaches = [reach_of(code) for code in current.plan.grid]
+    coded: Sequence[Range] = [Range(-reach, reach) for reach in reaches] or ranges
+    granted = payload.plan_payload(state.spec, grant.bits, coded, grant.steps)
     at_most, limit_bytes = granted.payload_bytes, grant.limit_bytes
     radio = state.clients[client.name].radio
     affordable = current.federation.accounts.most_up(client.name, radio, down_bytes)
@@ -279,6 +221,7 @@ async def _grant(
         uplink_bits=granted.bits,
         uplink_steps=grant.steps,
         limit_bytes=limit_bytes or 0,
+        uplink_reaches=reaches,
     )
     await client.send(pb.ServerMessage(grant=message))
     return granted, limit_bytes
@@ -295,15 +238,17 @@ async def _receive_update(
             f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
     seed = current.federation.settings.seed
-    known = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
+    known: Given = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
+    if sparsity_of(current.federation.settings) is not None:
+        known = NOTHING
     contribution = Contribution(current.aggregate, update, weight, client.name, known)
-    most_chunks = _most_chunks(update.code_bytes, current.chunk_bytes)
+    most = most_chunks(update.code_bytes, current.chunk_bytes)
     captured: list[Chunk] = []
     try:
         while not contribution.complete:
             # What it holds is gone before the next chunk is waited for.
             await _fold_chunk(client, current, contribution, captured)
-            _check_count(contribution.chunks, most_chunks)
+            check_count(contribution.chunks, most)
             if limit_bytes is not None:
                 _check_limit(contribution, limit_bytes)
         current.norms[client.name] = contribution.norm
@@ -327,7 +272,7 @@ async def _fold_chunk(
     client: Client, current: Round, contribution: Contribution, captured: list[Chunk]
 ) -> None:
     chunk = await expected(client.expect, "chunk")
-    _check_size(chunk, current.chunk_bytes)
+    check_size(chunk, current.chunk_bytes)
     await current.on_worker(contribution.add, chunk)
     client.moved_bytes += len(chunk.data)
     if current.capture is not None:
@@ -348,27 +293,6 @@ def _check_limit(contribution: Contribution, limit_bytes: int) -> None:
         raise ProtocolError(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
             f"the update takes more than the {limit_bytes} bytes that were granted",
-        )
-
-
-def _check_size(chunk: Chunk, largest: int) -> None:
-    # Entropy-coded or not: otherwise few bytes could ask for the memory of a whole payload.
-    size = max(len(chunk.data), chunk.code_bytes)
-    if size > largest:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SIZE,
-            f"a chunk of {size} bytes; at most {largest} are accepted",
-        )
-
-
-def _most_chunks(code_bytes: int, chunk_bytes: int) -> int:
-    return FEW_CHUNKS + CHUNKS_OF_ONE * ceil(code_bytes / chunk_bytes)
-
-
-def _check_count(chunks: int, most: int) -> None:
-    if chunks > most:
-        raise ProtocolError(
-            pb.REFUSAL_REASON_WRONG_SIZE, f"more than {most} chunks of an update; send larger ones"
         )
 
 

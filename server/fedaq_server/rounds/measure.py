@@ -1,14 +1,14 @@
 """What a round came to: accuracy, bits, bytes, joules."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 
 from fedaq.codec.payload import Payload
 from fedaq.metric import ACCURACY, LOSS
 from fedaq.tasks import Evaluation
 from fedaq_server.records.record import Relayed, RoundRecord
-from fedaq_server.rounds.exchange import Report
+from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import catch_up_j
 from fedaq_server.rounds.validation import averaged, of_names
 from fedaq_server.schemes.scheme import RoundState
@@ -44,12 +44,15 @@ class Downlink:
         What clients that had missed models needed, by name.
     without : frozenset of str
         Those of them that needed the whole model instead of the broadcast.
+    alone_bytes : mapping of str to int
+        What clients were sent of keys and shares of others, by name.
     """
 
     payload: Payload
     payload_bytes: int
     catch_up_bytes: Mapping[str, int]
     without: frozenset[str]
+    alone_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(
@@ -90,7 +93,8 @@ def measure(
         downlink_bits=downlink.payload.sent_bits(downlink.payload_bytes),
         uplink_payload_bytes=sum(report.payload_bytes for report in reports),
         downlink_payload_bytes=downlink.payload_bytes * (receivers - len(downlink.without))
-        + catch_up_bytes,
+        + catch_up_bytes
+        + sum(downlink.alone_bytes.values()),
         catch_up_payload_bytes=catch_up_bytes,
         uplink_wire_bytes=wire.uplink if wire else None,
         downlink_wire_bytes=wire.downlink if wire else None,
@@ -120,6 +124,8 @@ def _uplink_j(state: RoundState, charged: Mapping[str, int]) -> float:
 
 
 def _downlink_j(state: RoundState, downlink: Downlink) -> float:
-    return state.downlink_j_per_bit * 8 * downlink.payload_bytes + catch_up_j(
-        state.clients, downlink.catch_up_bytes
+    return (
+        state.downlink_j_per_bit * 8 * downlink.payload_bytes
+        + catch_up_j(state.clients, downlink.catch_up_bytes)
+        + catch_up_j(state.clients, downlink.alone_bytes)
     )

@@ -64,6 +64,15 @@ def allowances(
 ) -> dict[str, float]:
     """Return what the hop of each relay may take in a round, so that nothing is overspent."""
     relays = [client.name for client in clients if client.relayed is not None]
-    most_j = reserved_j * min(1.0, SLACK / rounds)
+    most_j = reserved_j * _at_once(rounds)
     total = sum(weights[name] for name in relays)
     return {name: most_j * weights[name] / total for name in relays}
+
+
+def reserve_j(allowance_j: float, rounds: int) -> float:
+    """Return what is reserved for a relay, in so many rounds, by what it may take in this one."""
+    return allowance_j / _at_once(rounds)
+
+
+def _at_once(rounds: int) -> float:
+    return min(1.0, SLACK / rounds)

@@ -6,36 +6,30 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeVar
 
 from fedaq.codec import payload
 from fedaq.codec.coding import Content
-from fedaq.codec.model import ModelSpec
+from fedaq.codec.common_grid import small_weights
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Spread
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.settings import Settings
-from fedaq.tasks import Evaluation, Metric
-from fedaq_server.accounts import Accounts, Party
-from fedaq_server.conduct import Conduct
-from fedaq_server.metrics import Metrics
+from fedaq_server.accounts import Party
 from fedaq_server.records.capture import Capture
-from fedaq_server.records.ledger import Committed, Ledger
-from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, CatchUp, History
+from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.relayed import allowances, reserved_j
-from fedaq_server.rounds.rules import Rule
-from fedaq_server.rounds.server_optimizer import ServerOptimizer
-from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
+from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, granted_down
+from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.schemes.spreads import samples_of
 from fedaq_server.transport.client import Client
-from fedaq_server.transport.roster import Roster
+
+if TYPE_CHECKING:
+    from fedaq_server.rounds.masking import Masking
 
 T = TypeVar("T")
 
@@ -43,74 +37,6 @@ T = TypeVar("T")
 # is on its way; of what goes down, gRPC has a copy of one. With ten clients and 10 M parameters
 # they keep the server under 400 MB (docs/research/benchmarks-speed.md).
 UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES = 5_760 * 1024, 11_520 * 1024
-
-
-@dataclass(frozen=True)
-class Federation:
-    """What all rounds of a run share.
-
-    Attributes
-    ----------
-    model : float32, shape (parameters,)
-        ``w_k``, the global model.
-    total : int64, shape (parameters,)
-        Memory for the sum of updates. Where they are added to the broadcast model, the exact one
-        need not last once that is coded: then `model` is the first half of this memory.
-    rule : Rule, optional
-        How updates become one; None: their weighted mean.
-    optimizer : ServerOptimizer, optional
-        What makes a step of the mean update; None where that is the step.
-    history : History, optional
-        What clients hold, if they are sent differences.
-    first_ranges : tuple of Spread
-        Of the weights with which the run begins.
-    metric : Metric
-        The task's.
-    measured : bool
-        Whether clients measure the statistics of the model that they hold, so that this one is
-        tested.
-    evaluate : callable
-        Tests the model after a round of this number; called between rounds, off the event loop.
-    ledger : Ledger
-        What the next round depends on, and the folder of the run.
-    commit : callable
-        Commits a round to the ledger, before the next begins; called off the event loop.
-    on_round : callable
-        Told of every committed round, and of the plan with which it began.
-    is_last : callable
-        Tells, off the event loop, whether the run is to end after this round, before it would.
-    share : float
-        Of all clients of the run that these are, by their weights: below 1 behind a relay.
-    """
-
-    settings: Settings
-    spec: ModelSpec
-    model: Floats
-    total: NDArray[np.int64]
-    rule: Rule | None
-    optimizer: ServerOptimizer | None
-    history: History | None
-    first_ranges: tuple[Spread, ...]
-    scheme: Scheme
-    roster: Roster
-    conduct: Conduct
-    accounts: Accounts
-    metric: Metric
-    measured: bool
-    evaluate: Callable[[int], Evaluation]
-    ledger: Ledger
-    commit: Callable[[Committed], None]
-    on_round: Callable[[Committed, Plan], None]
-    is_last: Callable[[RoundRecord], bool]
-    metrics: Metrics
-    share: float = 1.0
-
-    def tests_held(self, number: int) -> bool:
-        """Tell whether a round's test is of the model that clients held, and not of its successor.
-
-        The first they hold is not trained.
-        """
-        return self.measured and number > 1
 
 
 @dataclass(frozen=True)
@@ -171,6 +97,8 @@ class Round:
         Joules that the hop of each relay may take.
     started_s : float
         On the monotonic clock.
+    masking : Masking, optional
+        Where updates are masked; else each is seen.
     norms : dict of str to float
         L2 norms of the updates that arrived whole, by client.
     magnitudes : dict of str to float
@@ -200,6 +128,7 @@ class Round:
     magnitude_limit: float
     allowances: Mapping[str, float]
     started_s: float
+    masking: "Masking | None" = None
     norms: dict[str, float] = field(default_factory=dict)
     magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
@@ -240,7 +169,7 @@ async def begin(
     """
     started_s, declined = time.monotonic(), federation.roster.declined()
     catch_ups = _catch_ups(federation, clients, resumed=resumed)
-    going_down = _going_down(federation)
+    going_down = await asyncio.to_thread(_going_down, federation, number)
     spreads = await asyncio.to_thread(payload.tensor_spreads, federation.spec, going_down)
     weights = _weights(federation, clients)
     samples = samples_of(federation.spec, going_down)
@@ -299,16 +228,22 @@ def _catch_ups(
     return ways
 
 
-def _going_down(federation: Federation) -> Callable[[slice], Floats]:
+def _going_down(federation: Federation, number: int) -> Callable[[slice], Floats]:
     """Return what gives the values, at a slice, of what is to go down."""
     model, history = federation.model, federation.history
-    return model.__getitem__ if history is None else history.gain(model).__getitem__
+    values_at = model.__getitem__ if history is None else history.gain(model).__getitem__
+    sparsity = sparsity_of(federation.settings)
+    # What clients lack before the first round is no update.
+    if sparsity is None or number == 1:
+        return values_at
+    return sparsity.kept_of(federation.spec, values_at).__getitem__
 
 
 def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
     if federation.settings.aggregation in ("median", "trimmed_mean"):
         return {client.name: 1 for client in clients}
-    return federation.conduct.weights({client.name: client.examples for client in clients})
+    weights = federation.conduct.weights({client.name: client.examples for client in clients})
+    return small_weights(weights) if federation.settings.common_grid else weights
 
 
 def _state(
@@ -360,6 +295,7 @@ def _state(
             down_j,
             extra_j + relays_j,
         ),
+        total_weight=total,
     )
 
 

@@ -15,6 +15,7 @@ from math import gamma
 import numpy as np
 from numpy.typing import NDArray
 
+from fedaq.codec.payload import ZERO, step_bits
 from fedaq.codec.quantizer import Spread
 from fedaq_server.schemes.spreads import Array, Spreads
 
@@ -26,10 +27,15 @@ _POINTS = 3000
 # In root mean squares; of the peakiest shape one value in a million lies beyond.
 _REACH = 120.0
 _LEAST_RMS = 1e-100
+TABLE_BITS = 64.0
+# How much longer than expected codes can be thought to be, and how closely that is found.
+_LEAST_TIMES, _MOST_TIMES, _HALVINGS = 1 / 16, 16.0, 12
 # Codes on each side of zero that are told apart.
 _CODES = 2**15
-# A tensor header with a step: 11 to 15 bytes (`TensorCode.header_bytes`), mostly 13 or 14.
+# A tensor header with a step: 11 to 15 bytes (`TensorCode.header_bytes`), mostly 13 or 14; and one
+# of a tensor of which nothing is sent.
 HEADER_BITS = 8 * 14
+ZERO_BITS = 8 * ZERO.header_bytes
 
 
 @dataclass(frozen=True)
@@ -121,10 +127,52 @@ def root_mean_square(spread: Spread | Spreads) -> Array:
     return rms
 
 
-def sample_bits(
+@dataclass(frozen=True)
+class Codes:
+    """What codes take in bits, each of shape (tensors,), or (senders, tensors).
+
+    Attributes
+    ----------
+    headers : float64
+        Whatever the step.
+    entropy : float64
+        With a coder that wastes nothing.
+    packed : float64
+        Without a coder, which no coded tensor exceeds.
+    """
+
+    headers: Array
+    entropy: Array
+    packed: Array
+
+    def total(self, longer: Array | float = 1.0) -> Array:
+        """Return the bits of each sender's payload, if codes are so much longer than expected.
+
+        Less than 1 is the share of their entropy. More is in the tables of the coder, which are
+        as long whatever the step: so many times `TABLE_BITS` more for each tensor.
+        """
+        tables = TABLE_BITS * np.maximum(np.subtract(longer, 1), 0)
+        codes = np.minimum(longer, 1) * self.entropy + tables
+        each = self.headers + np.minimum(codes, self.packed)
+        total: Array = np.sum(each, axis=-1)
+        return total
+
+    def longer(self, bits: float) -> float | None:
+        """Return how much longer a payload was, as `total` takes it; None if no codes were sent."""
+        if not np.any(self.entropy > 0):
+            return None
+        # Those that are longest have a ratio each, at which they are packed.
+        low, high = _LEAST_TIMES, _MOST_TIMES
+        for _ in range(_HALVINGS):
+            middle = (low * high) ** 0.5
+            low, high = (low, middle) if self.total(middle) >= bits else (middle, high)
+        return high
+
+
+def sample_codes(
     samples: Sequence[Array], elements: Sequence[int], step: float, *, nearest: bool
-) -> float:
-    """Return the bits that tensors will take at a quantization step, headers included.
+) -> Codes:
+    """Return what tensors will take at a quantization step.
 
     Parameters
     ----------
@@ -133,14 +181,20 @@ def sample_bits(
     elements : sequence of int
         How many it has.
     """
-
-    def value_bits(values: Array) -> float:
-        weights = code_weights(values / step, 1.0, nearest=nearest)
-        return entropy(weights / max(len(values), 1))
-
-    return sum(
-        HEADER_BITS + size * value_bits(values)
-        for values, size in zip(samples, elements, strict=True)
+    shares = [
+        code_weights(values / step, 1.0, nearest=nearest) / max(len(values), 1)
+        for values in samples
+    ]
+    sizes = np.array(elements, np.float64)
+    bits = sizes * np.array([entropy(each) for each in shares])
+    lo = np.array([values.min(initial=0.0) for values in samples])
+    hi = np.array([values.max(initial=0.0) for values in samples])
+    # What is rounded to zero of all values is not sent.
+    is_sent = np.maximum(-lo, hi) >= step / 2 if nearest else np.full(len(sizes), True)
+    return Codes(
+        np.where(is_sent, float(HEADER_BITS), ZERO_BITS),
+        np.where(is_sent, bits, 0.0),
+        np.where(is_sent, sizes * step_bits(lo, hi, np.array(step)), 0.0),
     )
 
 

@@ -2,95 +2,76 @@
 
 With an entropy coder the KKT solution of FedAQ (arXiv 2406.18156) needs no whole bits: at
 one price, the quantization step of every tensor, client and round is the resolution
-``r = sqrt(lambda e / (2 ln2 c))`` itself. Without a budget the two resolutions are settings. With
-one, the price is found anew in every round, so that it takes, at the lengths to be expected, its
-share of what is left. What would exceed a sender's limit is coded in coarser steps.
+``r = sqrt(lambda e / (2 ln2 c))`` itself, and lengths follow by themselves. The price is found anew
+in every round, so that this round, at the lengths to be expected, takes its share of what is left.
+
+What a transfer really takes shows only when it is coded. So that nothing is overspent, each
+sender has a limit, within which it stays by taking coarser steps.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from math import exp, inf, log
+from math import inf
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedaq.codec.payload import ZERO, Bits, step_bits
 from fedaq.codec.quantizer import Spread
-from fedaq.codec.statistics import normalization
-from fedaq.energy.cost import downlink_j_per_bit
-from fedaq_server.schemes.code_lengths import (
-    HEADER_BITS,
-    Tensors,
-    root_mean_square,
-    sample_bits,
-    tensors,
+from fedaq_server.schemes.code_lengths import Codes
+from fedaq_server.schemes.expected import (
+    FIRST_SHARE,
+    Expected,
+    Longer,
+    bisect,
+    coarsest_step,
+    downlink_step,
+    expected,
+    start_step,
+    step_for,
+    total,
 )
-from fedaq_server.schemes.optimizer import resolution, resolutions
+from fedaq_server.schemes.optimizer import resolution
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import (
+    LAST_SHARE,
+    ROUNDED,
     header_bytes,
-    known_spreads,
     least_down_bytes,
     least_j,
     left_j,
-    rounds_paid,
+    round_share,
+    rounds_worth,
     too_small,
 )
-from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
+from fedaq_server.schemes.spreads import arrays
+from fedaq_server.schemes.step_grants import (
+    Updates,
+    downlink_grant,
+    foreseen,
+    mean_power,
+    updates,
+    uplink_grant,
+)
 
-# docs/research/budget-constants.md: what other values do, of all down to `FIRST_UPDATE`.
+log = logging.getLogger(__name__)
+
+# docs/research/budget-constants.md: what other values do, of all down to `SMOOTHING`.
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
-# worth less than it costs. Of the values tried, twice as much lets training fall apart.
-DROWNED = 5.0
-# With BatchNorm, nor may it exceed this share of the mean square of the weights that the run began
-# with: updates are large there, and would leave noise alone (docs/research/statistics.md).
-SHAKEN = 0.03
-# Nothing goes down in the first round; this is the uplink's usual share of a round.
-FIRST_SHARE = 0.3
-# So many times what was expected of it may a transfer take, while the budget lasts.
+# worth less than it costs.
+DROWNED = 2.0
+# So it is for the first rounds. Then it is raised, by so much at a time, while the test's loss
+# falls and updates do not grow, and lowered where those grow or, by twice that, the loss does, each
+# by a tenth.
+EASED, RISEN = 1.6, 1.1
+LEAST_DROWNED, MOST_DROWNED = 0.5, 5.0
+# A transfer may exceed so many times what was expected of it, while the budget lasts,
+# before its limit acts.
 SLACK = 3.0
-# What clients lack of the model that the run begins with (--from) goes down at once, in steps of
-# this share of its deviation; the rest is in later differences.
-START_STEP = 0.25
-# Share of the last round's joules to be planned; the rest is for lengths expected too short.
-LAST_SHARE = 0.98
-# Weight of the newest length of a client's updates.
+# Weight of the newest length of what a sender sent.
 SMOOTHING = 0.5
-# Before the first update: how wide updates are, as a share of the weights.
-FIRST_UPDATE = 1.0
 
-_ZERO_BITS = 8 * ZERO.header_bytes
-_BISECTIONS = 18  # halvings of 60 decades: to a thousandth of a price
-
-
-@dataclass
-class CodedResolution:
-    """One quantization step per direction, the same in all rounds.
-
-    Attributes
-    ----------
-    uplink, downlink : float
-        The steps, in the unit of the weights.
-    """
-
-    uplink: float
-    downlink: float
-
-    def plan(self, state: RoundState) -> Plan:
-        """Give every tensor the step of the downlink; foresee the bits of the last updates."""
-        steps = np.full(len(state.clients), self.uplink)
-        spreads = [client.ranges or state.first_ranges for client in state.clients.values()]
-        return Plan(downlink_grant(state, self.downlink), _foreseen(state, stacked(spreads), steps))
-
-    def grant(
-        self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
-    ) -> Grant:
-        """Give every tensor the step of the uplink."""
-        return uplink_grant(state, client, ranges, self.uplink)
-
-    def learn(self, outcome: Outcome) -> None:
-        """Learn nothing: the steps are constant."""
+# The step of the last round may be so many times the coarsest that is bearable.
+_WORST_STEP = 2.0
+# Of a bit: less is nothing.
+_LEAST_J = 1e-300
 
 
 @dataclass
@@ -98,8 +79,8 @@ class CodedBudget:
     """Steps from a price, and the price from what is left of a budget.
 
     What goes down is at hand, so a sample of it tells how long its codes will be. An update
-    is not: it is expected to be as long as the last, in inverse proportion to its step, which
-    is near the truth where few codes differ from zero.
+    is not: it is expected to be like the last. How much longer codes are than the entropy that is
+    expected of them is learned from round to round.
 
     Attributes
     ----------
@@ -107,16 +88,32 @@ class CodedBudget:
         For the whole run.
     spent_j : float
         In the rounds so far.
-    up : dict of str to float
-        Bytes times step of each client's updates, smoothed.
+    longer : dict of str to float
+        How many times what was expected of them the codes of each client took, smoothed.
+    longer_down : float
+        The same of what went down.
+    tolerance : float
+        How many times its mean square the noise in the mean update may be.
+    least_loss : float
+        Of all tests.
+    power : float
+        Mean sum of squares of the last updates.
+    coarsest : float
+        The step of what goes down at which noise would drown updates, smoothed; 0 before one was
+        seen.
     """
 
     budget_j: float
     spent_j: float = 0.0
-    up: dict[str, float] = field(default_factory=dict)
+    longer: dict[str, float] = field(default_factory=dict)
+    longer_down: float = 1.0
+    tolerance: float = field(default_factory=lambda: DROWNED)
+    least_loss: float = inf
+    power: float = 0.0
+    coarsest: float = 0.0
     _round: "_Round | None" = None
     _least_price: float = 0.0  # of a relay: what its own server has found
-    _dearest: float = 0.0
+    _most_price: float = 0.0
 
     def plan(self, state: RoundState) -> Plan | None:
         """Find the price, the downlink step and every client's limit.
@@ -129,18 +126,10 @@ class CodedBudget:
         left = left_j(self.budget_j, self.spent_j, state)
         headers_j = least_j(state)
         if left < headers_j:
-            if state.round == 1:
-                parts = "its headers and the models that clients lack take"
-                raise too_small(
-                    self.budget_j,
-                    "does not pay for one round: "
-                    f"{parts if state.catch_up_j else 'its headers alone take'} "
-                    f"{headers_j + state.catch_up_j:.6g} J",
-                )
+            self._unpaid(state, headers_j)
             return None
-        spreads = stacked(known_spreads(state, FIRST_UPDATE))
-        expected = _expected(state, spreads, self.up)
-        start_j = expected.start_j()
+        now = expected(state, Longer(self.longer, self.longer_down), self.tolerance)
+        start_j = now.start_j()
         if start_j > left - headers_j:
             raise too_small(
                 self.budget_j,
@@ -149,65 +138,145 @@ class CodedBudget:
             )
         left -= start_j
         # Above this price noise would drown what is sent: fewer and better rounds are run.
-        dearest = _bisect(lambda price: -expected.noise(price), -expected.most_noise)
+        dearest, coarsest = self._dearest(now)
         dearest = min(dearest, *(client.most_price for client in state.clients.values()))
-        self._dearest = dearest
-        affordable = rounds_paid(state, left, expected.round_j(dearest))
-        if affordable == 0 and state.round > 1 and not self._least_price:
+        self._most_price, is_relay = dearest, self._least_price > 0
+        round_j = now.round_j(dearest)
+        rounds = rounds_worth(state, left, round_j)
+        # The last round may be worse than that, rather than much be left.
+        worst = _WORST_STEP**2 * dearest
+        pays = rounds >= 1 or state.round == 1 or LAST_SHARE * left >= now.round_j(worst)
+        if not (pays or is_relay):
+            self._unpaid(state, round_j)
             return None
-        rounds = max(1, affordable)
-        share_j = left / rounds * (LAST_SHARE if rounds == 1 else 1.0)
-        price = min(max(_bisect(expected.round_j, share_j), self._least_price), dearest)
-        down_j, up_j = expected.down_j(price), expected.up_j(price)
-        share_j = down_j + _total(up_j) if self._least_price else share_j
-        # Of a start, all that is expected of the rounds that are left to it may be taken at once.
-        down_limit_j, slack = _limits(
-            state, share_j, left + start_j - headers_j, down_j + start_j, _total(up_j)
-        )
+        rounds = max(1, rounds)
+        if state.round == 2 and rounds < state.rounds - 1:
+            self._say_what_would_do(state, rounds, round_j)
+        share_j = round_share(left, rounds, state)
+        # A relay knows neither how many rounds are left nor what they are to take.
+        is_last = rounds == 1 and not is_relay
+        price = max(bisect(now.round_j, share_j), self._least_price)
+        price = min(price, worst if is_last else dearest)
+        down_j, up_j = now.down_j(price), now.up_j(price)
+        share_j = down_j + total(up_j) if is_relay else share_j
+        down_limit_j, slack = _limits(now, share_j, left + start_j - headers_j, price)
         self._round = _Round(
-            up_steps={},
+            expected=now,
+            is_last=is_last,
+            price=price,
+            coarsest=coarsest,
+            left_j=left - headers_j,
             shares_j=dict(zip(state.clients, up_j.tolist(), strict=True)),
-            limits={
-                name: header_bytes(state) + _bytes(slack * joules, client.radio.uplink_j_per_bit)
-                for (name, client), joules in zip(state.clients.items(), up_j.tolist(), strict=True)
-            },
+            limits_j=dict(zip(state.clients, (slack * up_j).tolist(), strict=True)),
         )
-        step = expected.start_step if start_j else _downlink_step(state, price)
+        step = start_step(state) if start_j else downlink_step(state, price)
         down = downlink_grant(state, step)
         limit = _bytes(down_limit_j, state.downlink_j_per_bit)
         return Plan(
             Grant(down.bits, down.steps, limit),
-            _foreseen(state, spreads, expected.up_steps(price)),
+            foreseen(state, now.updates.spreads, now.up_steps(price)),
             price,
-            forecast_j=min(rounds * (down_j + _total(up_j)), left) + start_j + state.catch_up_j,
+            forecast_j=min(rounds * (down_j + total(up_j)), left) + start_j + state.catch_up_j,
         )
 
     def grant(
         self, state: RoundState, plan: Plan, client: ClientState, ranges: tuple[Spread, ...]
     ) -> Grant:
         """Give the client the step of the price, and its limit."""
-        assert self._round is not None
-        step = _uplink_step(client, plan.price)
-        if not self.up:
-            # Nothing was known of the updates, so nothing of the price. The share is.
-            sent = tensors(arrays(ranges), state.spec.elements, nearest=False)
-            j_per_bit = client.radio.uplink_j_per_bit
-            step = _bisect(
-                lambda step: j_per_bit * float(_first_bits(sent, step)),
-                self._round.shares_j[client.name],
-            )
-            step = min(step, _bearable_step(state, sent))
-        self._round.up_steps[client.name] = step
-        chosen = uplink_grant(state, client, ranges, step)
-        return Grant(chosen.bits, chosen.steps, self._round.limits[client.name])
+        now = self._round
+        assert now is not None
+        sent = updates(arrays(ranges), state, client.weight)
+        step = resolution(plan.price, client.radio.uplink_j_per_bit, client.weight**2)
+        share_j, longer = now.shares_j[client.name], self.longer.get(client.name, 1.0)
+        if now.expected.is_first:
+            # Nothing was known of the updates, so nothing of the price.
+            step = now.first_step(client, sent)
+        elif now.is_last:
+            step = min(_step_for(client, sent, share_j, longer), _WORST_STEP * step)
+        else:
+            # Where updates have shrunk, the price lets noise drown them.
+            bearable = coarsest_step(state, client, sent, self.tolerance, step)
+            if bearable < step:
+                most_j = max(now.limits_j[client.name] / SLACK * 2, share_j)
+                step = min(step, max(bearable, _step_for(client, sent, most_j, longer)))
+        codes = sent.codes(step)
+        now.sent[client.name] = codes
+        chosen = uplink_grant(sent, step)
+        return Grant(chosen.bits, chosen.steps, now.limit_bytes(client))
 
     def learn(self, outcome: Outcome) -> None:
         """Take note of what was spent, and of how long codes were."""
-        planned = self._round
-        assert planned is not None
+        now = self._round
+        assert now is not None
         self.spent_j += outcome.energy_j
+        self._learn_lengths(outcome, now.sent, now.down_codes())
+        self.coarsest = now.coarsest
+        self._judge(outcome, now.expected.state)
+
+    def _dearest(self, now: Expected) -> tuple[float, float]:
+        """Return the price above which noise would drown what is sent, and its downlink step.
+
+        One round alone whose updates are small is no reason to run far fewer.
+        """
+        price = now.dearest
+        step = downlink_step(now.state, price)
+        if now.is_first:
+            return price, 0.0
+        usual = _smoothed(self.coarsest or step, step)
+        return price * (usual / step) ** 2, usual
+
+    def _learn_lengths(
+        self, outcome: Outcome, sent: Mapping[str, Codes], down: Codes | None
+    ) -> None:
         for name, taken in outcome.uplink_bytes.items():
-            self.up[name] = _smoothed(self.up.get(name, 0.0), taken * planned.up_steps[name])
+            times = sent[name].longer(8 * taken)
+            if times is not None:
+                self.longer[name] = _smoothed(self.longer.get(name), times)
+        taken_down = outcome.downlink_bytes
+        times = None if down is None or taken_down is None else down.longer(8 * taken_down)
+        if times is not None:
+            self.longer_down = _smoothed(self.longer_down, times)
+
+    def _judge(self, outcome: Outcome, state: RoundState) -> None:
+        """Bear more noise where training goes on in spite of it, less where it does not."""
+        loss, least = outcome.test_loss, self.least_loss
+        # Noise that clients have to undo makes their updates larger.
+        power, before = mean_power(state, outcome.update_ranges), self.power
+        if loss < least:
+            self.least_loss = loss
+            if power < before:
+                self.tolerance = min(EASED * self.tolerance, MOST_DROWNED)
+            elif power > RISEN * before:
+                self.tolerance = max(self.tolerance / EASED, min(self.tolerance, DROWNED))
+        elif not loss < RISEN * least and least < inf:
+            self.tolerance = max(self.tolerance / EASED**2, LEAST_DROWNED)
+        self.power = power
+
+    def _unpaid(self, state: RoundState, round_j: float) -> None:
+        """End the run, and say why."""
+        if state.round > 1:
+            log.warning(
+                "energy.budget_j = %.6g J ends the run after %d of %d rounds: %.3g J are left, and "
+                "one more takes %.3g J",
+                self.budget_j, state.round - 1, state.rounds,
+                max(self.budget_j - self.spent_j, 0.0), round_j + state.catch_up_j,
+            )  # fmt: skip
+            return
+        parts = "its headers and the models that clients lack take"
+        raise too_small(
+            self.budget_j,
+            "does not pay for one round: "
+            f"{parts if state.catch_up_j else 'its headers alone take'} "
+            f"{round_j + state.catch_up_j:.6g} J",
+        )
+
+    def _say_what_would_do(self, state: RoundState, rounds: int, round_j: float) -> None:
+        log.warning(
+            "energy.budget_j = %.6g J pays for about %d of %d rounds whose noise training bears; "
+            "about %.2g J would pay for all",
+            self.budget_j, rounds + state.round - 1, state.rounds,
+            self.spent_j + (state.rounds - state.round + 1) * round_j,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -216,233 +285,84 @@ class _Round:
 
     Attributes
     ----------
-    up_steps : dict of str to float
-        Of the grants.
-    shares_j : mapping of str to float
-        What each update is expected to take.
-    limits : mapping of str to int
-        What it may take, in bytes.
+    is_last : bool
+        Whether all that is left is to be spent.
+    coarsest : float
+        As `CodedBudget.coarsest`.
+    left_j : float
+        What is left for this round and all later ones.
+    shares_j, limits_j : mapping of str to float
+        What each update is expected to take, and what it may take.
+    sent : dict of str to Codes
+        What was granted.
     """
 
-    up_steps: dict[str, float]
+    expected: Expected
+    is_last: bool
+    price: float
+    coarsest: float
+    left_j: float
     shares_j: Mapping[str, float]
-    limits: Mapping[str, int]
+    limits_j: Mapping[str, float]
+    sent: dict[str, Codes] = field(default_factory=dict)
+
+    def limit_bytes(self, client: ClientState) -> int:
+        """Return what an update may take."""
+        limit = _bytes(self.limits_j[client.name], client.radio.uplink_j_per_bit)
+        return header_bytes(self.expected.state) + limit
+
+    def first_step(self, client: ClientState, sent: Updates) -> float:
+        """Return the step of an update where none was seen before.
+
+        It is as fine as the budget of the whole run makes it, if all updates are like this one.
+        """
+        state, share = self.expected.state, self.shares_j[client.name] / sum(self.shares_j.values())
+        coarsest = coarsest_step(state, client, sent, self.expected.tolerance, inf)
+        least_j = client.radio.uplink_j_per_bit * float(sent.codes(coarsest).total(1.0))
+        if state.differences:
+            first, later = 1.0, 1 / FIRST_SHARE
+        else:
+            down_j = self.expected.down_j(self.price)
+            first = later = 1 + down_j / max(sum(self.shares_j.values()), _LEAST_J)
+        left = share * self.left_j / max(least_j, _LEAST_J)
+        rounds = max(0, min(state.rounds - state.round, int((left - first) / later + ROUNDED)))
+        share_j = share * self.left_j / (first + rounds * later)
+        if rounds == 0:
+            share_j *= LAST_SHARE
+        return min(_step_for(client, sent, share_j, 1.0), _WORST_STEP * coarsest)
+
+    def down_codes(self) -> Codes | None:
+        """Return what went down; None if nothing did, or a start."""
+        state = self.expected.state
+        if self.expected.is_first and state.differences:
+            return None
+        return self.expected.down_codes(downlink_step(state, self.price))
 
 
-def _smoothed(before: float, now: float) -> float:
-    return float(now if before == 0 else before ** (1 - SMOOTHING) * now**SMOOTHING)
+def _step_for(client: ClientState, sent: Updates, joules: float, longer: float) -> float:
+    """Return the step with which an update takes so many joules."""
+    return step_for(sent, joules / max(client.radio.uplink_j_per_bit, _LEAST_J), longer)
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """What a round is expected to take and to lose at a price, from what no price changes.
-
-    Attributes
-    ----------
-    state : RoundState
-    j_per_bit, squares : float64, shape (senders,)
-        Of the uplink, and of the weights.
-    updates : Tensors
-        What is known of the updates, of shape (senders, tensors).
-    power : float64, shape (senders, tensors)
-        Sum of the squares of their values.
-    usual : float64, shape (senders,), optional
-        Bytes times step of each update; None while no update was seen.
-    first : Tensors
-        The weights with which the run began, which stand for updates then.
-    samples : tuple of float64 arrays
-        Of what goes down.
-    """
-
-    state: RoundState
-    j_per_bit: Array
-    squares: Array
-    updates: Tensors
-    power: Array
-    usual: Array | None
-    first: Tensors
-    samples: tuple[Array, ...]
-
-    def round_j(self, price: float) -> float:
-        """Return the joules that a round takes; they fall as the price rises."""
-        return self.down_j(price) + _total(self.up_j(price))
-
-    def up_j(self, price: float) -> Array:
-        """Return the joules that each update takes, shape (senders,)."""
-        steps = self.up_steps(price)
-        if self.usual is None:
-            return self.j_per_bit * _first_bits(self.first, steps[:, None])
-        return self.j_per_bit * 8 * self.usual / steps
-
-    def down_j(self, price: float) -> float:
-        """Return the joules of what goes down."""
-        state = self.state
-        if self.usual is None and state.differences:
-            # But for a start, nothing is to go down yet. Later on it takes more than the uplink.
-            return _total(self.up_j(price)) * (1 / FIRST_SHARE - 1)
-        step, elements = _downlink_step(state, price), state.spec.elements
-        return state.downlink_j_per_bit * sample_bits(
-            self.samples, elements, step, nearest=state.differences
-        )
-
-    def start_j(self) -> float:
-        """Return the joules of the model that the run begins with, if clients lack it."""
-        state = self.state
-        if self.usual is not None or not self.start_step:
-            return 0.0
-        return state.downlink_j_per_bit * sample_bits(
-            self.samples, state.spec.elements, self.start_step, nearest=state.differences
-        )
-
-    @cached_property
-    def start_step(self) -> float:
-        """The step of a model that the run begins with; 0 where clients lack nothing."""
-        if not self.state.differences:
-            return 0.0
-        lacking = arrays(self.state.downlink_ranges)
-        elements = np.array(self.state.spec.coded_elements)
-        squares = elements * root_mean_square(lacking) ** 2
-        return START_STEP * float(np.sqrt(np.sum(squares) / max(np.sum(elements), 1)))
-
-    def up_steps(self, price: float) -> Array:
-        """Return the quantization step of each update, shape (senders,)."""
-        return resolutions(price, self.j_per_bit, self.squares)
-
-    def noise(self, price: float) -> float:
-        """Return the noise in the mean of all updates; it rises with the price."""
-        errors = self.updates.errors(self.up_steps(price)[:, None])
-        return _total(self.squares * np.sum(self.power * errors, axis=1))
-
-    @cached_property
-    def most_noise(self) -> float:
-        """The noise above which a round is worth less than it costs."""
-        weights = np.array([client.weight for client in self.state.clients.values()])
-        most = DROWNED * _total(weights * np.sum(self.power, axis=1)) or inf
-        # Of updates that nobody has seen, no more is known.
-        return most if self.usual is None else min(most, _bearable_noise(self.state))
+def _smoothed(before: float | None, now: float) -> float:
+    return float(now if before is None else before ** (1 - SMOOTHING) * now**SMOOTHING)
 
 
-def _expected(state: RoundState, spreads: Spreads, up: Mapping[str, float]) -> _Expected:
-    clients, elements = state.clients.values(), state.spec.elements
-    updates = tensors(spreads, elements, nearest=False)
-    mean = sum(up.values()) / len(up) if up else 0.0
-    return _Expected(
-        state=state,
-        j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
-        squares=np.array([client.weight**2 for client in clients]),
-        updates=updates,
-        # Statistics are sent finely whatever the price: they say nothing of the noise of weights.
-        power=np.array(state.spec.coded_elements) * updates.rms**2,
-        usual=np.array([up.get(name) or mean for name in state.clients]) if up else None,
-        first=tensors(arrays(state.first_ranges), elements, nearest=False),
-        samples=tuple(values.astype(np.float64) for values in state.downlink_samples),
-    )
-
-
-def _first_bits(sent: Tensors, step: float | Array) -> Array:
-    """Return the bits of updates when none was seen before, as their shape lets expect."""
-    bits: Array = np.sum(sent.bits(step) + HEADER_BITS, axis=-1)
-    return bits
-
-
-def _bearable_noise(state: RoundState) -> float:
-    """Return what noise the weights bear in a round; any, without BatchNorm or if all are 0."""
-    if not normalization(state.spec):
-        return inf
-    squares = root_mean_square(arrays(state.first_ranges)) ** 2
-    return SHAKEN * float(np.sum(state.spec.coded_elements * squares)) or inf
-
-
-def _bearable_step(state: RoundState, sent: Tensors) -> float:
-    """Return the step with which updates like this one bring that noise."""
-    power = state.squared_weights * np.array(state.spec.coded_elements) * sent.rms**2
-    return _bisect(lambda step: -float(np.sum(power * sent.errors(step))), -_bearable_noise(state))
-
-
-def _limits(
-    state: RoundState, share_j: float, spare_j: float, down_j: float, up_j: float
-) -> tuple[float, float]:
+def _limits(now: Expected, share_j: float, spare_j: float, price: float) -> tuple[float, float]:
     """Return what may go down, in joules, and how many times what is expected may come up.
 
     Every sender can pay for its headers, and nobody for more than what is left then: `spare_j`
-    joules. `share_j` is what the round is to take, `down_j` and `up_j` what is expected.
+    joules. `share_j` is what the round is to take.
     """
+    state, up_j = now.state, total(now.up_j(price))
     header_j = 8 * least_down_bytes(state) * state.downlink_j_per_bit
-    limit_j = header_j + max(0.0, min(max(SLACK * down_j, share_j), spare_j - up_j))
-    spare_j -= limit_j - header_j
-    return limit_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
-
-
-def _foreseen(state: RoundState, spreads: Spreads, steps: Array) -> dict[str, Bits]:
-    """Return the bits of every client, if its update has these spreads."""
-    weights = np.array([client.weight for client in state.clients.values()])
-    bits = _uplink_bits(spreads, state.spec.elements, weights[:, None], steps[:, None])
-    return dict(zip(state.clients, map(tuple, bits.tolist()), strict=True))
-
-
-def uplink_grant(
-    state: RoundState, client: ClientState, ranges: tuple[Spread, ...], step: float
-) -> Grant:
-    """Return the grant of an update, but for small tensors that are not worth their bits.
-
-    What is left out is kept by the client and comes with its next update. Noise averages out
-    over the clients, progress does not: what is not sent counts `DROWNED` times.
-    """
-    weight, one_step = np.array(client.weight), np.array(step)
-    return _grant(_uplink_bits(arrays(ranges), state.spec.elements, weight, one_step), step)
-
-
-def _uplink_bits(
-    spreads: Spreads, elements: Sequence[int], weights: Array, steps: Array
-) -> NDArray[np.int64]:
-    """Return the bits that `uplink_grant` gives the tensors of one sender or many."""
-    sent = tensors(spreads, elements, nearest=False)
-    bits, squares = sent.bits(steps), weights**2
-    noise = squares * sent.errors(steps)
-    gain = sent.elements * sent.rms**2 * (DROWNED * weights - noise)
-    # The noise that a bit is worth at the price that makes this step.
-    worth = steps**2 * 2 * log(2) * squares / 4
-    pays = (bits >= HEADER_BITS) | (gain > worth * (bits + HEADER_BITS - _ZERO_BITS))
-    return np.where(pays, step_bits(spreads.lo, spreads.hi, steps), 0)
-
-
-def downlink_grant(state: RoundState, step: float) -> Grant:
-    """Return the grant of what goes down, but for differences that would be rounded to zero."""
-    spreads = arrays(state.downlink_ranges)
-    least = step / 2 if state.differences else 0.0
-    sent = np.maximum(-spreads.lo, spreads.hi) >= least
-    return _grant(np.where(sent, step_bits(spreads.lo, spreads.hi, np.array(step)), 0), step)
-
-
-def _grant(bits: NDArray[np.int64], step: float) -> Grant:
-    return Grant(tuple(bits.tolist()), tuple(np.where(bits > 0, step, 0.0).tolist()))
-
-
-def _uplink_step(client: ClientState, price: float) -> float:
-    return resolution(price, client.radio.uplink_j_per_bit, client.weight**2)
-
-
-def _downlink_step(state: RoundState, price: float) -> float:
-    # A difference that nobody needs now costs nothing, but whoever misses it may need it later.
-    radios = [client.radio for client in state.clients.values()]
-    j_per_bit = state.downlink_j_per_bit or downlink_j_per_bit(radios, broadcast=False)
-    return resolution(price, j_per_bit, state.share)
-
-
-def _bisect(falling: Callable[[float], float], target: float) -> float:
-    """Return the least positive number at which a falling function is at most `target`."""
-    low, high = log(1e-30), log(1e30)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if falling(exp(middle)) <= target:
-            high = middle
-        else:
-            low = middle
-    return exp(high)
-
-
-def _total(joules: Array) -> float:
-    return float(sum(joules.tolist()))
+    if now.is_first and state.differences:
+        # But for a start, nothing goes down. Updates may take all, if there is to be one round.
+        down_j = min(SLACK * now.start_j(), spare_j)
+        return header_j + down_j, (spare_j - down_j) / up_j
+    down_j = max(0.0, min(max(SLACK * now.down_j(price), share_j), spare_j - up_j))
+    spare_j -= down_j
+    return header_j + down_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
 
 
 def _bytes(joules: float, j_per_bit: float) -> int:

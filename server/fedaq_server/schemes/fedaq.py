@@ -3,7 +3,8 @@
 With budgets (``energy.budget``) one price of a joule sets how fine every transfer is: by steps
 where codes are entropy-coded (`fedaq_server.schemes.coded`), by whole bits where they are packed
 (`packed_budget` beside it). Without one, each direction has a constant resolution: update ranges
-shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise.
+shrink as training converges, so uplink bits fall; weight ranges grow, so downlink bits rise. Where
+no setting says which, it is found from the updates (`usual_steps`).
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from fedaq.codec.quantizer import Spread
 from fedaq.energy.budgets import JOULES
 from fedaq.errors import UserError
+from fedaq.privacy.sizes import MOST_PROOF_BYTES
 from fedaq.settings import FedaqSettings, Settings
 from fedaq.settings.schemes import CODED_UPLINK
+from fedaq_server.schemes.common_grid import CommonGrid
 from fedaq_server.schemes.optimizer import resolution_bits
 from fedaq_server.schemes.packed_budget import Budget
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState, Scheme
@@ -86,10 +89,18 @@ def fedaq(settings: Settings) -> Scheme:
         )
     if not settings.entropy and budget_j is not None:
         return Budget(budget_j, own)
+    of_run_j = inf if budget_j is None else budget_j
+    on_grid = settings.common_grid
+    if settings.entropy and settings.differences and own.has_no_steps and not on_grid:
+        return CodedBudgets(of_run_j)
     uplink = own.uplink_resolution or (CODED_UPLINK if settings.entropy else PACKED_UPLINK)
     downlink = own.downlink_resolution or (
         CODED_DIFFERENCE if settings.differences else PACKED_DOWNLINK
     )
+    if on_grid:
+        masked = settings.privacy.secure_aggregation
+        signed = settings.network.proves_certificates
+        return CommonGrid(uplink, downlink, masked, _proof_bytes=MOST_PROOF_BYTES if signed else 0)
     if settings.entropy:
-        return CodedBudgets(inf if budget_j is None else budget_j, uplink=uplink, downlink=downlink)
+        return CodedBudgets(of_run_j, uplink=uplink, downlink=downlink)
     return Resolution(own, uplink, downlink)

@@ -14,6 +14,8 @@ BUILT_IN = {
     "adaquantfl": "fedaq_server.schemes.adaquantfl:adaquantfl",
     "dadaquant": "fedaq_server.schemes.dadaquant:dadaquant",
     "feddq": "fedaq_server.schemes.feddq:feddq",
+    "stc": "fedaq_server.schemes.sparse:stc",
+    "topk": "fedaq_server.schemes.sparse:topk",
     "fedaq": "fedaq_server.schemes.fedaq:fedaq",
 }
 

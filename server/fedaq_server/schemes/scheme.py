@@ -7,7 +7,7 @@ from math import inf
 from typing import Protocol
 
 from fedaq.codec.model import Kind, ModelSpec
-from fedaq.codec.payload import Bits, Steps
+from fedaq.codec.payload import Bits, Steps, TensorCode
 from fedaq.codec.quantizer import RAW_BITS, Floats, Spread, is_width
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
@@ -70,6 +70,8 @@ class RoundState:
         The part of it that is for relays.
     purses : tuple of Purse
         The budgets of the run and of its devices.
+    total_weight : int
+        Of which each client's `weight` is a share.
     share : float
         Sum of the clients' weights: below 1 behind a relay, whose clients are not all of the run's.
     """
@@ -85,13 +87,17 @@ class RoundState:
     differences: bool = False
     catch_up_j: float = 0.0
     purses: tuple[Purse, ...] = ()
+    total_weight: int = 1
     share: float = 1.0
     relays_j: float = 0.0
 
     @cached_property
     def squared_weights(self) -> float:
-        """``sum_i p_i**2``: the share of independent noise that is left in the mean update."""
-        return sum(client.weight**2 for client in self.clients.values())
+        """``sum_i p_i**2``: the share of independent noise that is left in the mean update.
+
+        Behind a relay, the sum over all clients of the run if those of other relays are like these.
+        """
+        return sum(client.weight**2 for client in self.clients.values()) / self.share
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,10 @@ class Plan:
     least_up_bytes : mapping of str to int
         What an update takes at the least to be worth it, of clients with a budget of their own:
         one that cannot pay for it is empty. Headers, where nothing is said.
+    alone_bytes : mapping of str to int
+        What each client is sent at the most besides what goes down, for it alone.
+    grid : tuple of TensorCode
+        Per tensor: how all updates of the round are coded; empty where `grant` says it of each.
     """
 
     downlink: Grant
@@ -142,6 +152,8 @@ class Plan:
     clip: bool = False
     forecast_j: float | None = None
     least_up_bytes: Mapping[str, int] = field(default_factory=dict)
+    alone_bytes: Mapping[str, int] = field(default_factory=dict)
+    grid: tuple[TensorCode, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,11 @@ class Outcome:
         Payload bytes of each update that counted.
     test_metrics : mapping of str to float
         What else the task's test gave, by name.
+    downlink_bytes : int, optional
+        Payload bytes of the broadcast; None where nobody knows.
+    widths : tuple of float
+        Per tensor, the weighted mean of the updates' root mean squares; empty where updates have
+        no common grid, or none arrived.
     """
 
     round: int
@@ -173,6 +190,8 @@ class Outcome:
     energy_j: float
     uplink_bytes: Mapping[str, int]
     test_metrics: Mapping[str, float] = field(default_factory=dict)
+    downlink_bytes: int | None = None
+    widths: tuple[float, ...] = ()
 
 
 class Scheme(Protocol):

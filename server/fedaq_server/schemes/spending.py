@@ -1,9 +1,18 @@
 """What both budget schemes ask: what is left, for how many rounds, and what clients will send."""
 
+from math import exp
+
 from fedaq.codec.payload import ZERO
 from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq.errors import UserError
 from fedaq_server.schemes.scheme import RoundState
+
+# Rounds are run if so little is missing of what they should take.
+ROUNDED = 0.1
+# Share of the last round's joules to be planned; the rest is for lengths expected too short.
+LAST_SHARE = 0.98
+# Over a whole run what a round takes grows by the exponential of this.
+RISE = 1.0
 
 
 def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
@@ -14,6 +23,35 @@ def left_j(budget_j: float, spent_j: float, state: RoundState) -> float:
 def rounds_paid(state: RoundState, left_j: float, round_j: float) -> int:
     """Return how many of the rounds left are paid for, where each takes `round_j` joules."""
     return int(min(state.rounds - state.round + 1, left_j / round_j))
+
+
+def rounds_worth(state: RoundState, left_j: float, round_j: float) -> int:
+    """Return how many of the rounds left are run, where each should take `round_j` joules.
+
+    The last one should take twice as much: no other undoes its noise.
+    """
+    return int(min(state.rounds - state.round + 1, left_j / round_j + ROUNDED - 1))
+
+
+def round_share(left: float, rounds: float, state: RoundState) -> float:
+    """Return what a round takes of what is left for so many.
+
+    The noise of a round fades in those after it, so later ones take more; the last, which no other
+    follows, twice as much again.
+    """
+    return LAST_SHARE * left if rounds <= 1 else left / _rounds_like_this(rounds, state)
+
+
+def round_budget(share: float, rounds: int, state: RoundState) -> float:
+    """Return what must be left for so many rounds, that this one takes a share: the inverse."""
+    return share / LAST_SHARE if rounds <= 1 else share * _rounds_like_this(rounds, state)
+
+
+def _rounds_like_this(rounds: float, state: RoundState) -> float:
+    """Return how many times what this round takes all that are left take."""
+    growth = exp(RISE / state.rounds)
+    last: float = growth ** (rounds - 1)
+    return (growth * last - 1) / (growth - 1) + last
 
 
 def too_small(budget_j: float, why: str) -> UserError:

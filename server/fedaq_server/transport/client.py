@@ -19,7 +19,7 @@ from fedaq.v1 import federation_pb2 as pb
 MAX_EXAMPLES = 2**40
 # Chunks of one client that wait for the one that is folded in.
 INBOX = 1
-OF_A_ROUND = ("range_report", "update", "chunk")
+OF_A_ROUND = ("range_report", "update", "chunk", "mask_shares", "share_check", "unmasking")
 
 
 class Phase(StrEnum):

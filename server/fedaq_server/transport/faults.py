@@ -16,6 +16,7 @@ FORGIVEN = frozenset(
         pb.REFUSAL_REASON_STALE_ROUND,
         pb.REFUSAL_REASON_DEADLINE,
         pb.REFUSAL_REASON_OTHER_MODEL,
+        pb.REFUSAL_REASON_TOO_FEW,
     }
 )
 # What an update may be refused for that follows the protocol.

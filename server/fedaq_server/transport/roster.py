@@ -60,7 +60,11 @@ class Roster:
         self.wanted = 0
         self.ranges: dict[str, tuple[Spread, ...]] = {}
         self._clients: dict[str, Client] = {}
+        # Of those, by name; counted at every change, however many clients there are.
         self._aside: set[str] = set()
+        self._declining: set[str] = set()
+        # Relays among those: one is there with its clients, before them it declines.
+        self._unfilled: set[str] = set()
         self._lost: dict[str, float] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[int, int], None] = lambda count, wanted: None
@@ -84,6 +88,10 @@ class Roster:
         """Return those that a round may begin with: present, and none that declines."""
         return [client for client in self.present() if client.declined is None]
 
+    def count_ready(self) -> int:
+        """Return how many are ready."""
+        return len(self._clients) - len(self._aside | self._declining)
+
     def declined(self) -> Counter[str]:
         """Return how many decline, by the reason."""
         return Counter(
@@ -95,7 +103,20 @@ class Roster:
     async def declare(self, client: Client, decline: Decline | None) -> None:
         """Begin rounds without this client, or with it again."""
         client.declare(decline)
+        if self._clients.get(client.name) is client:
+            self._note_readiness(client)
         await self.announce()
+
+    def _note_readiness(self, client: Client) -> None:
+        self._forget_readiness(client)
+        if client.declined is not None:
+            self._declining.add(client.name)
+            if client.relayed is not None:
+                self._unfilled.add(client.name)
+
+    def _forget_readiness(self, client: Client) -> None:
+        self._declining.discard(client.name)
+        self._unfilled.discard(client.name)
 
     def add(self, client: Client) -> None:
         """Let a client take part; tell nobody before `announce`.
@@ -109,12 +130,13 @@ class Roster:
         if known is not None:
             client.refusals, client.refusal = known.refusals, known.refusal
         self._clients[client.name] = client
+        self._note_readiness(client)
         self._aside.discard(client.name)
         self._lost.pop(client.name, None)
 
     async def announce(self) -> None:
         """Wake who waits for a change of the roster."""
-        self.on_change(len(self.ready()), self.wanted)
+        self.on_change(self.count_ready(), self.wanted)
         async with self._changed:
             self._changed.notify_all()
 
@@ -125,6 +147,7 @@ class Roster:
             return  # it has come back on another stream, or was expelled
         del self._clients[client.name]
         self._aside.discard(client.name)
+        self._forget_readiness(client)
         self._remember(client)
         if not client.left:
             self._lost[client.name] = time.monotonic()
@@ -170,9 +193,8 @@ class Roster:
         """
 
         def enough() -> bool:
-            # A relay is there with its clients, before them it declines.
-            there = [c for c in self.present() if c.relayed is None or c.declined is None]
-            return len(self.ready()) >= count and len(there) >= present
+            there = len(self._clients) - len(self._aside | self._unfilled)
+            return self.count_ready() >= count and there >= present
 
         wanted = max(count, present)
         if not await self._wait(enough, wanted, timeout_s):
@@ -219,7 +241,7 @@ class Roster:
     async def _wait(self, condition: Callable[[], bool], wanted: int, timeout_s: float) -> bool:
         self.wanted = wanted
         if not condition():
-            self.on_change(len(self.ready()), wanted)
+            self.on_change(self.count_ready(), wanted)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(condition)

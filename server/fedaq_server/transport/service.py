@@ -17,7 +17,7 @@ from fedaq.codec import model
 from fedaq.codec.chunks import Chunk, kind_of, parse
 from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import ZERO
-from fedaq.errors import UserError, printable
+from fedaq.errors import UserError
 from fedaq.net import client_names
 from fedaq.net.addresses import joined
 from fedaq.net.grpc_options import DESCRIBE_PATH, PATH, SERVER_OPTIONS, SERVICE
@@ -25,7 +25,7 @@ from fedaq.net.ports import why_not
 from fedaq.process.logs import event
 from fedaq.settings import Settings
 from fedaq.tasks import Training
-from fedaq.tasks.training import KNOWN, is_plain, to_message
+from fedaq.tasks.training import to_message
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.accounts import Accounts
 from fedaq_server.conduct import Conduct
@@ -38,7 +38,7 @@ from fedaq_server.transport.grpc_workaround import robust_server
 from fedaq_server.transport.patience import Read, patient
 from fedaq_server.transport.rate_limit import AddressCounts, Bucket, TurnedAway
 from fedaq_server.transport.roster import Roster
-from fedaq_server.transport.stated import open_account, stated_in
+from fedaq_server.transport.stated import check_masks, check_software, open_account, stated_in
 from fedaq_server.transport.tcp_counter import received_bytes
 
 log = logging.getLogger(__name__)
@@ -119,13 +119,8 @@ class Admission:
                 f"{name} has {join.examples} training examples; it needs 1 to {MAX_EXAMPLES}",
             )
         self._check_model(join.model)
-        if join.training < KNOWN and not is_plain(self.training):
-            raise JoinRefusedError(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"this run trains with more than plain SGD (fedaq settings training), which "
-                f"{printable(join.software) or 'the software of the client'} does not do; install "
-                "the same fedaq on both",
-            )
+        check_software(join, self.training, self.settings)
+        check_masks(join, self.settings)
         stated = stated_in(join, self.accounts)
         client = Client(
             name, join.examples, stated.radio, stream, join.holds, process=join.process,

@@ -1,4 +1,4 @@
-"""What a client states of its own when it joins: radio, tariff, and what it may spend."""
+"""What a client states when it joins: its software, its radio, tariff, and what it may spend."""
 
 from dataclasses import dataclass
 from math import inf
@@ -7,9 +7,14 @@ import grpc
 
 from fedaq.energy.budgets import BYTES, JOULES, is_currency, is_money
 from fedaq.energy.cost import RadioCost, checked_cost
+from fedaq.errors import printable
+from fedaq.settings import Settings
+from fedaq.tasks import Training
+from fedaq.tasks.training import KNOWN, KNOWN_SPARSE, is_plain
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.accounts import Accounts
 from fedaq_server.identity.caller import JoinRefusedError
+from fedaq_server.schemes.sparse import sparsity_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,49 @@ def stated_in(join: pb.Join, accounts: Accounts) -> Stated:
         return Stated(_radio(join), _tariff(join), _budget(join, accounts))
     except ValueError as error:
         raise JoinRefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
+
+
+def check_software(join: pb.Join, training: Training, settings: Settings) -> None:
+    """Refuse a client whose software does not know what the run asks of it.
+
+    Raises
+    ------
+    JoinRefusedError
+        If it does not.
+    """
+    if join.training < KNOWN and not is_plain(training):
+        asked = "trains with more than plain SGD (fedaq settings training)"
+    elif join.training < KNOWN_SPARSE and sparsity_of(settings) is not None:
+        asked = f"has clients send a part of each update (scheme {settings.scheme})"
+    else:
+        return
+    raise JoinRefusedError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"this run {asked}, which {printable(join.software) or 'the software of the client'} does "
+        "not do; install the same fedaq on both",
+    )
+
+
+def check_masks(join: pb.Join, settings: Settings) -> None:
+    """Refuse a client that cannot put its update on the grid of all, or mask it.
+
+    Raises
+    ------
+    JoinRefusedError
+        If it cannot.
+    """
+    if join.HasField("relayed") and settings.common_grid:
+        raise JoinRefusedError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"{settings.grid_setting}: this run takes no relay, and {join.client} is one; let "
+            "its clients connect to this server",
+        )
+    if settings.privacy.secure_aggregation and not join.masks:
+        raise JoinRefusedError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"this run has masked updates, and {join.client} cannot mask its own; install on it "
+            "the same fedaq as here: pip install 'fedaq[client,privacy]'",
+        )
 
 
 def open_account(

@@ -1,0 +1,219 @@
+"""A client's side of the exchange of a masked update, from the end of its training on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import numpy as np
+
+from fedaq.codec import quantizer
+from fedaq.codec.chunks import Chunk, expected
+from fedaq.codec.common_grid import figures_of, reached_code, sum_bits
+from fedaq.codec.payload import Payload, transfer_keys
+from fedaq.codec.quantizer import LARGEST_MAGNITUDE, Floats, Key, Spread
+from fedaq.errors import FedaqError, NotFiniteError
+from fedaq.privacy.keys import PublicKeys
+from fedaq.privacy.layout import WIDEST_CODES, Layout, Words, layout_of
+from fedaq.privacy.member import MaskingError, Member, Peer
+from fedaq.privacy.neighbours import Circle
+from fedaq.privacy.sums import masked
+from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.training import Learner
+
+Expect = Callable[[str], Awaitable[pb.ServerMessage | Chunk]]
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Masked:
+    """An update that is to be masked.
+
+    Attributes
+    ----------
+    values : float32, shape (parameters,)
+    header : Payload
+        The grid on which all updates of the round are coded.
+    layout : Layout
+    weight : int
+        What codes and figures are multiplied by.
+    keys : tuple of Key
+        Random stream of each tensor.
+    figures : tuple of int
+    """
+
+    values: Floats
+    header: Payload
+    layout: Layout
+    weight: int
+    keys: tuple[Key, ...]
+    figures: tuple[int, ...]
+
+    def words(self, number: int, block: slice) -> Words:
+        """Return weighted codes of a segment, or the weighted figures."""
+        sent = [at for at, code in enumerate(self.header.codes) if code.bits]
+        if number == len(sent):
+            weighted = np.array(self.figures, np.int64) * self.weight
+            return weighted[block].view(np.uint64)
+        tensor, dtype = sent[number], self.layout.segments[number].dtype
+        grid, first = self.header.codes[tensor].grid, self.header.spec.slices[tensor].start
+        assert grid is not None
+        values = self.values[first + block.start : first + block.stop]
+        codes = np.empty(2 * values.size, np.uint8)
+        quantizer.quantize(values, grid, self.keys[tensor], first=block.start, out=codes, width=16)
+        words = codes.view("<u2").astype(dtype)
+        words *= dtype.type(self.weight)
+        return words
+
+
+def masked_update(
+    learner: Learner,
+    plan: pb.RoundPlan,
+    seed: int,
+    name: str,
+    spreads: tuple[Spread, ...],
+    loss: float,
+) -> Masked:
+    """Return the update that a learner has as the server wants it masked.
+
+    What is not sent of it is kept.
+
+    Raises
+    ------
+    NotFiniteError
+        If the loss is not finite.
+    FedaqError
+        If the server asks for what cannot be.
+    """
+    if not isfinite(loss):
+        raise NotFiniteError(f"the training loss is {loss}")
+    spec, asked = learner.spec, plan.masking
+    tensors = len(spec.tensors)
+    parts = (asked.steps, asked.reaches, asked.widths)
+    if not (
+        all(len(part) == tensors for part in parts)
+        and all(0 <= step < inf for step in asked.steps)
+        and all(0 <= reach <= LARGEST_MAGNITUDE for reach in asked.reaches)
+    ):
+        raise FedaqError("the server asks for a grid of masked updates that cannot be")
+    codes = tuple(map(reached_code, asked.steps, asked.reaches))
+    widths = tuple(asked.widths)
+    # More than its own, for the others.
+    fits = (
+        sum_bits(code.bits, asked.weight) <= width <= WIDEST_CODES
+        and (width > 0) == bool(code.bits)
+        for code, width in zip(codes, widths, strict=True)
+    )
+    if asked.weight < 1 or not all(fits):
+        raise FedaqError(f"the server asks for masked values of {list(widths)} bits: too few")
+    learner.keep_unsent(plan.round, (code.bits > 0 for code in codes))
+    return Masked(
+        learner.weights,
+        Payload(spec, codes),
+        layout_of(spec.elements, widths),
+        asked.weight,
+        transfer_keys(spec, seed, "uplink", name, plan.round),
+        figures_of(spreads, loss),
+    )
+
+
+async def send_masked(
+    update: Masked,
+    member: Member,
+    report: pb.RangeReport,
+    chunk_bytes: int,
+    expect: Expect,
+    send: Send,
+    on_transfer: Callable[[bool, int, int], None],
+) -> int:
+    """Go through all steps up to the unmasking; return the payload bytes that were sent.
+
+    Raises
+    ------
+    MaskingError
+        If the server asks for what would give this client away.
+    """
+    number, sent = report.round, 0
+
+    async def say(message: pb.ClientMessage, size: int) -> None:
+        nonlocal sent
+        sent += size
+        await send(message.SerializeToString())
+
+    report.keys.CopyFrom(message_of(member.public))
+    await say(pb.ClientMessage(range_report=report), report.keys.ByteSize())
+    roster = (await expected(expect, "mask_roster")).mask_roster
+    sealed = await asyncio.to_thread(
+        member.share, roster.number, _peers(roster), Circle(len(roster.peers), roster.threshold)
+    )
+    shares = pb.MaskShares(
+        round=number,
+        shares=[pb.SealedShare(peer=one, sealed=words) for one, words in sealed.items()],
+    )
+    await say(pb.ClientMessage(mask_shares=shares), shares.ByteSize())
+    mine = (await expected(expect, "mask_shares")).mask_shares
+    unfit = await asyncio.to_thread(
+        member.receive, {share.peer: share.sealed for share in mine.shares}
+    )
+    check = pb.ShareCheck(round=number, unfit=sorted(unfit))
+    await say(pb.ClientMessage(share_check=check), check.ByteSize())
+    members = (await expected(expect, "mask_set")).mask_set.members
+    masks = await asyncio.to_thread(member.masks, members)
+    size = update.layout.packed_bytes
+    header = pb.PayloadHeader(round=number, code_bytes=size)
+    await say(pb.ClientMessage(update=header), 0)
+    offset = 0
+    pieces = _pieces(masked(update.layout, update.words, masks), chunk_bytes)
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        await send(Chunk(number, offset, piece).frame(pb.ClientMessage))
+        offset += len(piece)
+        on_transfer(False, offset, size)
+    request = (await expected(expect, "unmask")).unmask
+    revealed = member.reveal(request.counted, request.gone)
+    unmasking = pb.Unmasking(
+        round=number,
+        shares=[pb.RevealedShare(peer=one, share=share) for one, share in revealed.items()],
+    )
+    await say(pb.ClientMessage(unmasking=unmasking), unmasking.ByteSize())
+    return sent + size
+
+
+def _peers(roster: pb.MaskRoster) -> dict[int, Peer]:
+    peers = {peer.number: Peer(peer.name, _keys(peer.keys)) for peer in roster.peers}
+    if len(peers) < len(roster.peers):
+        raise MaskingError("the server numbers the clients of the round wrongly")
+    return peers
+
+
+def _keys(message: pb.MaskKeys) -> PublicKeys:
+    return PublicKeys(
+        message.cipher_key,
+        message.mask_key,
+        message.seed_digest,
+        message.certificate,
+        message.signature,
+    )
+
+
+def message_of(keys: PublicKeys) -> pb.MaskKeys:
+    """Return keys as they travel."""
+    return pb.MaskKeys(
+        cipher_key=keys.cipher,
+        mask_key=keys.mask,
+        seed_digest=keys.seed_digest,
+        certificate=keys.certificate,
+        signature=keys.signature,
+    )
+
+
+def _pieces(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield the same bytes, so many at a time."""
+    left = bytearray()
+    for block in blocks:
+        left += block
+        whole = len(left) - len(left) % size
+        for start in range(0, whole, size):
+            yield bytes(left[start : start + size])
+        del left[:whole]
+    if left:
+        yield bytes(left)

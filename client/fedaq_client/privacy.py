@@ -1,0 +1,59 @@
+"""What a client keeps from its server."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from fedaq.errors import UserError
+from fedaq.net.credentials import Certificates
+
+if TYPE_CHECKING:
+    from fedaq.privacy.member import Member
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """What a client keeps from its server.
+
+    Attributes
+    ----------
+    required : bool
+        Whether it takes part in no round in which its update would be seen.
+    certificates : Certificates, optional
+        By which its keys, and those of others, are proved.
+    """
+
+    required: bool = False
+    certificates: Certificates | None = None
+
+    def check(self, *, masked: bool) -> None:
+        """Refuse a round of updates that are seen, where those of this client may not be.
+
+        Raises
+        ------
+        UserError
+            If it is one.
+        """
+        if self.required and not masked:
+            raise UserError(
+                "privacy.secure_aggregation: this client keeps its updates from the server, which "
+                "wants to see them; set it there too, or leave it out here"
+            )
+
+    def member(self, name: str, run_id: str, round_number: int) -> "Member":
+        """Return this client in the masking of a round."""
+        from fedaq.privacy.keys import authority_of, signer_of
+        from fedaq.privacy.member import Member, context_of
+
+        own, context = self.certificates, context_of(run_id, round_number)
+        if own is None or not own.certificate:
+            return Member(name, context)
+        return Member(name, context, signer_of(own), authority_of(own))
+
+
+SEEN = Privacy()
+
+
+def can_mask() -> bool:
+    """Tell whether the package is there that masks need."""
+    return find_spec("cryptography") is not None

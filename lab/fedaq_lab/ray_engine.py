@@ -1,0 +1,421 @@
+"""The clients' training as tasks on a Ray cluster: everything else of a run is where it always is.
+
+A task is a pure function: the held model, the places of the client's examples and what it keeps go
+there; the update, the loss and what it keeps from then on come back. So Ray may carry it out again
+wherever a worker dies, and the bytes are the same. The data and the task are in the object store,
+once on every node; a worker process has one model, for whichever client it trains. To try again is
+for Ray to do; what it gives up ends the run.
+
+Nothing else imports Ray. It pickles what it moves, so its cluster is to be as trusted as this
+process.
+"""
+
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedaq import __version__
+from fedaq.codec.quantizer import Floats
+from fedaq.errors import FedaqError, NotFiniteError, UserError, why
+from fedaq.settings import Settings
+from fedaq.tasks import Evaluation, Examples, Task, blamed
+from fedaq.tasks.hardware import use_threads
+from fedaq.tasks.state import State
+from fedaq_client.learners import pooled_learner
+from fedaq_client.sharing import Share
+from fedaq_client.training import Learner, Own, Work
+
+try:
+    import ray
+except ModuleNotFoundError as missing:
+    if missing.name != "ray":
+        raise
+    raise UserError(
+        "engine ray: Ray is not installed here; pip install 'fedaq[ray]' brings it"
+    ) from None
+
+# A worker that dies takes no other down: its task is begun again so many times.
+RETRIES = 5
+# Of a Ray that is started here, for what is moved; what does not fit goes to its disk.
+STORE_BYTES = 400 * 1024 * 1024
+# A smaller model travels with the task: to look it up in the object store takes longer.
+SMALL_BYTES = 64 * 1024
+# Models that are kept in the object store for clients to come.
+MODELS = 16
+CONNECT_S = 5.0
+# Clients that receive or send while the others train.
+AHEAD = 2
+_LOOK_S = 1.0
+
+_KINDS: dict[str, type[FedaqError]] = {
+    kind.__name__: kind for kind in (NotFiniteError, UserError, FedaqError)
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process is connected to.
+
+    Attributes
+    ----------
+    address : str
+        Where other processes find it.
+    gpus : float
+        What the training of a client takes of a GPU, where it trains on one.
+    threads : int
+        Steps of clients that may be waited for at a time.
+    """
+
+    address: str
+    gpus: float
+    threads: int
+
+    @contextmanager
+    def learners(
+        self, task: Task, everything: Sized, settings: Settings
+    ) -> Iterator[Sequence[Learner]]:
+        """Return learners whose training the cluster does.
+
+        Raises
+        ------
+        UserError
+            If no node has what one client's training takes.
+        """
+        with _workers(self.gpus, task, everything, settings) as workers:
+            # While all slots train, others receive and send.
+            number = min(settings.sample or settings.clients, workers.slots + AHEAD)
+            yield [_remote(workers, everything) for _ in range(number)]
+
+
+@contextmanager
+def connected(address: str | None, gpus: float) -> Iterator[Cluster]:
+    """Connect to a Ray cluster, or start one here, for as long as the block lasts.
+
+    One that the program itself is connected to is used, and left as it is.
+
+    Raises
+    ------
+    UserError
+        If there is none at the address.
+    """
+    if not gpus > 0:
+        raise UserError(f"--ray-gpus {gpus:g}: a client's training takes more than 0 of a GPU")
+    if ray.is_initialized():
+        yield _cluster(gpus)
+        return
+    if address is not None:
+        _refuse_silent(address)
+    # Else Ray makes a variable of an empty list of GPUs on machines that have none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+    on_stop = signal.getsignal(signal.SIGTERM)
+    try:
+        if address is None:
+            ray.init(
+                address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **quiet
+            )
+        else:
+            ray.init(address=address, **quiet)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        place = "Ray cannot be started here" if address is None else f"--ray-address {address}"
+        raise UserError(f"{place}: {said or type(error).__name__}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_stop)  # Ray has put its own in its place
+    try:
+        yield _cluster(gpus)
+    finally:
+        ray.shutdown()
+
+
+def _refuse_silent(address: str) -> None:
+    """Refuse an address at which nobody is; Ray would wait for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise UserError(f"--ray-address {address}: cannot be reached: {why(error)}") from None
+
+
+def _cluster(gpus: float) -> Cluster:
+    cores = int(ray.cluster_resources().get("CPU", 0))
+    return Cluster(ray.get_runtime_context().gcs_address, gpus, cores + AHEAD)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where workers find what all clients of a run share, and which run it is.
+
+    `path` has the folders of this process's modules: a task may lie in one that Ray does not know.
+    """
+
+    version: str
+    path: tuple[str, ...]
+    task: Any
+    data: Any
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class _At:
+    """Where a `_Place` is in the object store; workers read it once."""
+
+    key: str
+    place: Any
+
+
+@dataclass
+class _Workers:
+    """What trains the clients of one run.
+
+    Attributes
+    ----------
+    slots : int
+        Clients that can train at a time.
+    """
+
+    slots: int
+    train: Any
+    validate: Any
+    task: Task
+    settings: Settings
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _models: dict[bytes, Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def model(self, held: Floats) -> Any:
+        """Return a model, or where a large one is: in the object store, once for all clients."""
+        if held.nbytes <= SMALL_BYTES:
+            return held
+        digest = blake2b(held.data, digest_size=16).digest()
+        with self._lock:
+            found = self._models.pop(digest, None)
+            self._models[digest] = ray.put(held) if found is None else found
+            if len(self._models) > MODELS:
+                del self._models[next(iter(self._models))]
+            return self._models[digest]
+
+    def result(self, ref: Any, what: str) -> Any:
+        """Wait for what a task returns.
+
+        Raises
+        ------
+        FedaqError
+            What the task raised; or if Ray could not carry it out, or the run is stopped.
+        """
+        while True:
+            try:
+                done = ray.get(ref, timeout=_LOOK_S)
+                break
+            except ray.exceptions.GetTimeoutError:
+                if self.stopped.is_set():
+                    ray.cancel(ref, force=True)
+                    raise FedaqError(f"{what} was stopped") from None
+            except ray.exceptions.RayError as error:
+                raise FedaqError(f"{what}: {_reason(error)}") from None
+        if isinstance(done, _Failed):
+            raise _KINDS[done.kind](done.message)
+        return done
+
+
+@contextmanager
+def _workers(gpus: float, task: Task, everything: Sized, settings: Settings) -> Iterator[_Workers]:
+    resources: dict[str, float] = {"num_cpus": settings.threads or 1}
+    if settings.device == "cuda":
+        resources["num_gpus"] = gpus
+    slots = _slots(resources)
+    place = _Place(__version__, tuple(sys.path), ray.put(task), _put(everything), settings)
+    # A worker keeps the model that it has, and its GPU, for the clients to come.
+    options: dict[str, Any] = {**resources, "max_retries": RETRIES, "max_calls": 0}
+    at = _At(uuid4().hex, ray.put(place))
+    train, validate = (ray.remote(**options)(_knowing(at, each)) for each in (_train, _validate))
+    found = _Workers(slots, train, validate, task, settings)
+    try:
+        yield found
+    finally:
+        found.stopped.set()
+
+
+def _knowing(at: _At, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that knows the place: one among its arguments is traced at every call."""
+
+    def known(*arguments: Any) -> Any:
+        return function(at, *arguments)
+
+    known.__name__ = known.__qualname__ = function.__name__
+    return known
+
+
+def _slots(resources: dict[str, float]) -> int:
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each = [
+        min(int(node.get(names[name], 0) / amount) for name, amount in resources.items())
+        for node in nodes
+    ]
+    if not sum(each):
+        asked = " and ".join(f"{amount:g} {names[name]}" for name, amount in resources.items())
+        raise UserError(f"the training of a client takes {asked}, which no node of Ray's has")
+    return sum(each)
+
+
+def _put(everything: Sized) -> Any:
+    if not isinstance(everything, Examples):
+        return ray.put(everything)
+    # Arrays lie in the object store as they are: all workers of a node read the same memory.
+    return ray.put((everything.inputs.numpy(), everything.targets.numpy()))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ray.exceptions.WorkerCrashedError):
+        return f"its Ray worker died, {RETRIES + 1} times"
+    said = str(error).strip()
+    missing = re.search("No module named '([^']+)'", said)
+    if missing is not None:
+        return f"a Ray worker finds no module {missing[1]!r}; every node of the cluster needs it"
+    first, _, _ = said.partition("\n")
+    return f"Ray gave it up: {type(error).__name__}: {first}"
+
+
+class _RemoteLearner(Learner):
+    """A learner that keeps a client's state here, and has workers do what takes long."""
+
+    workers: _Workers
+    _share: Share
+    _own: Own
+
+    def lend(self, share: Share, own: Own) -> None:
+        """Become another client's; its examples stay where they are."""
+        super().lend(Share(None), replace(own, buffers={}))
+        if share.trained is not None:
+            self._data = share.trained
+        self._held_back = share.held_back
+        self._share, self._own = share, own
+
+    def taken_back(self) -> Own:
+        """Return what the client keeps, to whom this learner was lent."""
+        return replace(super().taken_back(), buffers=self._own.buffers)
+
+    def validate(self) -> tuple[Evaluation, int] | None:
+        """Have a worker test the held model on what is held back, if something is."""
+        if self._held_back is None:
+            return None
+        with blamed(self.task, "evaluate"):
+            ref = self.workers.validate.remote(
+                self.workers.model(self.held), self._share, self._own.buffers
+            )
+        evaluation, buffers = self.workers.result(ref, "the test of a client")
+        self._own = replace(self._own, buffers=buffers)
+        return evaluation, len(self._held_back)
+
+    def work(self, work: Work, progress: Callable[[int, int], None]) -> tuple[float, State]:
+        """Have a worker train from the held model; leave in `weights` what has changed."""
+        ref = self.workers.train.remote(
+            self.workers.model(self.held), self._share, self._own.buffers, work
+        )
+        loss, update, state, buffers = self.workers.result(
+            ref, f"round {work.round}: the training of a client"
+        )
+        self.weights[:] = update
+        self._own = replace(self._own, buffers=buffers)
+        return loss, state
+
+
+def _remote(workers: _Workers, everything: Sized) -> Learner:
+    settings = workers.settings
+    learner = _RemoteLearner(
+        workers.task, everything, settings.seed, start_from=settings.start_from
+    )
+    learner.workers = workers
+    return learner
+
+
+# ---- In a worker ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An error that is the run's own; exceptions lose their kind on the way."""
+
+    kind: str
+    message: str
+
+
+# Of the run that this process works for, and no other.
+_learner: tuple[str, Learner] | None = None
+
+
+def _learner_of(at: _At) -> Learner:
+    global _learner  # noqa: PLW0603  a worker process outlives its tasks
+    if _learner is None or _learner[0] != at.key:
+        place: _Place = ray.get(at.place)
+        if place.version != __version__:
+            raise UserError(
+                f"a Ray worker has fedaq {__version__}, the run {place.version}; install the same "
+                "fedaq on every node"
+            )
+        sys.path.extend(folder for folder in place.path if folder not in sys.path)
+        use_threads(place.settings.threads, default=1)
+        task, everything = ray.get([place.task, place.data])
+        if isinstance(everything, tuple):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that they cannot be written to: nobody does
+                everything = Examples(*map(torch.from_numpy, everything))
+        _learner = (at.key, pooled_learner(task, everything, place.settings))
+    return _learner[1]
+
+
+def _lent(at: _At, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]) -> Learner:
+    learner = _learner_of(at)
+    learner.held[:] = held
+    learner.lend(share, Own(buffers=buffers))
+    return learner
+
+
+def _train(
+    at: _At,
+    held: NDArray[np.float32],
+    share: Share,
+    buffers: dict[str, Tensor],
+    work: Work,
+) -> Any:
+    try:
+        learner = _lent(at, held, share, buffers)
+        with blamed(learner.task, "training"):
+            loss, state = learner.work(work, lambda done, total: None)
+        return loss, learner.weights, state, learner.taken_back().buffers
+    except FedaqError as error:
+        return _failed(error)
+
+
+def _validate(at: _At, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]) -> Any:
+    try:
+        learner = _lent(at, held, share, buffers)
+        with blamed(learner.task, "evaluate"):
+            found = learner.validate()
+        assert found is not None
+        return found[0], learner.taken_back().buffers
+    except FedaqError as error:
+        return _failed(error)
+
+
+def _failed(error: FedaqError) -> _Failed:
+    kind = next(name for name, kind in _KINDS.items() if isinstance(error, kind))
+    return _Failed(kind, str(error))

@@ -1,0 +1,89 @@
+"""Quantization steps that no budget asks for: set, or from the noise that updates bear.
+
+Steps that are set have the unit of the weights. Noise has none: it is judged by what each model's
+own updates are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+from fedaq.codec.quantizer import Spread
+from fedaq.settings.schemes import CODED_UPLINK
+from fedaq_server.schemes.expected import FIRST_UPDATE, coarsest_step, start_step
+from fedaq_server.schemes.scheme import ClientState, RoundState
+from fedaq_server.schemes.spending import known_spreads
+from fedaq_server.schemes.spreads import arrays
+from fedaq_server.schemes.step_grants import Updates, updates
+
+# docs/research/resolutions.md: what other values do.
+# Noise in the mean update over its mean square, where updates are largest.
+NOISE = 0.3
+# The most that it may become while they shrink.
+MOST_NOISE = 3.0
+
+
+@dataclass(frozen=True)
+class ConstantSteps:
+    """One step per direction, the same in all rounds.
+
+    Attributes
+    ----------
+    uplink, downlink : float
+        In the unit of the weights.
+    """
+
+    uplink: float
+    downlink: float
+
+    def steps(self, state: RoundState) -> tuple[float, float]:
+        """Return the step of updates, and that of what goes down."""
+        return self.uplink, self.downlink
+
+    def step(self, state: RoundState, client: ClientState, sent: Updates) -> float:
+        """Return the step of an update."""
+        return self.uplink
+
+
+@dataclass(frozen=True)
+class NoiseSteps:
+    """One step for all updates: the one that brings so much noise to the largest of them.
+
+    While updates grow, so does the step. When they shrink it stays, as a constant one does, until
+    noise would drown them. What goes down has ``sqrt(sum_i p_i**2)`` of it, as at one price.
+
+    Attributes
+    ----------
+    uplink : float, optional
+        The step, in the unit of the weights; None before the first update.
+    """
+
+    uplink: float | None
+
+    def steps(self, state: RoundState) -> tuple[float, float]:
+        """Return the step of updates, and that of what goes down."""
+        up = self.uplink or _guess(state)
+        down = state.squared_weights**0.5 * up
+        return up, down if self.uplink else start_step(state) or down
+
+    def step(self, state: RoundState, client: ClientState, sent: Updates) -> float:
+        """Return the step, or a finer one that does not drown this update."""
+        if self.uplink is None:
+            return coarsest_step(state, client, sent, NOISE, inf)
+        return coarsest_step(state, client, sent, MOST_NOISE, self.uplink)
+
+    def learned(self, state: RoundState, ranges: Mapping[str, tuple[Spread, ...]]) -> float | None:
+        """Return the step that follows from the updates of a round."""
+        steps = [
+            coarsest_step(state, client, updates(arrays(spreads), state, client.weight), NOISE, inf)
+            for name, spreads in sorted(ranges.items())
+            if (client := state.clients[name])
+        ]
+        return max(self.uplink or 0.0, sum(steps) / len(steps)) if steps else self.uplink
+
+
+def _guess(state: RoundState) -> float:
+    """Return a step for updates that nobody has seen."""
+    client = next(iter(state.clients.values()))
+    sent = updates(arrays(known_spreads(state, FIRST_UPDATE)[0]), state, client.weight)
+    return coarsest_step(state, client, sent, NOISE, inf) if sent.power.any() else CODED_UPLINK
