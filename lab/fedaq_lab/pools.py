@@ -9,6 +9,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Task
 from fedaq_client.learners import pooled_learner
 from fedaq_client.training import Learner
+from fedaq_lab.turns import learners_needed
 
 # While one client trains, others receive and send.
 LEARNERS = 4
@@ -42,7 +43,7 @@ class Here:
         self, task: Task, everything: Sized, settings: Settings
     ) -> Iterator[Sequence[Learner]]:
         """Return learners that can be lent to any client."""
-        number = min(settings.clients, LEARNERS)
+        number = learners_needed(settings, LEARNERS)
         yield [pooled_learner(task, everything, settings) for _ in range(number)]
 
 

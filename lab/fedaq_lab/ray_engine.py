@@ -39,6 +39,7 @@ from fedaq.tasks.state import State
 from fedaq_client.learners import pooled_learner
 from fedaq_client.sharing import Share
 from fedaq_client.training import Learner, Own, Work
+from fedaq_lab.turns import learners_needed
 
 try:
     import ray
@@ -98,7 +99,7 @@ class Cluster:
         """
         with _workers(self.gpus, task, everything, settings) as workers:
             # While all slots train, others receive and send.
-            number = min(settings.sample or settings.clients, workers.slots + AHEAD)
+            number = learners_needed(settings, workers.slots + AHEAD)
             yield [_remote(workers, everything) for _ in range(number)]
 
 

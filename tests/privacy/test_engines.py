@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 import fedaq
+from fedaq_lab.pools import LEARNERS
 from fedaq_server.records.result import Result
 
-CLIENTS, ROUNDS = 3, 2
+# More than those that take turns where updates are not masked.
+CLIENTS, ROUNDS = LEARNERS + 1, 2
 
 
 def _ran(folder: Path, engine: Any, **options: Any) -> tuple[Result, str]:
