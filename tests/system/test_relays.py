@@ -22,6 +22,7 @@ from fedaq_client.returning import take_part
 from fedaq_client.training import Learner
 from fedaq_client.transport.access import PLAIN
 from fedaq_client.transport.connection import in_turn
+from fedaq_relay.cli.relay_process import run_relay
 from fedaq_relay.relay import Relay
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
@@ -147,6 +148,39 @@ def test_a_relay_with_another_seed_is_told_the_run_s(tmp_path: Path) -> None:
         asyncio.run(_with_seeds(tmp_path, 1, 2))
     assert "the seed of the run is 1, that of this relay 2" in str(raised.value.exceptions[0])
     assert isinstance(raised.value.exceptions[0], UserError)
+
+
+@pytest.mark.parametrize("scheme", ["topk", "stc"])
+def test_sparse_updates_go_through_relays(tmp_path: Path, scheme: str) -> None:
+    flags = {"scheme": scheme, f"{scheme}__fraction": 0.05, "rounds": 12}
+    _, records = federated(tmp_path, RELAYS, **flags)
+    for folder in ("root", "relay-0"):
+        document = json.loads((tmp_path / folder / "run.json").read_text())
+        # A sign or a few bits of each twentieth value, and where it is.
+        assert 0 < max(each["uplink_bits"] for each in document["rounds"]) < 1
+    # What a relay left out of its updates came with later ones.
+    assert records[-1].test_accuracy > 0.8
+
+
+def test_a_masked_run_takes_no_relay(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(_masked(tmp_path))
+    [error] = raised.value.exceptions
+    assert isinstance(error, UserError)
+    assert "privacy.secure_aggregation: this run takes no relay, and relay is one" in str(error)
+
+
+async def _masked(folder: Path) -> None:
+    (folder / "root").mkdir()
+    settings = live.settings_of(3, privacy__secure_aggregation=True)
+    async with live.live_server(settings, folder / "root") as (_, address):
+        await relayed(live.settings_of(1), folder / "relay", "relay", address, range(0))
+
+
+@pytest.mark.parametrize("name", ["coding.common_grid", "privacy.secure_aggregation"])
+def test_a_relay_masks_nothing(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{name}: a relay sees the updates of its clients"):
+        run_relay(config=None, out=tmp_path, flags={name: True}, assignments=[])
 
 
 async def _with_seeds(folder: Path, of_run: int, of_relay: int) -> None:
