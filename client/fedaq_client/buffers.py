@@ -30,7 +30,7 @@ class StayingBuffers:
         return {
             name: value.clone()
             for name, value in self._now().items()
-            if name not in self._first or not value.equal(self._first[name])
+            if name not in self._first or not _same(value, self._first[name])
         }
 
     @torch.no_grad()
@@ -52,3 +52,12 @@ class StayingBuffers:
     def _set(self, name: str, value: Tensor | None) -> None:
         place, _, leaf = name.rpartition(".")
         setattr(self._module.get_submodule(place), leaf, value)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.layout != other.layout:
+        return False
+    if one.layout != torch.strided:
+        # Sparse ones cannot be compared as they are.
+        one, other = one.to_dense(), other.to_dense()
+    return one.equal(other)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from fedaq.codec.quantizer import Floats
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, RoundState
 from fedaq_server.schemes.several import CodedBudgets
-from fedaq_server.schemes.usual_steps import MOST_NOISE, NOISE
-from server.simulation import SPEC, Simulation, spreads
+from fedaq_server.schemes.spreads import arrays
+from fedaq_server.schemes.step_grants import updates
+from fedaq_server.schemes.usual_steps import MOST_NOISE, NOISE, NoiseSteps
+from server.simulation import RADIO, SPEC, Simulation, spreads
 
 SIMULATION = Simulation(shares=(0.4, 0.3, 0.3))
 
@@ -103,3 +105,25 @@ def test_an_update_of_zeros_gets_a_grant() -> None:
     client: ClientState = state.clients["client-0"]
     grant = scheme.grant(state, plan, client, spreads(np.zeros(SPEC.parameters, np.float32)))
     assert all(0 <= each < inf for each in grant.steps)
+
+
+def test_updates_of_zeros_teach_nothing() -> None:
+    scheme, state = CodedBudgets(inf), SIMULATION.state(1, {})
+    scheme.plan(state)
+    nothing = spreads(np.zeros(SPEC.parameters, np.float32))
+    plan = scheme.plan(state)
+    assert plan is not None
+    for client in state.clients.values():
+        scheme.grant(state, plan, client, nothing)
+    scheme.learn(Outcome(1, 0.5, 1.0, 1.0, dict.fromkeys(state.clients, nothing), 1.0, {}))
+    assert scheme.noise_step is None
+
+
+def test_of_thousands_of_clients_each_step_is_finite() -> None:
+    """Their noise averages out, however coarse they are."""
+    many = Simulation(shares=(1 / 4000,) * 4000, radios=(RADIO,) * 4000)
+    state = many.state(1, {})
+    steps = NoiseSteps(None)
+    client = state.clients["client-0"]
+    sent = updates(arrays(spreads(many.update(1, 0))), state, client.weight)
+    assert 0 < steps.step(state, client, sent) < inf

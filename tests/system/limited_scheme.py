@@ -9,7 +9,7 @@ from fedaq_server.schemes import ClientState, Grant, Plan, RoundState
 from fedaq_server.schemes.several import CodedBudgets
 
 LIMIT_BYTES = 2500
-STEP = 0.01
+STEP = 0.04
 
 
 @dataclass

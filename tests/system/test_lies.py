@@ -16,7 +16,7 @@ from fedaq.codec.payload import coarser_steps, plan_payload
 from fedaq.codec.quantizer import RAW_BITS, Range
 from fedaq.v1 import federation_pb2 as pb
 from system.honest import BITS, HONEST, ROUNDS, Hostile, federate, result_of
-from system.limited_scheme import LIMIT_BYTES
+from system.limited_scheme import LIMIT_BYTES, STEP
 from system.live import learner
 from system.raw_client import FinishedError, RawClient, raw_client
 
@@ -259,7 +259,7 @@ def test_an_update_beyond_its_limit_is_refused_and_honest_clients_stay_within(
         captured = pb.CapturedPayload.FromString(path.read_bytes())
         steps = {tensor.step for tensor in captured.header.tensors if tensor.step}
         assert len(steps) == 1
-        assert steps < set(coarser_steps(float(np.float32(0.01)))[1:])
+        assert steps < set(coarser_steps(float(np.float32(STEP)))[1:])
     assert run.records[0].uplink_payload_bytes > HONEST * LIMIT_BYTES // 2
 
 

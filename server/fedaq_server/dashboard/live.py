@@ -278,6 +278,8 @@ def _client_changes(before: View | None, now: View, first: int) -> dict[str, Any
         known = then.get(name)
         if known is None:
             changed[name] = asdict(client)
+            if client.relayed is None:  # of most clients: hundreds are shown at once
+                del changed[name]["relayed"]
         elif known != client:
             old = vars(known)
             changed[name] = {key: value for key, value in vars(client).items() if value != old[key]}

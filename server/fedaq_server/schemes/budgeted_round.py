@@ -7,6 +7,7 @@ import numpy as np
 
 from fedaq.energy.budgets import JOULES
 from fedaq_server.accounts import Purse
+from fedaq_server.schemes.code_lengths import COARSEST
 from fedaq_server.schemes.expected import FIRST_SHARE, Expected, start_step
 from fedaq_server.schemes.optimizer import resolution, resolutions
 from fedaq_server.schemes.prices import Bounds, Demand, OwnShares, Prices, RunShares, prices
@@ -20,8 +21,6 @@ FINEST = 1e-3
 COARSER = 2.0
 # Prices of the broadcast are told apart to half a hundredth.
 PLACES = 100
-# Beyond this many root mean squares nothing is known of what a step does.
-COARSEST = 2.0**9
 _BISECTIONS = 40
 
 

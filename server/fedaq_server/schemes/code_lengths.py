@@ -22,6 +22,8 @@ from fedaq_server.schemes.spreads import Array, Spreads
 # Steps of the tables, in root mean squares of the values. tests/server/test_rates.py holds how
 # close the tables come with these steps, shapes and points.
 _STEPS: Array = 2.0 ** np.arange(-6.0, 9.25, 0.5)
+# Beyond it nothing is known of what a step does.
+COARSEST = 2.0**9
 _SHAPES: Array = np.geomspace(0.2, 3.0, 15)
 _POINTS = 3000
 # In root mean squares; of the peakiest shape one value in a million lies beyond.

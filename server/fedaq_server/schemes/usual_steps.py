@@ -6,10 +6,12 @@ own updates are.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+
+import numpy as np
 
 from fedaq.codec.quantizer import Spread
 from fedaq.settings.schemes import CODED_UPLINK
+from fedaq_server.schemes.code_lengths import COARSEST
 from fedaq_server.schemes.expected import FIRST_UPDATE, coarsest_step, start_step
 from fedaq_server.schemes.scheme import ClientState, RoundState
 from fedaq_server.schemes.spending import known_spreads
@@ -69,16 +71,18 @@ class NoiseSteps:
     def step(self, state: RoundState, client: ClientState, sent: Updates) -> float:
         """Return the step, or a finer one that does not drown this update."""
         if self.uplink is None:
-            return coarsest_step(state, client, sent, NOISE, inf)
+            return _of_noise(state, client, sent) or CODED_UPLINK
         return coarsest_step(state, client, sent, MOST_NOISE, self.uplink)
 
     def learned(self, state: RoundState, ranges: Mapping[str, tuple[Spread, ...]]) -> float | None:
         """Return the step that follows from the updates of a round."""
-        steps = [
-            coarsest_step(state, client, updates(arrays(spreads), state, client.weight), NOISE, inf)
-            for name, spreads in sorted(ranges.items())
-            if (client := state.clients[name])
+        clients = ((state.clients[name], spreads) for name, spreads in sorted(ranges.items()))
+        found = [
+            _of_noise(state, client, updates(arrays(spreads), state, client.weight))
+            for client, spreads in clients
         ]
+        # An update of zeros bears no noise, and takes none.
+        steps = [step for step in found if step]
         return max(self.uplink or 0.0, sum(steps) / len(steps)) if steps else self.uplink
 
 
@@ -86,4 +90,10 @@ def _guess(state: RoundState) -> float:
     """Return a step for updates that nobody has seen."""
     client = next(iter(state.clients.values()))
     sent = updates(arrays(known_spreads(state, FIRST_UPDATE)[0]), state, client.weight)
-    return coarsest_step(state, client, sent, NOISE, inf) if sent.power.any() else CODED_UPLINK
+    return _of_noise(state, client, sent) or CODED_UPLINK
+
+
+def _of_noise(state: RoundState, client: ClientState, sent: Updates) -> float:
+    """Return the coarsest step that is known to bring no more than `NOISE`; 0 for zeros."""
+    largest = float(np.max(sent.sent.rms))
+    return coarsest_step(state, client, sent, NOISE, COARSEST * largest) if largest else 0.0
