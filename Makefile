@@ -99,7 +99,7 @@ lint: $(VENV)/native
 # Twice: what Windows lacks is an error, too.
 types: $(VENV)/native
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 common server client lab examples
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 common server client relay lab examples
 
 # The site, into build/site; a broken link or an unknown name ends it.
 docs: $(VENV)/native

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("common/fedaq", "server/fedaq_server", "client/fedaq_client", "lab/fedaq_lab")
+PACKAGES = (
+    "common/fedaq",
+    "server/fedaq_server",
+    "client/fedaq_client",
+    "relay/fedaq_relay",
+    "lab/fedaq_lab",
+)
 ROOMS = [
     init.relative_to(ROOT)
     for package in PACKAGES

@@ -16,12 +16,13 @@ from fedaq.settings import load_settings
 from fedaq.tasks import AnyTask, read_data, task_of
 from fedaq.tasks.hardware import left_as_it_was, use_threads
 from fedaq_client.events import Event
+from fedaq_client.learners import learner_of
 from fedaq_client.means import Meter, means_of
 from fedaq_client.naming import name_of, part_of
 from fedaq_client.privacy import Privacy
 from fedaq_client.readiness import Ready
-from fedaq_client.training import Learner, learner_of
-from fedaq_client.transport.access import access_of
+from fedaq_client.training import Learner
+from fedaq_client.transport.access import servers_of
 
 STOPPED = "the program stopped it"
 # For clients of one process: torch has one generator for all of them.
@@ -45,7 +46,7 @@ class Client:
         A built-in task, ``package.module:attribute``, a task, or a function of the data path that
         returns one; the same as the server's.
     server : str
-        ``host:port``.
+        ``host:port``; of several, ``A,B``, the next where one is gone.
     data : Sized, Path or str, optional
         The client's examples, or the path from which the task reads them; None: what it reads
         without one.
@@ -144,9 +145,9 @@ class Client:
         keywords = {name: value for name, value in given.items() if value is not None}
         self._settings = load_settings(environment={}, keywords=keywords)
         client = self._settings.client
-        self._access = access_of(self._settings.network, client.server)
+        self._servers = servers_of(self._settings.network, client)
         self._part = part_of(client)
-        self._name = name_of(client, self._part, self._access)
+        self._name = name_of(client, self._part, self._servers[0][1])
         if isinstance(radio, RadioCost):
             self._radio: RadioCost | None = radio
         else:
@@ -205,13 +206,13 @@ class Client:
         forks.allow_in_a_program()
         # What these import is gRPC.
         from fedaq_client.returning import CONNECT_S, take_part
-        from fedaq_client.transport.connection import connect
+        from fedaq_client.transport.connection import in_turn
 
         own = self._settings.client
         with _turn, left_as_it_was():
             learner = self._learner()
         return await take_part(
-            lambda: connect(own.server, CONNECT_S, self._access),
+            in_turn(self._servers, CONNECT_S),
             self._name,
             learner,
             self._radio,
@@ -219,7 +220,9 @@ class Client:
             own.give_up_after_s,
             ready=self._ready,
             means=self._means,
-            privacy=Privacy(self._settings.privacy.secure_aggregation, self._access.certificates),
+            privacy=Privacy(
+                self._settings.privacy.secure_aggregation, self._servers[0][1].certificates
+            ),
         )
 
     def _learner(self) -> Learner:

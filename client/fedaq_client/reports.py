@@ -9,21 +9,28 @@ from fedaq.tasks import Evaluation
 from fedaq.v1 import federation_pb2 as pb
 
 
+def trained(loss: float, validation: tuple[Evaluation, int] | None) -> pb.RangeReport:
+    """Return what is known of a training; what it took is to be added."""
+    return pb.RangeReport(train_loss=loss, validation=_validation_in(validation))
+
+
 def seen(
-    round_number: int,
-    spreads: tuple[Spread, ...],
-    loss: float,
-    validation: tuple[Evaluation, int] | None,
-    holds: bytes,
+    round_number: int, known: pb.RangeReport, spreads: tuple[Spread, ...], holds: bytes
 ) -> pb.RangeReport:
-    """Return the report of an update that the server is to see."""
-    return pb.RangeReport(
-        round=round_number,
-        ranges=map(headers.spread_message, spreads),
-        train_loss=loss,
-        holds=holds,
-        validation=_validation_in(validation),
+    """Return the report of an update that the server is to see: with all that is known."""
+    report = pb.RangeReport(
+        round=round_number, ranges=map(headers.spread_message, spreads), holds=holds
     )
+    report.MergeFrom(known)
+    return report
+
+
+def hidden(round_number: int, known: pb.RangeReport, holds: bytes) -> pb.RangeReport:
+    """Return the report of an update that is masked: of its training, what it took alone."""
+    report = pb.RangeReport(round=round_number, holds=holds, training_s=known.training_s)
+    if known.HasField("training_j"):
+        report.training_j = known.training_j
+    return report
 
 
 def failure(round_number: int, tensors: int, holds: bytes) -> pb.RangeReport:

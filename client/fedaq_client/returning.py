@@ -11,6 +11,7 @@ from math import inf
 
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, UserError
+from fedaq_client.below import Below
 from fedaq_client.events import Event
 from fedaq_client.means import Means
 from fedaq_client.privacy import SEEN, Privacy
@@ -57,6 +58,7 @@ async def take_part(
     ready: Ready | None = None,
     means: Means | None = None,
     privacy: Privacy = SEEN,
+    below: Below | None = None,
 ) -> str:
     """Take part until the run is over, through every loss of the connection.
 
@@ -64,7 +66,7 @@ async def take_part(
     ----------
     connect : callable
         Opens a stream to the server.
-    name, learner, radio, on_event, on_training, on_transfer, ready, means, privacy
+    name, learner, radio, on_event, on_training, on_transfer, ready, means, privacy, below
         As of a `Session`.
     give_up_after_s : float, optional
         Seconds without a server; None for patience without end.
@@ -91,7 +93,7 @@ async def take_part(
                 session = Session(
                     stream, name, learner, radio, on_event, process,
                     on_training=on_training, on_transfer=on_transfer, ready=ready,
-                    means=means or Means(), privacy=privacy,
+                    means=means or Means(), privacy=privacy, below=below,
                 )  # fmt: skip
                 return await session.participate()
         except UserError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 from fedaq import PROTOCOL_VERSION, __version__, declines
-from fedaq.codec import chunks, coding, headers, holding, model, payload
+from fedaq.codec import chunks, coding, model, payload
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
@@ -21,11 +21,20 @@ from fedaq.tasks import Training, blamed
 from fedaq.tasks.training import KNOWN_SPARSE
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client import reports
+from fedaq_client.below import Below
 from fedaq_client.demands import checked_plan, checked_training, coded_ranges, is_possible
+from fedaq_client.endings import (
+    FinishedError,
+    GivenUpError,
+    RefusedError,
+    ServerStoppedError,
+    SupersededError,
+)
 from fedaq_client.events import Declined, Event, Joined, Refused, RoundBegun, Sent, Trained
 from fedaq_client.means import Effort, Means
 from fedaq_client.privacy import SEEN, Privacy, can_mask
 from fedaq_client.readiness import Ready, answer_of
+from fedaq_client.receiving import receive_model
 from fedaq_client.training import Learner
 
 log = logging.getLogger(__name__)
@@ -43,30 +52,6 @@ class Stream(Protocol):
 
     async def receive(self) -> pb.ServerMessage | Chunk | None:
         """Return the next message, or None when the server has closed the stream."""
-
-
-class FinishedError(Exception):
-    """The server said that the run is over."""
-
-
-class ServerStoppedError(FedaqError):
-    """The server stopped in the middle of the run; it may come back."""
-
-
-class SupersededError(Exception):
-    """The server went on to a new round without this client."""
-
-    def __init__(self, plan: pb.RoundPlan) -> None:
-        super().__init__(f"round {plan.round} has begun")
-        self.plan = plan
-
-
-class RefusedError(Exception):
-    """The server refused this round's update."""
-
-    def __init__(self, refusal: pb.Refusal) -> None:
-        super().__init__(refusal.message)
-        self.reason = reason_name(refusal.reason)
 
 
 @dataclass
@@ -104,6 +89,8 @@ class Session:
         Of the model that is held; empty where it is to be computed.
     privacy : Privacy
         What it keeps from the server.
+    below : Below, optional
+        The clients of a relay, which make its updates; None for a device that trains.
     """
 
     stream: Stream
@@ -120,9 +107,11 @@ class Session:
     turn: "Callable[[Session], AbstractAsyncContextManager[object]]" = nullcontext
     digest: bytes = b""
     privacy: Privacy = SEEN
+    below: Below | None = None
     _declined: Decline | None = None
     _training: Training = field(default_factory=Training)
     _round: int = 0
+    _relayed: pb.Relayed | None = None
 
     async def participate(self) -> str:
         """Take part until the run is over, and return the server's reason.
@@ -140,6 +129,8 @@ class Session:
                 await self._say(self._join())
             welcome = (await expected(self._expect, "welcome")).welcome
             self._training = checked_training(welcome)
+            if self.below is not None:
+                self.below.begin(welcome, self._training)
             self.welcomed = True
             self.learner.begin(welcome.run_id)
             log.info("%s joined", self.name, extra=event("joined", client=self.name))
@@ -189,19 +180,24 @@ class Session:
 
     async def _declare(self) -> None:
         """Tell the server whether this client is ready, if that has changed."""
-        before = self._declined
+        before = self._declined, self._relayed
         try:
             await self._ask()
         except Exception:
             await self._leave("the client failed")
             raise
-        if self._declined != before:
-            holds = await asyncio.to_thread(self._holds)
-            said = declines.to_message(self._declined, holds)
-            await self._say(pb.ClientMessage(readiness=said))
+        if (self._declined, self._relayed) != before:
+            await self._say_ready()
+
+    async def _say_ready(self) -> None:
+        said = declines.to_message(self._declined, await asyncio.to_thread(self._holds))
+        if self._relayed is not None:
+            said.relayed.CopyFrom(self._relayed)
+        await self._say(pb.ClientMessage(readiness=said))
 
     async def _ask(self) -> None:
         """Ask the program whether its device is ready, and tell of a new reason if it is not."""
+        self._relayed = None if self.below is None else self.below.standing()
         if self.ready is None:
             return
         before, now = self._declined, await asyncio.to_thread(answer_of, self.ready)
@@ -219,25 +215,19 @@ class Session:
         self.on_event(RoundBegun(plan.round, plan.rounds))
         try:
             downlink_bits = await self._receive_models(plan)
-            validation = await asyncio.to_thread(self.learner.validate)
-            effort = await asyncio.to_thread(Effort, self.means)
-            with blamed(self.learner.task, "training"):
-                loss = await asyncio.to_thread(
-                    self.learner.train, self._training, welcome.seed, self.name,
-                    plan.round, plan.rounds, self.on_training, measure=plan.measure,
-                )  # fmt: skip
-            measured = pb.RangeReport()
-            await asyncio.to_thread(effort.report, measured)
+            if self.below is None:
+                trained = await self._train(plan, welcome)
+            else:
+                trained = await self.below.update(plan)
+            loss = trained.train_loss
             self.on_event(Trained(plan.round, loss))
             spreads = await asyncio.to_thread(self._spreads, plan)
             holds = await asyncio.to_thread(self._holds) if plan.prove else b""
             if plan.HasField("masking"):
-                measured.MergeFrom(pb.RangeReport(round=plan.round, holds=holds))
-                sent = await self._send_masked(plan, welcome, spreads, loss, measured)
+                report = reports.hidden(plan.round, trained, holds)
+                sent = await self._send_masked(plan, welcome, spreads, loss, report)
             else:
-                report = reports.seen(plan.round, spreads, loss, validation, holds)
-                report.MergeFrom(measured)
-                grant = await self._grant(report)
+                grant = await self._grant(reports.seen(plan.round, trained, spreads, holds))
                 sent = await self._send_update(plan, grant, spreads, welcome)
             await expected(self._expect, "receipt")
         except RefusedError as refusal:
@@ -261,52 +251,39 @@ class Session:
             not_finite = reason_name(pb.REFUSAL_REASON_NOT_FINITE)
             self.on_event(Refused(plan.round, not_finite, str(error)))
             return
+        except GivenUpError as error:
+            log.warning("round %d: given up: %s", plan.round, error)
+            self._declined = error.decline
+            await self._say_ready()
+            self.on_event(Declined(error.decline.reason, error.decline.detail))
+            return
         update, update_bytes = sent
         bits = update.sent_bits(update_bytes)
         self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
 
+    async def _train(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> pb.RangeReport:
+        """Leave the update of a round in the learner; return what is known of its training."""
+        validation = await asyncio.to_thread(self.learner.validate)
+        effort = await asyncio.to_thread(Effort, self.means)
+        with blamed(self.learner.task, "training"):
+            loss = await asyncio.to_thread(
+                self.learner.train, self._training, welcome.seed, self.name,
+                plan.round, plan.rounds, self.on_training, measure=plan.measure,
+            )  # fmt: skip
+        report = reports.trained(loss, validation)
+        await asyncio.to_thread(effort.report, report)
+        return report
+
     async def _receive_models(self, plan: pb.RoundPlan) -> float:
         """Receive what the round begins with; return the bits per value of the last of it."""
         for _ in range(max(plan.payloads, 1)):
-            bits = await self._receive_model()
+            bits = await receive_model(
+                self.learner, self._expect, self._holds, self._forget_digest, self.on_transfer
+            )
         return bits
 
-    async def _receive_model(self) -> float:
-        message = (await expected(self._expect, "model")).model
-        header = headers.from_message(self.learner.spec, message)
-        coded, received, sent_bytes = [], 0, header.header_bytes
-        if not message.base:
-            self.digest = b""
-            coding.write_zeros(header, self.learner.held)
-            self.learner.past.noted.fill(0)
-        while received < header.code_bytes:
-            chunk = await expected(self._expect, "chunk")
-            if (
-                chunk.offset != received
-                or chunk.size == 0
-                or received + chunk.size > header.code_bytes
-                or len(chunk.data) > chunk.size
-            ):
-                raise FedaqError("the server sent a chunk of the model out of place")
-            received += chunk.size
-            sent_bytes += chunk.cost_bytes
-            self.on_transfer(True, received, header.code_bytes)
-            if message.base:
-                # Half a difference would leave a model that nobody knows.
-                coded.append(chunk)
-            else:
-                # Here, not in a thread: decoding a chunk takes less time than handing it over,
-                # and gRPC receives the next one meanwhile on threads of its own.
-                holding.decode_whole(header, chunk, self.learner.held, self.learner.past)
-        if message.base:
-            await asyncio.to_thread(self._add, message.base, header, coded)
-        return header.sent_bits(sent_bytes)
-
-    def _add(self, base: bytes, header: Payload, coded: list[Chunk]) -> None:
-        """Add a difference, unless it was added already or belongs to another model."""
-        if base == self._holds():
-            self.learner.add(header, coded)
-            self.digest = b""
+    def _forget_digest(self) -> None:
+        self.digest = b""
 
     def _holds(self) -> bytes:
         """Return the digest of the model that is held."""
@@ -420,11 +397,12 @@ class Session:
                 await self._say(pb.ClientMessage(heartbeat=pb.Heartbeat()))
 
     def _join(self) -> pb.ClientMessage:
+        relayed = self._relayed
         return pb.ClientMessage(
             join=pb.Join(
                 protocol_version=PROTOCOL_VERSION,
                 client=self.name,
-                examples=self.learner.examples,
+                examples=self.learner.examples if relayed is None else max(1, relayed.examples),
                 model=model.to_message(self.learner.spec),
                 radio=self.means.radio_message(self.radio),
                 budget=self.means.stated(),
@@ -434,6 +412,7 @@ class Session:
                 process=self.process,
                 training=KNOWN_SPARSE,
                 readiness=declines.to_message(self._declined) if self._declined else None,
-                masks=can_mask(),
+                masks=relayed is None and can_mask(),
+                relayed=relayed,
             )
         )

@@ -19,7 +19,6 @@ from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Key, Spread, derive_seed
 from fedaq.codec.sparse import Sparsity
 from fedaq.modules.bound import Bound
-from fedaq.settings import Settings
 from fedaq.tasks import (
     Evaluation,
     Task,
@@ -31,13 +30,11 @@ from fedaq.tasks import (
     subset,
 )
 from fedaq.tasks.context import CPU, Received
-from fedaq.tasks.hardware import device_named
-from fedaq.tasks.partition import Partition
 from fedaq.tasks.state import Kept, State
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.buffers import StayingBuffers
 from fedaq_client.held_file import HeldFile, Holding, Unsent
-from fedaq_client.sharing import Share, divided, local_data
+from fedaq_client.sharing import Share
 
 log = logging.getLogger(__name__)
 
@@ -261,9 +258,6 @@ class Learner:
             measure them, and not those that training left.
         """
         rounds = rounds or round_number
-        self._whole = None
-        if self._unsent_then[0] < round_number:
-            self._unsent = self._unsent_then[1]
         takes_context = self.task.takes_context
         work = Work(
             training.in_round(round_number, rounds),
@@ -277,9 +271,28 @@ class Learner:
         # What training that failed has left in an optimizer would spoil every later round.
         if takes_context and isfinite(self.weights.sum(dtype=np.float64)):
             self._state.after(round_number, state)
+        self._add_unsent(round_number)
+        return loss
+
+    def adopt(self, trained: Floats, round_number: int) -> None:
+        """Leave the update in `weights` of which others trained the held model to this one.
+
+        Parameters
+        ----------
+        trained : float32, shape (parameters,)
+        round_number : int
+            From 1.
+        """
+        np.copyto(self.weights, trained)
+        self._form_update(())
+        self._add_unsent(round_number)
+
+    def _add_unsent(self, round_number: int) -> None:
+        self._whole = None
+        if self._unsent_then[0] < round_number:
+            self._unsent = self._unsent_then[1]
         for tensor, values in self._unsent.items():
             self.weights[self.spec.slices[tensor]] += values
-        return loss
 
     def work(self, work: Work, progress: Callable[[int, int], None]) -> tuple[float, State]:
         """Train from the held model, leave in `weights` what has changed, and nothing else.
@@ -409,39 +422,3 @@ class Learner:
             if not is_sent and self.spec.tensors[tensor].kind == Kind.CODED
         }
         self._unsent_then = (round_number, unsent)
-
-
-def learner_of(
-    task: Task,
-    everything: Sized,
-    part: Partition,
-    settings: Settings,
-    *,
-    state: Path | None = None,
-    around: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> Learner:
-    """Return a client's learner, with its part of the examples, less those that it holds back.
-
-    Raises
-    ------
-    UserError
-        If there are no examples, or they cannot be shared out like that.
-    """
-    mine = local_data(everything, part, settings.partition, settings.seed)
-    mine, held_back = divided(mine, task.validation_share, settings.seed)
-    return Learner(
-        task,
-        mine,
-        settings.seed,
-        device_named(settings.device),
-        state=state,
-        start_from=settings.start_from,
-        held_back=held_back,
-        around=around,
-    )
-
-
-def pooled_learner(task: Task, everything: Sized, settings: Settings) -> Learner:
-    """Return a learner that can be lent to any client with a share of `everything`."""
-    device = device_named(settings.device)
-    return Learner(task, everything, settings.seed, device, start_from=settings.start_from)

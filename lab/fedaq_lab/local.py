@@ -25,8 +25,9 @@ from fedaq.errors import FedaqError, UserError
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, read_data
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.endings import ServerStoppedError
 from fedaq_client.privacy import Privacy
-from fedaq_client.session import ServerStoppedError, Session
+from fedaq_client.session import Session
 from fedaq_client.sharing import shares_of
 from fedaq_client.training import Learner
 from fedaq_lab.pools import HERE, Pool

@@ -7,7 +7,8 @@ from typing import Protocol
 from fedaq.errors import UserError
 from fedaq.settings import Settings
 from fedaq.tasks import Task
-from fedaq_client.training import Learner, pooled_learner
+from fedaq_client.learners import pooled_learner
+from fedaq_client.training import Learner
 from fedaq_lab.turns import learners_needed
 
 # While one client trains, others receive and send.

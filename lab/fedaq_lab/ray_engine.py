@@ -36,8 +36,9 @@ from fedaq.settings import Settings
 from fedaq.tasks import Evaluation, Examples, Task, blamed
 from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.state import State
+from fedaq_client.learners import pooled_learner
 from fedaq_client.sharing import Share
-from fedaq_client.training import Learner, Own, Work, pooled_learner
+from fedaq_client.training import Learner, Own, Work
 from fedaq_lab.turns import learners_needed
 
 try:

@@ -104,6 +104,10 @@ class Accounts:
         By each client, in the units of any device's budget.
     empty : dict of str to Empty
         Clients that left for want of it.
+    relays : dict of str to float
+        Joules that each relay said, the last time, that its hop had taken in the run.
+    relays_j : float
+        The part of the run's joules that went to those hops.
     """
 
     run: Amounts = field(default_factory=dict)
@@ -112,6 +116,8 @@ class Accounts:
     spent: dict[str, float] = field(default_factory=dict)
     devices: dict[str, dict[str, float]] = field(default_factory=dict)
     empty: dict[str, Empty] = field(default_factory=dict)
+    relays: dict[str, float] = field(default_factory=dict)
+    relays_j: float = 0.0
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON has it."""
@@ -120,6 +126,8 @@ class Accounts:
             "spent": self.spent,
             "devices": self.devices,
             "empty": [asdict(entry) for entry in self.empty.values()],
+            "relays": self.relays,
+            "relays_j": self.relays_j,
         }
 
     @classmethod
@@ -146,6 +154,8 @@ class Accounts:
             dict(state.get("spent", spent)),
             dict(state.get("devices", {})),
             {entry["name"]: Empty(**entry) for entry in state.get("empty", [])},
+            dict(state.get("relays", {})),
+            float(state.get("relays_j", 0.0)),
         )
 
     def limits(self, name: str) -> dict[str, float]:
@@ -281,6 +291,13 @@ class Accounts:
                 price = byte_price(cost, unit)
                 took = price.down * down.get(name, 0) + price.up * up.get(name, 0)
                 self._add(self.devices.setdefault(name, {}), unit, took)
+
+    def relay_took(self, name: str, so_far_j: float) -> float:
+        """Return what a relay's hop took since it was last heard of."""
+        took_j = max(0.0, so_far_j - self.relays.get(name, 0.0))
+        self.relays[name] = so_far_j
+        self.relays_j += took_j
+        return took_j
 
     def _add(self, spent: dict[str, float], unit: str, amount: float) -> None:
         spent[unit] = spent.get(unit, 0) + (int(amount) if unit == BYTES else amount)

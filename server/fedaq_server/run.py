@@ -4,9 +4,10 @@ import asyncio
 import logging
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fedaq.codec.payload import tensor_spreads
 from fedaq.codec.quantizer import Floats
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.files import replacing
-from fedaq.metric import ACCURACY
+from fedaq.metric import ACCURACY, Metric
 from fedaq.modules.bound import Bound
 from fedaq.process.logs import event
 from fedaq.process.memory import given_back
@@ -41,8 +42,8 @@ from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
 from fedaq_server.records.weights import base_of, write_weights
 from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, History
+from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.loop import run_rounds
-from fedaq_server.rounds.round import Federation
 from fedaq_server.rounds.rules import Rule, rule_of
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.loading import load_scheme
@@ -79,6 +80,10 @@ class Run:
         Takes the settings and returns the scheme; else the one that they name.
     rule : Rule, optional
         How updates become one; else the one that the settings name.
+    training : Training, optional
+        How clients train; else as the task and the settings say.
+    tests : bool
+        Whether models are tested here; those of a relay are tested by its own server.
 
     Attributes
     ----------
@@ -104,14 +109,17 @@ class Run:
         task: Task | None = None,
         build_scheme: Callable[[Settings], Scheme] | None = None,
         rule: Rule | None = None,
+        training: Training | None = None,
+        *,
+        tests: bool = True,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.folder = ledger.folder
         self.task = task or load_task(settings.task, settings.data)
-        _check_target(settings, self.task)
-        _check_privacy(settings, self.task)
-        self.training = training_of(self.task, settings)
+        _check(settings, self.task)
+        self.training = training or training_of(self.task, settings)
+        self.tests = tests
         scheme = ledger.scheme(load_scheme(settings, build_scheme))
         rule = rule or rule_of(settings)
         if rule is not None and settings.entropy and not self._has_fine_steps():
@@ -130,10 +138,10 @@ class Run:
         self._bound = Bound(
             module, self.spec, None if exact else total.view(np.float32)[: self.spec.parameters]
         )
-        measured = self._is_measured()
+        measured = tests and self._is_measured()
         # Where the two differ, the module is the tested one.
         model = self._bound.flat.copy() if measured else self._bound.flat
-        test_data = read_data(self.task, "test_data", settings.data)
+        test_data = read_data(self.task, "test_data", settings.data) if tests else None
         self._run_file = RunFile(self.folder, self.facts, ledger.records, self.task.metric)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
         self._turn = threading.Lock()
@@ -218,6 +226,10 @@ class Run:
         FedaqError
             If too few clients connect in time.
         """
+        await self.carry(lambda last: run_rounds(self.federation, wire, last))
+
+    async def carry(self, rounds: Callable[[RoundRecord | None], Awaitable[None]]) -> None:
+        """Let `rounds` run those that are left, given the last one; then do as `rounds` does."""
         history = self.federation.history
         finish = pb.Finish(reason="the server stopped")
         try:
@@ -226,7 +238,7 @@ class Run:
                 await asyncio.to_thread(self._write)
             # Its file is removed at the end of the run: Windows removes no open file.
             with nullcontext() if history is None else closing(history):
-                await run_rounds(self.federation, wire, last)
+                await rounds(last)
             await asyncio.to_thread(self._finish)
             reason = f"the run is over after {self.ledger.rounds_done} rounds"
             finish = pb.Finish(reason=reason, over=True)
@@ -239,7 +251,7 @@ class Run:
             )  # fmt: skip
             with self._turn:
                 self._run_file.close()
-            await self._say_goodbye(finish)
+            await self.say_goodbye(finish)
 
     def _is_measured(self) -> bool:
         """Tell whether clients measure statistics.
@@ -268,6 +280,8 @@ class Run:
         return tested
 
     def _evaluated(self, number: int, test_data: Any) -> Evaluation:
+        if not self.tests:
+            return Evaluation(loss=nan)
         self._bound.load(self._tested(number))
         with given_back():
             return evaluated(self.task, self._bound.module, test_data)
@@ -308,11 +322,11 @@ class Run:
         self.metrics.round_over(record)
         metric = self.task.metric
         log.info(
-            "round %d: %s %s, %.4g J", record.round, metric.name,
-            metric.written(record.value(metric.name)), record.energy_j,
+            "round %d: %s, %.4g J", record.round, _outcome(record, metric, tests=self.tests),
+            record.energy_j,
             extra=event("round committed", **said),
         )  # fmt: skip
-        trouble = record.trouble(metric)
+        trouble = self.trouble(record)
         if trouble and not self._in_trouble:  # once: every later round says so in its line
             log.warning(
                 "round %d: %s", record.round, trouble,
@@ -321,6 +335,10 @@ class Run:
         self._in_trouble = bool(trouble)
         self.on_commit(committed, plan)
         self._on_round(record)
+
+    def trouble(self, record: RoundRecord) -> str:
+        """Say what of a tested model is not finite; empty if nothing is."""
+        return record.trouble(self.task.metric) if self.tests else ""
 
     def _is_last(self, record: RoundRecord) -> bool:
         return self.is_last(record)
@@ -350,7 +368,8 @@ class Run:
             ),
         }
 
-    async def _say_goodbye(self, finish: pb.Finish) -> None:
+    async def say_goodbye(self, finish: pb.Finish) -> None:
+        """Tell all clients that are connected that there is nothing more for them here."""
         message = pb.ServerMessage(finish=finish)
         goodbyes = [client.send(message) for client in self.roster.everyone()]
         with suppress(TimeoutError):  # a client that reads nothing cannot be told either
@@ -358,19 +377,22 @@ class Run:
                 await asyncio.gather(*goodbyes, return_exceptions=True)
 
 
-def _check_target(settings: Settings, task: Task) -> None:
+def _check(settings: Settings, task: Task) -> None:
     if settings.target_accuracy is not None and task.metric.name != ACCURACY:
         raise UserError(
             f"target_accuracy: the metric of task {task.name} is {task.metric.name}; write target"
         )
-
-
-def _check_privacy(settings: Settings, task: Task) -> None:
     if settings.privacy.secure_aggregation and task.validation_share:
         raise UserError(
             f"privacy.secure_aggregation: task {task.name} holds back examples for metrics of each "
             "client (Task.validation_share), which tell of its update; set that to 0"
         )
+
+
+def _outcome(record: RoundRecord, metric: Metric, *, tests: bool) -> str:
+    if tests:
+        return f"{metric.name} {metric.written(record.value(metric.name))}"
+    return f"{record.clients} updates"
 
 
 def training_of(task: Task, settings: Settings) -> Training:

@@ -49,6 +49,25 @@ async def serve(
     FedaqError
         If too few clients connect in time.
     """
+    async with page_shown(run) as page:
+        with metrics_exposed(run):
+            async with listening(run, on_listening) as port:
+                if page is not None:
+                    on_page(page)
+                await run.rounds(socket_counter(port))
+
+
+@asynccontextmanager
+async def listening(
+    run: Run, on_listening: Callable[[int], None], port: int | None = None
+) -> AsyncIterator[int]:
+    """Let clients connect within the block, at this port or that of the settings; yield it.
+
+    Raises
+    ------
+    UserError
+        As `serve`.
+    """
     network = run.settings.network
     access = access_of(network)
     if run.settings.privacy.secure_aggregation and network.proves_certificates:
@@ -56,27 +75,23 @@ async def serve(
     room = open_files.room(run.settings)
     server = service.grpc_server(run.admission, access.identify, room)
     health = Health(server)
-    port = await service.bind(server, network.host, network.port, access.credentials)
-    async with page_shown(run) as page:
-        with _metrics_exposed(run):
-            await health.start()
-            await server.start()
-            log.info(
-                "listening on %s", joined(network.host, port),
-                extra=event("listening", host=network.host, port=port),
-            )  # fmt: skip
-            on_listening(port)
-            if page is not None:
-                on_page(page)
-            looking = asyncio.create_task(open_files.say_when_full(port, room))
-            try:
-                await run.rounds(socket_counter(port))
-            finally:
-                looking.cancel()
-                try:
-                    await health.stop()
-                finally:
-                    await server.stop(LAST_WORDS_S)
+    port = await service.bind(server, network.host, port or network.port, access.credentials)
+    await health.start()
+    await server.start()
+    log.info(
+        "listening on %s", joined(network.host, port),
+        extra=event("listening", host=network.host, port=port),
+    )  # fmt: skip
+    on_listening(port)
+    looking = asyncio.create_task(open_files.say_when_full(port, room))
+    try:
+        yield port
+    finally:
+        looking.cancel()
+        try:
+            await health.stop()
+        finally:
+            await server.stop(LAST_WORDS_S)
 
 
 def _authority(network: NetworkSettings) -> "Authority":
@@ -105,7 +120,8 @@ async def page_shown(run: Run) -> AsyncIterator[str | None]:
 
 
 @contextmanager
-def _metrics_exposed(run: Run) -> Iterator[None]:
+def metrics_exposed(run: Run) -> Iterator[None]:
+    """Let Prometheus read the run's metrics within the block if the settings say so."""
     network = run.settings.network
     if network.metrics_port is None:
         yield

@@ -14,7 +14,7 @@ from torch import nn
 from fedaq.settings import Settings
 from fedaq.tasks import Task, Training, TrainingContext, load_task, read_data, train_classifier
 from fedaq.tasks.partition import Partition
-from fedaq_client.training import learner_of
+from fedaq_client.learners import learner_of
 from fedaq_lab import local, pools, population
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run

@@ -21,9 +21,10 @@ from fedaq.net.credentials import Certificates
 from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Evaluation, Examples, Task, Training
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.endings import ServerStoppedError
 from fedaq_client.events import Event
 from fedaq_client.privacy import Privacy
-from fedaq_client.session import ServerStoppedError, Session, Stream
+from fedaq_client.session import Session, Stream
 from fedaq_client.training import Learner
 from fedaq_client.transport.access import PLAIN, Access
 from fedaq_client.transport.connection import connect

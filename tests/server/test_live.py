@@ -106,7 +106,13 @@ def test_a_viewer_sees_a_part_of_many_clients_and_how_many_there_are_of_each_sta
     # One that is before the others moves them all by a place.
     fewer = {name: client for name, client in clients.items() if name != "c0000"}
     moved = changes(now, replace(now, clients=fewer), first=200)["clients"]
-    assert moved == {"c0200": None, "c0300": asdict(ClientView("training"))}
+    device = {
+        key: value for key, value in asdict(ClientView("training")).items() if key != "relayed"
+    }
+    assert moved == {"c0200": None, "c0300": device}
+    relay = replace(ClientView("training"), relayed=0)
+    there = changes(None, replace(now, clients={"relay": relay}))["clients"]
+    assert there == {"relay": device | {"relayed": 0}}
 
 
 @pytest.mark.parametrize("count", [0, 1, POINTS, POINTS + 1, 10 * POINTS + 3])

@@ -19,7 +19,13 @@ import pytest
 from system.commands import Commands, free_port
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("common/fedaq", "server/fedaq_server", "client/fedaq_client", "lab/fedaq_lab")
+PACKAGES = (
+    "common/fedaq",
+    "server/fedaq_server",
+    "client/fedaq_client",
+    "relay/fedaq_relay",
+    "lab/fedaq_lab",
+)
 FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 ELSEWHERE = {"PYTHONPATH": str(Path(__file__).with_name("elsewhere"))}
 RUN = ("run", "--clients", 2, "--rounds", 3, "--set", "capture=true")

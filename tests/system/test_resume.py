@@ -19,7 +19,7 @@ from fedaq_client.training import Learner
 from fedaq_lab.local import federate as federate_locally
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
-from fedaq_server.rounds.loop import _drawn
+from fedaq_server.rounds.loop import drawn
 from fedaq_server.run import Run
 from fedaq_server.transport.client import Client
 from system.commands import Commands, Running, free_port
@@ -214,12 +214,12 @@ def test_a_round_is_drawn_from_those_there(tmp_path: Path) -> None:
 def test_a_lot_does_not_depend_on_who_else_is_there() -> None:
     settings = settings_of(20, clients_per_round=5)
     everyone: list[Any] = [Client(f"client-{n}", 1, None, None) for n in range(20)]  # type: ignore[arg-type]
-    names = [client.name for client in _drawn(everyone, settings, 3)]
+    names = [client.name for client in drawn(everyone, settings, 3)]
     assert len(names) == 5
     assert names == sorted(names)
     without = [client for client in everyone if client.name != names[0]]
-    assert set(names[1:]) < {client.name for client in _drawn(without, settings, 3)}
-    assert names != [client.name for client in _drawn(everyone, settings, 4)]
+    assert set(names[1:]) < {client.name for client in drawn(without, settings, 3)}
+    assert names != [client.name for client in drawn(everyone, settings, 4)]
 
 
 def stopped(server: Running) -> None:

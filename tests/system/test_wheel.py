@@ -15,7 +15,7 @@ import pytest
 from system.commands import Commands, free_port
 
 ROOT = Path(__file__).parents[2]
-TYPED = ("fedaq", "fedaq_client", "fedaq_lab", "fedaq_server")
+TYPED = ("fedaq", "fedaq_client", "fedaq_lab", "fedaq_relay", "fedaq_server")
 WITHOUT = """
 import runpy, sys
 from importlib.abc import MetaPathFinder

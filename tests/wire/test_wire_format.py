@@ -20,7 +20,7 @@ from fedaq.settings import NetworkSettings
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.capture import Capture
 from fedaq_server.rounds import aggregation, reports
-from fedaq_server.transport import service
+from fedaq_server.transport import client
 from wire import coded_vectors, oracle, oracle_classes, seeded_vectors
 from wire.vector_files import (
     ALL_CODED,
@@ -203,7 +203,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert model.MAX_ELEMENTS == 2**32 - 1
     assert limits["client name"].startswith(f"1 to {client_names.MAX_NAME_BYTES} bytes")
     assert limits["training examples of a client"] == "1 to 2^40"
-    assert service.MAX_EXAMPLES == 2**40
+    assert client.MAX_EXAMPLES == 2**40
     assert f"protocol version {PROTOCOL_VERSION}\n" in PAGE
     assert f"at least {payload.MIN_CHUNK_BYTES}, is the longest" in PAGE
     assert f"default is {NetworkSettings().chunk_bytes:,}, and less\nwith more than " in PAGE

@@ -60,7 +60,7 @@ def privacy(settings: Settings, *, masks: bool) -> Finding:
 
 
 def _federation(settings: Settings) -> Iterator[Finding]:
-    address = settings.client.server
+    address, *others = settings.client.servers
     proxy = proxy_of(settings.network, address)
     described = None
     try:
@@ -78,6 +78,8 @@ def _federation(settings: Settings) -> Iterator[Finding]:
         yield reached
         if reached.verdict == "ok":
             described = yield from _server(address, access)
+    for other in others:
+        yield reach(other, proxy_of(settings.network, other))
     yield from survived("task", lambda: _task(settings, described))
 
 

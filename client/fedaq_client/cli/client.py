@@ -9,7 +9,11 @@ from fedaq.cli import completion
 from fedaq.cli.options import Data, Device, JsonLogs, Quiet, Set, Task, Threads, settings_of
 
 Server = Annotated[
-    str | None, typer.Option(help="Address of the server, host:port [127.0.0.1:50051]")
+    str | None,
+    typer.Option(
+        help="Address of the server, host:port [127.0.0.1:50051]; of several, A,B, the next where "
+        "one is gone."
+    ),
 ]
 Name = Annotated[
     str | None,

@@ -16,13 +16,13 @@ from fedaq.tasks.hardware import use_threads
 from fedaq.tasks.partition import WHOLE
 from fedaq_client.cli.display import Display
 from fedaq_client.events import Event, Sent
+from fedaq_client.learners import learner_of
 from fedaq_client.means import means_of
 from fedaq_client.naming import name_of, part_of
 from fedaq_client.privacy import Privacy
 from fedaq_client.returning import CONNECT_S, take_part
-from fedaq_client.training import learner_of
-from fedaq_client.transport.access import access_of
-from fedaq_client.transport.connection import connect
+from fedaq_client.transport.access import servers_of
+from fedaq_client.transport.connection import in_turn
 from fedaq_client.watchdog import notify, watched
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
     """
     settings = load_settings(config=config, flags=flags, assignments=assignments)
     own = settings.client
-    access = access_of(settings.network, own.server)
+    servers = servers_of(settings.network, own)
     task = load_task(settings.task, settings.data)
     part = part_of(own)
-    name = name_of(own, part, access)
+    name = name_of(own, part, servers[0][1])
     # One that has the machine to itself takes all of it; parts of one data set share it.
     use_threads(settings.threads, default=0 if part == WHOLE else 1, sharing=part.parts)
     everything = read_data(task, "train_data", settings.data)
@@ -65,7 +65,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
         async def participate() -> str:
             return await watched(
                 take_part(
-                    lambda: connect(own.server, CONNECT_S, access),
+                    in_turn(servers, CONNECT_S),
                     name,
                     learner,
                     cost,
@@ -74,7 +74,9 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     on_training=display.on_training,
                     on_transfer=display.on_transfer,
                     means=means_of(own),
-                    privacy=Privacy(settings.privacy.secure_aggregation, access.certificates),
+                    privacy=Privacy(
+                        settings.privacy.secure_aggregation, servers[0][1].certificates
+                    ),
                 )
             )
 

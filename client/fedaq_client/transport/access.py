@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from fedaq.errors import UserError
 from fedaq.net.addresses import host_and_port, is_loopback
 from fedaq.net.credentials import Certificates, client_certificates
-from fedaq.settings import TOKEN_VARIABLE, NetworkSettings
+from fedaq.settings import TOKEN_VARIABLE, ClientSettings, NetworkSettings
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,19 @@ def access_of(
             "--tls FOLDER (fedaq certs makes them), or do without encryption with --insecure"
         )
     return Access(None, token, proxy)
+
+
+def servers_of(network: NetworkSettings, own: ClientSettings) -> list[tuple[str, Access]]:
+    """Return where a client's servers are, and what the settings say of the way to each.
+
+    Raises
+    ------
+    UserError
+        As `access_of`.
+    """
+    if own.tls is not None:
+        network = network.model_copy(update={"tls": own.tls})
+    return [(address, access_of(network, address)) for address in own.servers]
 
 
 def proxy_of(network: NetworkSettings, address: str) -> str:

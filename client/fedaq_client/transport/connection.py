@@ -1,8 +1,8 @@
 """The client's end of the stream as gRPC carries it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -116,6 +116,30 @@ async def connect(
             yield GrpcStream(call)
         finally:
             call.cancel()
+
+
+def in_turn(
+    servers: Sequence[tuple[str, Access]], timeout_s: float
+) -> Callable[[], AbstractAsyncContextManager[GrpcStream]]:
+    """Return what opens a stream to one of these servers: as `connect`, again and again.
+
+    It is the last one that was there, or, if it is there no more, the next.
+    """
+    turn = 0
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[GrpcStream]:
+        nonlocal turn
+        address, access = servers[turn]
+        async with AsyncExitStack() as stack:
+            try:
+                stream = await stack.enter_async_context(connect(address, timeout_s, access))
+            except FedaqError:
+                turn = (turn + 1) % len(servers)
+                raise
+            yield stream
+
+    return opened
 
 
 def channel_to(address: str, access: Access) -> grpc.aio.Channel:

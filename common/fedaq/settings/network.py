@@ -81,7 +81,12 @@ class NetworkSettings(Section):
 class ClientSettings(Section):
     """Who a client is, and which server it looks for; a run itself has none of this."""
 
-    server: str = Field("127.0.0.1:50051", description="host:port")
+    server: str = Field(
+        "127.0.0.1:50051", description="host:port; of several, A,B, the next where one is gone"
+    )
+    tls: Path | None = Field(
+        None, description="folder of its certificates, a relay's towards its server [network.tls]"
+    )
     name: str | None = Field(
         None, description="[its certificate's or token's, its part, or the host name]"
     )
@@ -118,8 +123,8 @@ class ClientSettings(Section):
 
     @field_validator("server")
     @classmethod
-    def _is_reached(cls, address: str) -> str:
-        return server_address(address)
+    def _are_reached(cls, addresses: str) -> str:
+        return ",".join(map(server_address, addresses.split(",")))
 
     @field_validator("name")
     @classmethod
@@ -127,6 +132,11 @@ class ClientSettings(Section):
         if name is not None and not is_name(name):
             raise ValueError(RULE)
         return name
+
+    @property
+    def servers(self) -> list[str]:
+        """Where they are, in the order in which they are looked for."""
+        return self.server.split(",")
 
 
 class LimitsSettings(Section):

@@ -22,7 +22,6 @@ from fedaq.settings.section import Section
 AGGREGATIONS = ("mean", "median", "trimmed_mean")
 # Of two, each would know the other's update from the sum.
 FEWEST_MASKED = 3
-_GRID = "coding.common_grid"
 
 
 class TrainingSettings(Section):
@@ -214,8 +213,7 @@ class Settings(Section):
         if not why and self.privacy.secure_aggregation:
             why = self._no_secure_aggregation()
         if why:
-            cause = "privacy.secure_aggregation"
-            raise ValueError(f"{cause if self.privacy.secure_aggregation else _GRID}: {why}")
+            raise ValueError(f"{self.grid_setting}: {why}")
         return self
 
     def _no_common_grid(self) -> str:
@@ -244,7 +242,14 @@ class Settings(Section):
     @property
     def common_grid(self) -> bool:
         """Whether the updates of a round are all on one grid."""
-        return self.privacy.secure_aggregation or bool(self.coding.common_grid)
+        return bool(self.grid_setting)
+
+    @property
+    def grid_setting(self) -> str:
+        """The setting that puts them there; empty if none does."""
+        if self.privacy.secure_aggregation:
+            return "privacy.secure_aggregation"
+        return "coding.common_grid" if self.coding.common_grid else ""
 
     @property
     def metric_target(self) -> float | None:

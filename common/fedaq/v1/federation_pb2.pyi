@@ -178,7 +178,7 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., plan: _Optional[_Union[RoundPlan, _Mapping]] = ..., model: _Optional[_Union[PayloadHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., grant: _Optional[_Union[UplinkGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., mask_roster: _Optional[_Union[MaskRoster, _Mapping]] = ..., mask_shares: _Optional[_Union[MaskShares, _Mapping]] = ..., mask_set: _Optional[_Union[MaskSet, _Mapping]] = ..., unmask: _Optional[_Union[UnmaskRequest, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training", "readiness", "budget", "tariff", "masks")
+    __slots__ = ("protocol_version", "client", "examples", "model", "radio", "software", "holds", "process", "training", "readiness", "budget", "tariff", "masks", "relayed")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +192,7 @@ class Join(_message.Message):
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     TARIFF_FIELD_NUMBER: _ClassVar[int]
     MASKS_FIELD_NUMBER: _ClassVar[int]
+    RELAYED_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client: str
     examples: int
@@ -205,7 +206,8 @@ class Join(_message.Message):
     budget: DeviceBudget
     tariff: float
     masks: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ..., budget: _Optional[_Union[DeviceBudget, _Mapping]] = ..., tariff: _Optional[float] = ..., masks: bool = ...) -> None: ...
+    relayed: Relayed
+    def __init__(self, protocol_version: _Optional[int] = ..., client: _Optional[str] = ..., examples: _Optional[int] = ..., model: _Optional[_Union[ModelSignature, _Mapping]] = ..., radio: _Optional[_Union[Radio, _Mapping]] = ..., software: _Optional[str] = ..., holds: _Optional[bytes] = ..., process: _Optional[bytes] = ..., training: _Optional[int] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ..., budget: _Optional[_Union[DeviceBudget, _Mapping]] = ..., tariff: _Optional[float] = ..., masks: bool = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
 
 class DeviceBudget(_message.Message):
     __slots__ = ("joules", "bytes", "money", "currency")
@@ -256,18 +258,20 @@ class Radio(_message.Message):
     def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ..., receive_j_per_bit: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s")
+    __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s", "relays")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    RELAYS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     run_id: str
     seed: int
     training: Training
     heartbeat_interval_s: float
-    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ...) -> None: ...
+    relays: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ..., relays: bool = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("local_epochs", "batch_size", "learning_rate", "momentum", "optimizer", "weight_decay", "schedule", "warmup_rounds", "step_rounds", "step_factor", "proximal", "clip_norm", "mixed_precision", "keep_optimizer")
@@ -302,7 +306,7 @@ class Training(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_rounds: _Optional[int] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ..., proximal: _Optional[float] = ..., clip_norm: _Optional[float] = ..., mixed_precision: bool = ..., keep_optimizer: bool = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "keep", "ternary", "masking")
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "keep", "ternary", "masking", "weight", "relay_j")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
@@ -318,6 +322,8 @@ class RoundPlan(_message.Message):
     KEEP_FIELD_NUMBER: _ClassVar[int]
     TERNARY_FIELD_NUMBER: _ClassVar[int]
     MASKING_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    RELAY_J_FIELD_NUMBER: _ClassVar[int]
     round: int
     rounds: int
     deadline_s: float
@@ -333,7 +339,9 @@ class RoundPlan(_message.Message):
     keep: float
     ternary: bool
     masking: Masking
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., keep: _Optional[float] = ..., ternary: bool = ..., masking: _Optional[_Union[Masking, _Mapping]] = ...) -> None: ...
+    weight: float
+    relay_j: float
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., keep: _Optional[float] = ..., ternary: bool = ..., masking: _Optional[_Union[Masking, _Mapping]] = ..., weight: _Optional[float] = ..., relay_j: _Optional[float] = ...) -> None: ...
 
 class Masking(_message.Message):
     __slots__ = ("steps", "reaches", "widths", "weight")
@@ -406,7 +414,7 @@ class TensorRange(_message.Message):
     def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ..., mean: _Optional[float] = ..., deviation: _Optional[float] = ..., magnitude: _Optional[float] = ...) -> None: ...
 
 class RangeReport(_message.Message):
-    __slots__ = ("round", "ranges", "train_loss", "holds", "validation", "training_s", "training_j", "keys")
+    __slots__ = ("round", "ranges", "train_loss", "holds", "validation", "training_s", "training_j", "keys", "relayed")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -415,6 +423,7 @@ class RangeReport(_message.Message):
     TRAINING_S_FIELD_NUMBER: _ClassVar[int]
     TRAINING_J_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    RELAYED_FIELD_NUMBER: _ClassVar[int]
     round: int
     ranges: _containers.RepeatedCompositeFieldContainer[TensorRange]
     train_loss: float
@@ -423,7 +432,20 @@ class RangeReport(_message.Message):
     training_s: float
     training_j: float
     keys: MaskKeys
-    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ..., keys: _Optional[_Union[MaskKeys, _Mapping]] = ...) -> None: ...
+    relayed: Relayed
+    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ..., keys: _Optional[_Union[MaskKeys, _Mapping]] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
+
+class Relayed(_message.Message):
+    __slots__ = ("clients", "examples", "energy_j", "most_price")
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_J_FIELD_NUMBER: _ClassVar[int]
+    MOST_PRICE_FIELD_NUMBER: _ClassVar[int]
+    clients: int
+    examples: int
+    energy_j: float
+    most_price: float
+    def __init__(self, clients: _Optional[int] = ..., examples: _Optional[int] = ..., energy_j: _Optional[float] = ..., most_price: _Optional[float] = ...) -> None: ...
 
 class Validation(_message.Message):
     __slots__ = ("examples", "metrics")
@@ -570,14 +592,16 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Readiness(_message.Message):
-    __slots__ = ("declined", "detail", "holds")
+    __slots__ = ("declined", "detail", "holds", "relayed")
     DECLINED_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
+    RELAYED_FIELD_NUMBER: _ClassVar[int]
     declined: DeclineReason
     detail: str
     holds: bytes
-    def __init__(self, declined: _Optional[_Union[DeclineReason, str]] = ..., detail: _Optional[str] = ..., holds: _Optional[bytes] = ...) -> None: ...
+    relayed: Relayed
+    def __init__(self, declined: _Optional[_Union[DeclineReason, str]] = ..., detail: _Optional[str] = ..., holds: _Optional[bytes] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
 
 class Leave(_message.Message):
     __slots__ = ("reason",)

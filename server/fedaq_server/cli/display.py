@@ -112,6 +112,8 @@ class Display(RoundDisplay):
         console.print(table)
         for line in budget_lines(budgets):
             console.print(foreign(line))
+        if totals.get("relays_j"):
+            console.print(f"hops of relays took {si(totals['relays_j'], 'J')} of it")
         if totals.get("training_j"):
             console.print(f"training on the devices took {si(totals['training_j'], 'J')} besides")
         if last_bad is not None:

@@ -60,6 +60,8 @@ class ClientView:
         Refusals that it was sent.
     reason : str
         What the last refusal said, the detail of a decline, or why the client is empty or shut out.
+    relayed : int, optional
+        Clients for whom it speaks, if it is a relay.
     """
 
     state: str
@@ -72,6 +74,7 @@ class ClientView:
     seen_at: float | None = None
     refusals: int = 0
     reason: str = ""
+    relayed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -275,6 +278,8 @@ def _client_changes(before: View | None, now: View, first: int) -> dict[str, Any
         known = then.get(name)
         if known is None:
             changed[name] = asdict(client)
+            if client.relayed is None:  # of most clients: hundreds are shown at once
+                del changed[name]["relayed"]
         elif known != client:
             old = vars(known)
             changed[name] = {key: value for key, value in vars(client).items() if value != old[key]}

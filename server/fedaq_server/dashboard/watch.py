@@ -106,7 +106,7 @@ class Watch:
 
     def _add(self, record: RoundRecord) -> None:
         self._points = bounded((*self._points, self._sums.point(vars(record))))
-        trouble = record.trouble(self._run.task.metric)
+        trouble = self._run.trouble(record)
         self._trouble = trouble and printable(f"After round {record.round} {trouble}.")
         told = record.client_metrics.items()
         self._client_metrics = ", ".join(f"{name} {written(name, value)}" for name, value in told)
@@ -183,6 +183,7 @@ class Watch:
             seen_at=seen_at,
             refusals=client.refusals,
             reason=_detail(client) or client.refusal,
+            relayed=client.relayed,
         )
 
 

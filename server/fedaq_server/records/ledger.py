@@ -142,10 +142,10 @@ class Ledger:
         self._database.execute("PRAGMA journal_size_limit = 0")
         migrate(self._database, self._file)
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Keep the settings of the run, also if the log were lost."""
+    def begin(self, settings: Mapping[str, Any], run_id: str = "") -> None:
+        """Keep the settings of the run, also if the log were lost; a relay gives its run's id."""
         with self._transaction():
-            self._set("id", secrets.token_hex(8))
+            self._set("id", run_id or secrets.token_hex(8))
             self._set("settings", json.dumps(settings))
         self._checkpoint()
         flush_folder(self.folder)

@@ -65,8 +65,13 @@ def _training(database: sqlite3.Connection, folder: Path) -> None:
     database.execute("ALTER TABLE rounds ADD COLUMN training_j REAL DEFAULT 0")
 
 
+def _relays(database: sqlite3.Connection, folder: Path) -> None:
+    """A round has what relays reported of their clients and of their hops."""
+    database.execute("ALTER TABLE rounds ADD COLUMN relays TEXT")
+
+
 # The first makes version 1 of nothing.
-_STEPS = (_first_tables, _snapshots, _metrics, _validations, _declined, _training)
+_STEPS = (_first_tables, _snapshots, _metrics, _validations, _declined, _training, _relays)
 VERSION = len(_STEPS)
 
 

@@ -16,7 +16,10 @@ _SUMMED = (
 )  # fmt: skip
 _AVERAGED = ("uplink_bits", "downlink_bits")
 # Of a round's fields, those that few runs have.
-_RARE = ("test_metrics", "not_finite", "client_metrics", "validations", "declined", "training_j")
+_RARE = (
+    "test_metrics", "not_finite", "client_metrics", "validations", "declined", "training_j",
+    "relays",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,23 @@ class Validation:
 
     examples: int
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """What a relay's update stands for.
+
+    Attributes
+    ----------
+    clients, examples : int
+        Whose updates are in it, and what they hold.
+    energy_j : float
+        That the relay's hop to them took.
+    """
+
+    clients: int
+    examples: int
+    energy_j: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +80,8 @@ class RoundRecord:
         All bytes that crossed the sockets since the round before was committed; None where they
         cannot be measured. The good-byes after the last round are in none.
     energy_j : float
-        Joules for the payload bits in both directions, those of the listening clients included.
+        Joules for the payload bits in both directions, those of the listening clients included, and
+        those of the hops of relays.
     price : float
         The price of a joule that the scheme found, 0 where it has none.
     clients : int
@@ -85,6 +106,9 @@ class RoundRecord:
     training_j : float
         Joules that the clients whose update counted spent on training, as far as they are known;
         not in the file where they are not. In no other sum.
+    relays : mapping of str to Relayed
+        Relays whose update counted: for whom it stood, and what their hops took since they were
+        last heard of; not in the file where there are none.
     """
 
     round: int
@@ -109,6 +133,12 @@ class RoundRecord:
     validations: Mapping[str, Validation] = field(default_factory=dict)
     declined: Mapping[str, int] = field(default_factory=dict)
     training_j: float = 0.0
+    relays: Mapping[str, Relayed] = field(default_factory=dict)
+
+    @property
+    def relays_j(self) -> float:
+        """The part of the joules that went to the hops of relays."""
+        return sum(relay.energy_j for relay in self.relays.values())
 
     def value(self, name: str) -> float:
         """Return what the test gave under a name: the loss, the accuracy or another metric."""
@@ -130,6 +160,8 @@ class RoundRecord:
         values = {name: value for name, value in vars(self).items() if name not in _RARE}
         if self.training_j:
             values["training_j"] = self.training_j
+        if self.relays:
+            values["relays_j"] = self.relays_j
         values |= {f"test_{name}": value for name, value in self.test_metrics.items()}
         values |= {f"client_{name}": value for name, value in self.client_metrics.items()}
         return values | {f"declined_{reason}": count for reason, count in self.declined.items()}
@@ -160,7 +192,7 @@ class Totals:
         self._metric = metric
         self._final: float | None = None
         self._best: float | None = None
-        self._training_j = 0.0
+        self._training_j = self._relays_j = 0.0
         self._sums: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
 
     def add(self, record: RoundRecord) -> None:
@@ -169,6 +201,7 @@ class Totals:
         self._final = final
         self._best = final if self._best is None else self._metric.better(self._best, final)
         self._training_j += record.training_j
+        self._relays_j += record.relays_j
         for name, total in self._sums.items():
             value = getattr(record, name)
             self._sums[name] = None if value is None or total is None else total + value
@@ -187,6 +220,7 @@ class Totals:
             **sums,
             **means,
             **({"training_j": self._training_j} if self._training_j else {}),
+            **({"relays_j": self._relays_j} if self._relays_j else {}),
         }
 
 
@@ -218,7 +252,7 @@ def in_json(values: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, Validation):
+    if isinstance(value, Validation | Relayed):
         return _finite(vars(value))
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}

@@ -6,7 +6,7 @@ from math import nan
 from typing import Any
 
 from fedaq.codec.quantizer import Spread
-from fedaq_server.records.record import RoundRecord, Validation
+from fedaq_server.records.record import Relayed, RoundRecord, Validation
 
 
 @dataclass(frozen=True)
@@ -80,4 +80,6 @@ def record_of(row: tuple[Any, ...]) -> RoundRecord:
     values["client_metrics"] = json.loads(values["client_metrics"] or "{}")
     told = json.loads(values["validations"] or "{}")
     values["validations"] = {name: Validation(**each) for name, each in told.items()}
+    relays = json.loads(values["relays"] or "{}")
+    values["relays"] = {name: Relayed(**each) for name, each in relays.items()}
     return RoundRecord(**values)

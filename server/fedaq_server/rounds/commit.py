@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from math import isfinite
 
@@ -11,15 +12,17 @@ import numpy as np
 from fedaq.codec import statistics
 from fedaq.codec.common_grid import figures_of, mean_figures
 from fedaq.codec.quantizer import Floats
+from fedaq_server.accounts import Accounts
 from fedaq_server.records.ledger import MOMENTS, Committed
-from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.record import Relayed, RoundRecord
 from fedaq_server.records.rows import ClientMemory, Transfer
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
+from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.measure import Downlink, Tested, measure
 from fedaq_server.rounds.reports import Report
-from fedaq_server.rounds.round import Federation, Round, without_unpaid
+from fedaq_server.rounds.round import Round, without_unpaid
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
 from fedaq_server.schemes.scheme import Outcome
 from fedaq_server.transport.tcp_counter import WireCounter
@@ -55,7 +58,8 @@ async def commit(
     downlink, state = await _downlink(current), without_unpaid(current)
     record = measure(
         state, downlink, reports, tested, wire.sample(),
-        charged=current.charged, declined=current.declined, price=current.plan.price,
+        relays=_hops(federation.accounts, reports), charged=current.charged,
+        declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s,
     )  # fmt: skip
     outcome = _outcome(record, reports, downlink, _widths(current, reports))
@@ -71,6 +75,18 @@ async def commit(
     await asyncio.to_thread(federation.commit, committed)
     federation.on_round(committed, current.plan)
     return record
+
+
+def _hops(accounts: Accounts, reports: list[Report]) -> dict[str, Relayed]:
+    """Return what relays brought to a round, with the joules since they were last heard of."""
+    return {
+        report.client.name: replace(
+            report.relayed,
+            energy_j=accounts.relay_took(report.client.name, report.relayed.energy_j),
+        )
+        for report in reports
+        if report.relayed is not None
+    }
 
 
 def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:

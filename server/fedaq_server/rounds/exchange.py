@@ -15,6 +15,7 @@ from fedaq.codec.quantizer import RAW_BITS, Range, Spread, derive_key
 from fedaq.declines import Decline, Reason
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.records.record import Relayed
 from fedaq_server.rounds.aggregation import Contribution
 from fedaq_server.rounds.chunk_limits import check_count, check_size, most_chunks
 from fedaq_server.rounds.differences import CatchUp
@@ -65,13 +66,22 @@ async def exchange(client: Client, current: Round) -> Report:
 
 async def _exchange_seen(client: Client, current: Round, down_bytes: int) -> Report:
     """Carry a client that has the model through the rest of the round; its update is seen."""
-    ranges, loss, validation, training_j = await receive_report(client, current)
+    ranges, loss, validation, training_j, relayed = await receive_report(client, current)
+    weight = _weight(client, current, relayed)
     current.magnitudes[client.name] = magnitude_of(ranges, current.state.spec)
     client.enter(Phase.SENDING)
     granted, limit_bytes = await _grant(client, current, ranges, down_bytes)
-    update = await _receive_update(client, current, granted, limit_bytes)
-    weight, payload_bytes = current.weights[client.name], current.charged[client.name]
-    return Report(client, weight, ranges, loss, update, payload_bytes, validation, training_j)
+    update = await _receive_update(client, current, granted, limit_bytes, weight)
+    payload_bytes = current.charged[client.name]
+    return Report(
+        client, weight, ranges, loss, update, payload_bytes, validation, training_j, relayed
+    )
+
+
+def _weight(client: Client, current: Round, relayed: Relayed | None) -> int:
+    """Return what an update counts: of a relay no more than the examples that are behind it."""
+    weight = current.weights[client.name]
+    return weight if relayed is None else min(weight, relayed.examples)
 
 
 async def _paid(client: Client, current: Round) -> int:
@@ -122,6 +132,9 @@ async def _send_model(client: Client, current: Round) -> None:
         ternary=sparsity is not None and sparsity.ternary,
         masking=_masking_message(client, current),
     )
+    if client.relayed is not None:
+        plan.weight = current.state.clients[client.name].weight
+        plan.relay_j = current.allowances[client.name]
     await client.send(pb.ServerMessage(plan=plan))
     async for message in _model(client, current):
         client.check_readiness()
@@ -215,7 +228,7 @@ async def _grant(
 
 
 async def _receive_update(
-    client: Client, current: Round, granted: Payload, limit_bytes: int | None
+    client: Client, current: Round, granted: Payload, limit_bytes: int | None, weight: int
 ) -> Payload:
     message = (await expected(client.expect, "update")).update
     update = headers.from_message(current.state.spec, message)
@@ -224,7 +237,6 @@ async def _receive_update(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
             f"the update uses bits {update.bits}; granted were {granted.bits}",
         )
-    weight = current.weights[client.name]
     seed = current.federation.settings.seed
     known: Given = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
     if sparsity_of(current.federation.settings) is not None:

@@ -11,7 +11,8 @@ from fedaq.settings import Settings
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.collect import collect
 from fedaq_server.rounds.commit import aggregate, commit
-from fedaq_server.rounds.round import Federation, begin
+from fedaq_server.rounds.federation import Federation
+from fedaq_server.rounds.round import begin
 from fedaq_server.transport.client import Client
 from fedaq_server.transport.tcp_counter import WireCounter
 
@@ -44,30 +45,56 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             if _are_spent(federation):
                 break
             clients = await _participants(federation, number, resumed=resumed)
-            log.info(
-                "round %d of %d: %d clients", number, settings.rounds, len(clients),
-                extra=event("round began", round=number, clients=len(clients)),
-            )  # fmt: skip
-            current = await begin(federation, number, clients, worker, resumed=resumed)
-            if current is None:
+            last = await run_round(federation, number, clients, worker, wire, resumed=resumed)
+            if last is None or await asyncio.to_thread(federation.is_last, last):
                 break
-            if settings.privacy.secure_aggregation:
-                # What it needs is a package that other runs do without.
-                from fedaq_server.rounds.masking import masking_of
 
-                masking = masking_of(current, federation.authority())
-                current = replace(current, masking=masking)
-            try:
-                with federation.metrics.phase("exchange"):
-                    reports = await collect(current)
-            finally:
-                # Whoever reported, and also when the run is stopped: it does not outlive the round.
-                if current.differences is not None:
-                    await current.differences.advanced
-            tested = await aggregate(current, reports)
-            last = await commit(current, reports, tested, wire)
-            if await asyncio.to_thread(federation.is_last, last):
-                break
+
+async def run_round(
+    federation: Federation,
+    number: int,
+    clients: list[Client],
+    worker: ThreadPoolExecutor,
+    wire: WireCounter,
+    *,
+    resumed: bool,
+) -> RoundRecord | None:
+    """Carry out and commit one round with these clients; None if the scheme ends the run instead.
+
+    Parameters
+    ----------
+    federation : Federation
+    number : int
+        From 1; more than those that are committed.
+    clients : list of Client
+        In the order of their names.
+    worker : ThreadPoolExecutor
+        One thread.
+    wire : WireCounter
+    resumed : bool
+        Whether it is the first since the server was stopped.
+    """
+    log.info(
+        "round %d of %d: %d clients", number, federation.settings.rounds, len(clients),
+        extra=event("round began", round=number, clients=len(clients)),
+    )  # fmt: skip
+    current = await begin(federation, number, clients, worker, resumed=resumed)
+    if current is None:
+        return None
+    if federation.settings.privacy.secure_aggregation:
+        # What it needs is a package that other runs do without.
+        from fedaq_server.rounds.masking import masking_of
+
+        current = replace(current, masking=masking_of(current, federation.authority()))
+    try:
+        with federation.metrics.phase("exchange"):
+            reports = await collect(current)
+    finally:
+        # Whoever reported, and also when the run is stopped: it does not outlive the round.
+        if current.differences is not None:
+            await current.differences.advanced
+    tested = await aggregate(current, reports)
+    return await commit(current, reports, tested, wire)
 
 
 def _reached(federation: Federation, record: RoundRecord) -> bool:
@@ -92,10 +119,10 @@ async def _participants(federation: Federation, number: int, *, resumed: bool) -
     # Who is there and declines was waited for, but a round needs those who are ready.
     present = settings.clients if number == 1 else 0
     ready = await roster.wait_for(settings.quorum, settings.network.join_timeout_s, present)
-    return _drawn(ready, settings, number)
+    return drawn(ready, settings, number)
 
 
-def _drawn(ready: list[Client], settings: Settings, number: int) -> list[Client]:
+def drawn(ready: list[Client], settings: Settings, number: int) -> list[Client]:
     """Draw the clients of a round: whoever else is there, a client's lot is the same."""
     lots = {
         client.name: derive_seed(settings.seed, "sample", client.name, number) for client in ready

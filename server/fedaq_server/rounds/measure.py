@@ -7,7 +7,7 @@ from math import nan
 from fedaq.codec.payload import Payload
 from fedaq.metric import ACCURACY, LOSS
 from fedaq.tasks import Evaluation
-from fedaq_server.records.record import RoundRecord
+from fedaq_server.records.record import Relayed, RoundRecord
 from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import catch_up_j
 from fedaq_server.rounds.validation import averaged, of_names
@@ -62,6 +62,7 @@ def measure(
     tested: Tested,
     wire: WireBytes | None,
     *,
+    relays: Mapping[str, Relayed],
     charged: Mapping[str, int],
     declined: Mapping[str, int],
     price: float,
@@ -97,7 +98,9 @@ def measure(
         catch_up_payload_bytes=catch_up_bytes,
         uplink_wire_bytes=wire.uplink if wire else None,
         downlink_wire_bytes=wire.downlink if wire else None,
-        energy_j=_uplink_j(state, charged) + _downlink_j(state, downlink),
+        energy_j=_uplink_j(state, charged)
+        + _downlink_j(state, downlink)
+        + sum(relay.energy_j for relay in relays.values()),
         price=price,
         clients=len(reports),
         left_out=receivers - len(reports),
@@ -110,6 +113,7 @@ def measure(
         validations=told,
         declined=dict(sorted(declined.items())),
         training_j=sum(report.training_j for report in reports),
+        relays=relays,
     )
 
 

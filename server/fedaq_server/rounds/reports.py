@@ -11,8 +11,9 @@ from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Spread
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.records.record import Validation
+from fedaq_server.records.record import Relayed, Validation
 from fedaq_server.rounds.aggregation import check_magnitude
+from fedaq_server.rounds.relayed import relayed_in
 from fedaq_server.rounds.round import Differences, Round
 from fedaq_server.rounds.validation import reported
 from fedaq_server.transport.client import Client
@@ -36,6 +37,7 @@ class Report:
     payload_bytes: int
     validation: Validation | None
     training_j: float
+    relayed: Relayed | None = None
 
     def of_sum(self, train_loss: float, payload_bytes: int) -> "Report":
         """Return the report of a client of whose training nothing is known but the mean."""
@@ -44,7 +46,7 @@ class Report:
 
 async def receive_report(
     client: Client, current: Round
-) -> tuple[tuple[Spread, ...], float, Validation | None, float]:
+) -> tuple[tuple[Spread, ...], float, Validation | None, float, Relayed | None]:
     """Return what a client says of an update that is to be seen."""
     report = (await expected(client.expect, "range_report")).range_report
     tensors = current.state.spec.tensors
@@ -66,7 +68,8 @@ async def receive_report(
         )
     if current.differences is not None:
         await check_model(client, current.differences, report.holds)
-    return ranges, report.train_loss, reported(report), training_j(report, current)
+    relayed = relayed_in(report) if client.relayed is not None else None
+    return ranges, report.train_loss, reported(report), training_j(report, current), relayed
 
 
 async def receive_masked_report(client: Client, current: Round) -> tuple[pb.MaskKeys, float]:

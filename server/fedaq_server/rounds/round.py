@@ -8,38 +8,27 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedaq.codec import payload
 from fedaq.codec.coding import Content
 from fedaq.codec.common_grid import small_weights
-from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats, Spread
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.settings import Settings
-from fedaq.tasks import Evaluation, Metric
-from fedaq_server.accounts import Accounts, Party
-from fedaq_server.conduct import Conduct
-from fedaq_server.metrics import Metrics
+from fedaq_server.accounts import Party
 from fedaq_server.records.capture import Capture
-from fedaq_server.records.ledger import Committed, Ledger
-from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, CatchUp, History
+from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
-from fedaq_server.rounds.rules import Rule
-from fedaq_server.rounds.server_optimizer import ServerOptimizer
-from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, Scheme, granted_down
+from fedaq_server.rounds.relayed import allowances, reserved_j
+from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, granted_down
 from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.schemes.spreads import samples_of
 from fedaq_server.transport.client import Client
-from fedaq_server.transport.roster import Roster
 
 if TYPE_CHECKING:
-    from fedaq.privacy.keys import Authority
     from fedaq_server.rounds.masking import Masking
 
 T = TypeVar("T")
@@ -48,74 +37,6 @@ T = TypeVar("T")
 # is on its way; of what goes down, gRPC has a copy of one. With ten clients and 10 M parameters
 # they keep the server under 400 MB (docs/research/benchmarks-speed.md).
 UPLINK_MEMORY_BYTES, DOWNLINK_MEMORY_BYTES = 5_760 * 1024, 11_520 * 1024
-
-
-@dataclass(frozen=True)
-class Federation:
-    """What all rounds of a run share.
-
-    Attributes
-    ----------
-    model : float32, shape (parameters,)
-        ``w_k``, the global model.
-    total : int64, shape (parameters,)
-        Memory for the sum of updates. Where they are added to the broadcast model, the exact one
-        need not last once that is coded: then `model` is the first half of this memory.
-    rule : Rule, optional
-        How updates become one; None: their weighted mean.
-    optimizer : ServerOptimizer, optional
-        What makes a step of the mean update; None where that is the step.
-    history : History, optional
-        What clients hold, if they are sent differences.
-    first_ranges : tuple of Spread
-        Of the weights with which the run begins.
-    metric : Metric
-        The task's.
-    measured : bool
-        Whether clients measure the statistics of the model that they hold, so that this one is
-        tested.
-    evaluate : callable
-        Tests the model after a round of this number; called between rounds, off the event loop.
-    ledger : Ledger
-        What the next round depends on, and the folder of the run.
-    commit : callable
-        Commits a round to the ledger, before the next begins; called off the event loop.
-    on_round : callable
-        Told of every committed round, and of the plan with which it began.
-    is_last : callable
-        Tells, off the event loop, whether the run is to end after this round, before it would.
-    authority : callable
-        Returns by whom clients' keys for masks must be proved; None where nobody could.
-    """
-
-    settings: Settings
-    spec: ModelSpec
-    model: Floats
-    total: NDArray[np.int64]
-    rule: Rule | None
-    optimizer: ServerOptimizer | None
-    history: History | None
-    first_ranges: tuple[Spread, ...]
-    scheme: Scheme
-    roster: Roster
-    conduct: Conduct
-    accounts: Accounts
-    metric: Metric
-    measured: bool
-    evaluate: Callable[[int], Evaluation]
-    ledger: Ledger
-    commit: Callable[[Committed], None]
-    on_round: Callable[[Committed, Plan], None]
-    is_last: Callable[[RoundRecord], bool]
-    metrics: Metrics
-    authority: "Callable[[], Authority | None]" = lambda: None
-
-    def tests_held(self, number: int) -> bool:
-        """Tell whether a round's test is of the model that clients held, and not of its successor.
-
-        The first they hold is not trained.
-        """
-        return self.measured and number > 1
 
 
 @dataclass(frozen=True)
@@ -172,6 +93,8 @@ class Round:
     magnitude_limit : float
         The largest sum of magnitudes of an update, from which follows what rounding adds to its
         norm.
+    allowances : mapping of str to float
+        Joules that the hop of each relay may take.
     started_s : float
         On the monotonic clock.
     masking : Masking, optional
@@ -203,6 +126,7 @@ class Round:
     chunk_bytes: int
     norm_limit: float
     magnitude_limit: float
+    allowances: Mapping[str, float]
     started_s: float
     masking: "Masking | None" = None
     norms: dict[str, float] = field(default_factory=dict)
@@ -284,6 +208,7 @@ async def begin(
         chunk_bytes=_chunk_bytes(settings, UPLINK_MEMORY_BYTES, len(clients)),
         norm_limit=federation.conduct.norm_limit(),
         magnitude_limit=federation.conduct.magnitude_limit(),
+        allowances=allowances(clients, weights, state.relays_j, state.rounds - number + 1),
         started_s=started_s,
         declined=declined,
     )
@@ -335,9 +260,10 @@ def _state(
     states = {
         client.name: ClientState(
             client.name,
-            weights[client.name] / total,
+            federation.share * (weights[client.name] / total),
             client.cost(settings, number),
             federation.roster.ranges.get(client.name),
+            client.most_price,
         )
         for client in clients
     }
@@ -345,6 +271,7 @@ def _state(
     receivers = [client.radio for name, client in states.items() if not ways[name].whole]
     down_j = downlink_j_per_bit(receivers, broadcast=settings.energy.broadcast)
     extra_j = catch_up_j(states, {name: way.payload_bytes for name, way in ways.items()})
+    relays_j = reserved_j(federation.accounts, clients, extra_j)
     return RoundState(
         round=number,
         rounds=settings.rounds,
@@ -355,7 +282,9 @@ def _state(
         downlink_samples=samples,
         clients=states,
         downlink_j_per_bit=down_j,
-        catch_up_j=extra_j,
+        share=federation.share,
+        catch_up_j=extra_j + relays_j,
+        relays_j=relays_j,
         purses=federation.accounts.purses(
             {
                 name: Party(client.radio, ways[name].payload_bytes, not ways[name].whole)
@@ -364,7 +293,7 @@ def _state(
             settings.rounds - number + 1,
             min(1.0, (settings.sample or settings.clients) / settings.clients),
             down_j,
-            extra_j,
+            extra_j + relays_j,
         ),
         total_weight=total,
     )

@@ -7,7 +7,7 @@ from fedaq.metric import A_NAME, NAME
 from fedaq.tasks.testing import MOST_METRICS
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.records.record import Validation
-from fedaq_server.transport.service import MAX_EXAMPLES
+from fedaq_server.transport.client import MAX_EXAMPLES
 
 
 def reported(report: pb.RangeReport) -> Validation | None:

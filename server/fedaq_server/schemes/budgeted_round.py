@@ -75,7 +75,7 @@ class BudgetedRound:
         place = round(PLACES * log(price))
         known = self._lengths.get(place)
         if known is None:
-            step = resolution(1.0, exp(place / PLACES) / 8, 1.0)
+            step = resolution(1.0, exp(place / PLACES) / 8, self.state.share)
             known = self._lengths[place] = self.expected.down_bits(step) / 8
         return known
 
@@ -154,7 +154,7 @@ class BudgetedRound:
         return Bounds(
             _price_of(self.usual[0] * finest_up, self.expected.squares),
             self._most_up(),
-            float(_price_of(self.usual[1] * finest_down, np.array(1.0))),
+            float(_price_of(self.usual[1] * finest_down, np.array(self.state.share))),
         )
 
     def _most_up(self) -> Array:

@@ -112,6 +112,8 @@ class CodedBudget:
     power: float = 0.0
     coarsest: float = 0.0
     _round: "_Round | None" = None
+    _least_price: float = 0.0  # of a relay: what its own server has found
+    _most_price: float = 0.0
 
     def plan(self, state: RoundState) -> Plan | None:
         """Find the price, the downlink step and every client's limit.
@@ -137,23 +139,30 @@ class CodedBudget:
         left -= start_j
         # Above this price noise would drown what is sent: fewer and better rounds are run.
         dearest, coarsest = self._dearest(now)
+        dearest = min(dearest, *(client.most_price for client in state.clients.values()))
+        self._most_price, is_relay = dearest, self._least_price > 0
         round_j = now.round_j(dearest)
         rounds = rounds_worth(state, left, round_j)
         # The last round may be worse than that, rather than much be left.
         worst = _WORST_STEP**2 * dearest
-        if rounds < 1 and state.round > 1 and LAST_SHARE * left < now.round_j(worst):
+        pays = rounds >= 1 or state.round == 1 or LAST_SHARE * left >= now.round_j(worst)
+        if not (pays or is_relay):
             self._unpaid(state, round_j)
             return None
         rounds = max(1, rounds)
         if state.round == 2 and rounds < state.rounds - 1:
             self._say_what_would_do(state, rounds, round_j)
         share_j = round_share(left, rounds, state)
-        price = min(bisect(now.round_j, share_j), dearest if rounds > 1 else worst)
+        # A relay knows neither how many rounds are left nor what they are to take.
+        is_last = rounds == 1 and not is_relay
+        price = max(bisect(now.round_j, share_j), self._least_price)
+        price = min(price, worst if is_last else dearest)
         down_j, up_j = now.down_j(price), now.up_j(price)
+        share_j = down_j + total(up_j) if is_relay else share_j
         down_limit_j, slack = _limits(now, share_j, left + start_j - headers_j, price)
         self._round = _Round(
             expected=now,
-            is_last=rounds == 1,
+            is_last=is_last,
             price=price,
             coarsest=coarsest,
             left_j=left - headers_j,

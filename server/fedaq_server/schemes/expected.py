@@ -123,7 +123,7 @@ class Expected:
         sent = self.updates
         most = self.tolerance * total(np.sum(sent.weights * sent.power, axis=1)) or inf
         if not self.is_first:
-            most = min(most, bearable_noise(self.state))
+            most = min(most, self.state.share * bearable_noise(self.state))
         return greatest(
             lambda price: total(sent.harm(self.up_steps(price)[:, None], self.tolerance)), most
         )
@@ -188,7 +188,7 @@ def downlink_step(state: RoundState, price: float) -> float:
     # A difference that nobody needs now costs nothing, but whoever misses it may need it later.
     radios = [client.radio for client in state.clients.values()]
     j_per_bit = state.downlink_j_per_bit or downlink_j_per_bit(radios, broadcast=False)
-    return resolution(price, j_per_bit, 1.0)
+    return resolution(price, j_per_bit, state.share)
 
 
 def bisect(falling: Callable[[float], float], target: float) -> float:

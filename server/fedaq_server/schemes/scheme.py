@@ -30,12 +30,15 @@ class ClientState:
         Joules per bit of this round.
     ranges : tuple of Spread, optional
         Ranges of its last update per tensor, None before its first.
+    most_price : float
+        Of a relay: the price of a joule above which noise drowns its clients' updates.
     """
 
     name: str
     weight: float
     radio: RadioCost
     ranges: tuple[Spread, ...] | None
+    most_price: float = inf
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,16 @@ class RoundState:
     differences : bool
         Whether a difference goes down, rounded to the nearest codes.
     catch_up_j : float
-        Joules that go to clients which missed models, whatever the bits of this round.
+        Joules that go to clients which missed models, whatever the bits of this round, and those
+        that this round and later ones leave to the hops of relays.
+    relays_j : float
+        The part of it that is for relays.
     purses : tuple of Purse
         The budgets of the run and of its devices.
     total_weight : int
         Of which each client's `weight` is a share.
+    share : float
+        Sum of the clients' weights: below 1 behind a relay, whose clients are not all of the run's.
     """
 
     round: int
@@ -80,11 +88,16 @@ class RoundState:
     catch_up_j: float = 0.0
     purses: tuple[Purse, ...] = ()
     total_weight: int = 1
+    share: float = 1.0
+    relays_j: float = 0.0
 
     @cached_property
     def squared_weights(self) -> float:
-        """``sum_i p_i**2``: the share of independent noise that is left in the mean update."""
-        return sum(client.weight**2 for client in self.clients.values())
+        """``sum_i p_i**2``: the share of independent noise that is left in the mean update.
+
+        Behind a relay, the sum over all clients of the run if those of other relays are like these.
+        """
+        return sum(client.weight**2 for client in self.clients.values()) / self.share
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ class CodedBudgets(CodedBudget):
         steps, names = round_.steps(found), list(state.clients)
         own = {purse.client for purse in state.purses}
         bytes_ = dict(zip(names, round_.up_bytes(found.up).tolist(), strict=True))
-        down = resolution(1.0, found.down / 8, 1.0)
+        down = resolution(1.0, found.down / 8, state.share)
         self._bought = _Bought(
             state,
             round_.usual[0],

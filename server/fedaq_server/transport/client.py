@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import inf
 from typing import Protocol
 
 from fedaq.codec.chunks import Chunk, kind_of
@@ -15,6 +16,7 @@ from fedaq.errors import FedaqError, ProtocolError
 from fedaq.settings import Settings
 from fedaq.v1 import federation_pb2 as pb
 
+MAX_EXAMPLES = 2**40
 # Chunks of one client that wait for the one that is folded in.
 INBOX = 1
 OF_A_ROUND = ("range_report", "update", "chunk", "mask_shares", "share_check", "unmasking")
@@ -106,6 +108,10 @@ class Client:
         What the last of them said.
     declined : Decline, optional
         Why rounds begin without it; None if it is ready.
+    relayed : int, optional
+        Clients for whom it speaks; None if it is no relay.
+    most_price : float
+        Of a joule, above which noise drowns their updates.
     """
 
     name: str
@@ -127,6 +133,8 @@ class Client:
     declined: Decline | None = None
     radio_name: str = ""
     tariff: float | None = None
+    relayed: int | None = None
+    most_price: float = inf
     _credit: int = 0
     _inbox: asyncio.Queue[pb.ClientMessage | Chunk | None] | None = None
     _refused: int = -1
@@ -142,6 +150,12 @@ class Client:
         if self.radio is None:
             return cost
         return replace(cost, money_per_byte=energy.tariffs.per_byte(self.radio_name))
+
+    def stands_for(self, said: pb.Relayed) -> None:
+        """Take note of those for whom a relay speaks."""
+        self.relayed = said.clients
+        self.examples = max(1, min(said.examples, MAX_EXAMPLES))
+        self.most_price = said.most_price if said.most_price > 0 else inf
 
     async def send(self, message: pb.ServerMessage) -> None:
         """Send one message.

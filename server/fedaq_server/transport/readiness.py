@@ -33,6 +33,8 @@ async def heard(roster: Roster, metrics: Metrics, client: Client, said: pb.Readi
         )
     client.last_seen = time.monotonic()
     client.holds = said.holds or client.holds
+    if client.relayed is not None and said.HasField("relayed"):
+        client.stands_for(said.relayed)
     before, now = client.declined, declines.from_message(said)
     if now != before:
         await roster.declare(client, now)

@@ -26,7 +26,7 @@ class Gone:
     ----------
     at : float
         When its connection ended, in seconds since 1970.
-    left, radio, refusals, refusal
+    left, radio, refusals, refusal, relayed
         As the client had them.
     """
 
@@ -35,6 +35,7 @@ class Gone:
     radio: RadioCost | None
     refusals: int
     refusal: str
+    relayed: int | None = None
 
 
 class Roster:
@@ -62,6 +63,8 @@ class Roster:
         # Of those, by name; counted at every change, however many clients there are.
         self._aside: set[str] = set()
         self._declining: set[str] = set()
+        # Relays among those: one is there with its clients, before them it declines.
+        self._unfilled: set[str] = set()
         self._lost: dict[str, float] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[int, int], None] = lambda count, wanted: None
@@ -105,10 +108,15 @@ class Roster:
         await self.announce()
 
     def _note_readiness(self, client: Client) -> None:
-        if client.declined is None:
-            self._declining.discard(client.name)
-        else:
+        self._forget_readiness(client)
+        if client.declined is not None:
             self._declining.add(client.name)
+            if client.relayed is not None:
+                self._unfilled.add(client.name)
+
+    def _forget_readiness(self, client: Client) -> None:
+        self._declining.discard(client.name)
+        self._unfilled.discard(client.name)
 
     def add(self, client: Client) -> None:
         """Let a client take part; tell nobody before `announce`.
@@ -139,7 +147,7 @@ class Roster:
             return  # it has come back on another stream, or was expelled
         del self._clients[client.name]
         self._aside.discard(client.name)
-        self._declining.discard(client.name)
+        self._forget_readiness(client)
         self._remember(client)
         if not client.left:
             self._lost[client.name] = time.monotonic()
@@ -154,8 +162,9 @@ class Roster:
 
     def _remember(self, client: Client) -> None:
         self.gone[client.name] = Gone(
-            time.time(), client.left, client.radio, client.refusals, client.refusal
-        )
+            time.time(), client.left, client.radio, client.refusals, client.refusal,
+            client.relayed,
+        )  # fmt: skip
         if len(self.gone) > REMEMBERED:
             del self.gone[next(iter(self.gone))]
 
@@ -184,7 +193,7 @@ class Roster:
         """
 
         def enough() -> bool:
-            there = len(self._clients) - len(self._aside)
+            there = len(self._clients) - len(self._aside | self._unfilled)
             return self.count_ready() >= count and there >= present
 
         wanted = max(count, present)

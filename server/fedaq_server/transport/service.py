@@ -32,20 +32,19 @@ from fedaq_server.conduct import Conduct
 from fedaq_server.identity.caller import Identify, JoinRefusedError, nobody_in_particular
 from fedaq_server.metrics import Metrics
 from fedaq_server.transport import readiness
-from fedaq_server.transport.client import Client, DisconnectedError, Stream
+from fedaq_server.transport.client import MAX_EXAMPLES, Client, DisconnectedError, Stream
 from fedaq_server.transport.faults import blame, is_fault
 from fedaq_server.transport.grpc_workaround import robust_server
 from fedaq_server.transport.patience import Read, patient
 from fedaq_server.transport.rate_limit import AddressCounts, Bucket, TurnedAway
 from fedaq_server.transport.roster import Roster
-from fedaq_server.transport.stated import check_software, open_account, stated_in
+from fedaq_server.transport.stated import check_masks, check_software, open_account, stated_in
 from fedaq_server.transport.tcp_counter import received_bytes
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_EXAMPLES = 2**40
 MISSED_HEARTBEATS = 3
 # Messages besides those of rounds: for how long a client may save up, what heartbeats it may
 # send, and the bytes that count as a message.
@@ -121,18 +120,15 @@ class Admission:
             )
         self._check_model(join.model)
         check_software(join, self.training, self.settings)
-        if self.settings.privacy.secure_aggregation and not join.masks:
-            raise JoinRefusedError(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"this run has masked updates, and {name} cannot mask its own; install on it the "
-                "same fedaq as here: pip install 'fedaq[client,privacy]'",
-            )
+        check_masks(join, self.settings)
         stated = stated_in(join, self.accounts)
         client = Client(
             name, join.examples, stated.radio, stream, join.holds, process=join.process,
             on_refusal=self.metrics.on_refusal, declined=declines.from_message(join.readiness),
             radio_name=join.radio.name, tariff=stated.tariff,
         )  # fmt: skip
+        if join.HasField("relayed"):
+            client.stands_for(join.relayed)
         present = self.roster.get(name)
         same = identity is not None or (
             present and join.process and join.process == present.process
@@ -157,6 +153,7 @@ class Admission:
                 seed=self.settings.seed,
                 training=to_message(self.training),
                 heartbeat_interval_s=network.heartbeat_interval_s,
+                relays=True,
             )
         )
 

@@ -70,6 +70,28 @@ def check_software(join: pb.Join, training: Training, settings: Settings) -> Non
     )
 
 
+def check_masks(join: pb.Join, settings: Settings) -> None:
+    """Refuse a client that cannot put its update on the grid of all, or mask it.
+
+    Raises
+    ------
+    JoinRefusedError
+        If it cannot.
+    """
+    if join.HasField("relayed") and settings.common_grid:
+        raise JoinRefusedError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"{settings.grid_setting}: this run takes no relay, and {join.client} is one; let "
+            "its clients connect to this server",
+        )
+    if settings.privacy.secure_aggregation and not join.masks:
+        raise JoinRefusedError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"this run has masked updates, and {join.client} cannot mask its own; install on it "
+            "the same fedaq as here: pip install 'fedaq[client,privacy]'",
+        )
+
+
 def open_account(
     accounts: Accounts, name: str, cost: RadioCost, budget: dict[str, float], least: int
 ) -> None:

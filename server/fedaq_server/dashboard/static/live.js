@@ -171,7 +171,7 @@ function Client({ name, client, now }) {
   const cell = (label, value, kind = "") => html`<td data-label=${label} class=${kind}>${value}</td>`;
   const heard = missing(client.seen_at) ? "now" : ago(Math.max(0, now - client.seen_at));
   return html`<tr>
-    <th scope="row">${name}</th>
+    <th scope="row">${name}${missing(client.relayed) ? null : html` <small>relay, clients: ${client.relayed}</small>`}</th>
     <td class="state"><span class=${`dot ${client.state.replace(" ", "-")}`}></span>${client.state}</td>
     ${cell("Radio", html`${client.radio && html`${client.radio} <small>${si(client.j_per_bit, "J")}/bit</small>`}`)}
     ${cell("Uplink bits/value", fixed(2)(client.uplink_bits), "number")}
