@@ -44,6 +44,13 @@ def checked_plan(plan: pb.RoundPlan) -> None:
     """
     if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
         raise FedaqError(f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be")
+    if plan.HasField("clipping") and not (
+        0 < plan.clipping.norm < inf and 0 < plan.clipping.rounded < inf and not plan.keep
+    ):
+        raise FedaqError(
+            f"the server asks for an update of norm {plan.clipping.norm:g}, and "
+            f"{plan.clipping.rounded:g} when it is rounded, which cannot be"
+        )
     if not 0 <= plan.keep <= 1:
         raise FedaqError(f"the server asks for {plan.keep:g} of an update, which cannot be")
 

@@ -14,11 +14,14 @@ from fedaq.codec.payload import Payload, transfer_keys
 from fedaq.codec.quantizer import Floats, Key, Spread
 from fedaq.errors import FedaqError, NotFiniteError
 from fedaq.privacy import keys
+from fedaq.privacy.clipping import COUNT_UNIT
 from fedaq.privacy.layout import WIDEST_CODES, Layout, Words, layout_of
 from fedaq.privacy.member import MaskingError, Member, Peer
 from fedaq.privacy.neighbours import Circle
-from fedaq.privacy.sums import masked
+from fedaq.privacy.noise import MOST_DEVIATION, discrete_gaussian
+from fedaq.privacy.sums import WordsOf, masked
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_client.clipping import clip, shorten
 from fedaq_client.demands import is_grid
 from fedaq_client.training import Learner
 
@@ -41,6 +44,8 @@ class Masked:
     keys : tuple of Key
         Random stream of each tensor.
     figures : tuple of int
+    private : bool
+        Whether noise is added to it.
     """
 
     values: Floats
@@ -49,6 +54,7 @@ class Masked:
     weight: int
     keys: tuple[Key, ...]
     figures: tuple[int, ...]
+    private: bool = False
 
     def words(self, number: int, block: slice) -> Words:
         """Return weighted codes of a segment, or the weighted figures."""
@@ -77,7 +83,7 @@ def masked_update(
 ) -> Masked:
     """Return the update that a learner has as the server wants it masked.
 
-    What is not sent of it is kept.
+    What is not sent of it is kept. Where the model is to be private, it is clipped.
 
     Raises
     ------
@@ -104,14 +110,16 @@ def masked_update(
     if asked.weight < 1 or not all(fits):
         raise FedaqError(f"the server asks for masked values of {list(widths)} bits: too few")
     learner.keep_unsent(plan.round, (code.bits > 0 for code in codes))
-    return Masked(
-        learner.weights,
-        Payload(spec, codes),
-        layout_of(spec.elements, widths),
-        asked.weight,
-        transfer_keys(spec, seed, "uplink", name, plan.round),
-        figures_of(spreads, loss),
-    )
+    header, layout = Payload(spec, codes), layout_of(spec.elements, widths)
+    streams = transfer_keys(spec, seed, "uplink", name, plan.round)
+    figures = figures_of(spreads, loss)
+    is_private = plan.HasField("clipping")
+    if is_private:
+        within = clip(learner.weights, plan.clipping.norm)
+        shorten(learner.weights, header, streams, plan.clipping.rounded)
+        counted = (1 if within else -1) * COUNT_UNIT * plan.clipping.count
+        figures = (counted, *(0 for _ in spreads))
+    return Masked(learner.weights, header, layout, asked.weight, streams, figures, is_private)
 
 
 async def send_masked(
@@ -156,11 +164,12 @@ async def send_masked(
     await say(pb.ClientMessage(share_check=check), check.ByteSize())
     members = (await expected(expect, "mask_set")).mask_set.members
     masks = await asyncio.to_thread(member.masks, members)
+    words_of = _noisy(update, roster) if update.private else update.words
     size = update.layout.packed_bytes
     header = pb.PayloadHeader(round=number, code_bytes=size)
     await say(pb.ClientMessage(update=header), 0)
     offset = 0
-    pieces = _pieces(masked(update.layout, update.words, masks), chunk_bytes)
+    pieces = _pieces(masked(update.layout, words_of, masks), chunk_bytes)
     while piece := await asyncio.to_thread(next, pieces, b""):
         await send(Chunk(number, offset, piece).frame(pb.ClientMessage))
         offset += len(piece)
@@ -173,6 +182,33 @@ async def send_masked(
     )
     await say(pb.ClientMessage(unmasking=unmasking), unmasking.ByteSize())
     return sent + size
+
+
+def _noisy(update: Masked, roster: pb.MaskRoster) -> WordsOf:
+    """Return an update's words with this client's share of the noise in them.
+
+    Raises
+    ------
+    MaskingError
+        If the server asks for none, or for what cannot be.
+    """
+    noise, of_count = roster.noise, roster.count_noise
+    if not (0 < noise <= MOST_DEVIATION and 0 <= of_count <= MOST_DEVIATION):
+        raise MaskingError(
+            f"the server asks for noise of {noise:g} steps, and {of_count:g} on a count, where "
+            f"more than 0 and at most {MOST_DEVIATION:g} hides an update"
+        )
+    figures = len(update.layout.segments) - 1
+
+    def words_of(number: int, block: slice) -> Words:
+        words = update.words(number, block)
+        if number < figures:
+            words += discrete_gaussian(noise, words.size).astype(words.dtype)
+        elif of_count and block.start == 0:
+            words[:1] += discrete_gaussian(of_count, 1).astype(words.dtype)
+        return words
+
+    return words_of
 
 
 def _peers(roster: pb.MaskRoster) -> dict[int, Peer]:

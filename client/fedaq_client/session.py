@@ -11,17 +11,18 @@ from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import chunks, coding, model, payload
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.quantizer import Key, Spread
 from fedaq.codec.sparse import Sparsity
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
-from fedaq.tasks.training import KNOWN_SPARSE
+from fedaq.tasks.training import KNOWN_CLIPPING
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client import reports
 from fedaq_client.below import Below
+from fedaq_client.clipping import clip, shorten
 from fedaq_client.demands import checked_plan, checked_training, coded_ranges, is_possible
 from fedaq_client.endings import (
     FinishedError,
@@ -226,6 +227,8 @@ class Session:
             if plan.HasField("masking"):
                 report = reports.hidden(plan.round, trained, holds)
                 sent = await self._send_masked(plan, welcome, spreads, loss, report)
+            elif plan.HasField("clipping"):
+                sent = await self._send_clipped(plan, trained, spreads, welcome, holds)
             else:
                 grant = await self._grant(reports.seen(plan.round, trained, spreads, holds))
                 sent = await self._send_update(plan, grant, spreads, welcome)
@@ -302,12 +305,27 @@ class Session:
     async def _grant(self, report: pb.RangeReport) -> pb.UplinkGrant:
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
-        if not is_possible(grant, len(report.ranges)):
+        if not is_possible(grant, len(self.learner.spec.tensors)):
             raise FedaqError(
                 f"the server granted bits {list(grant.uplink_bits)} with steps "
                 f"{list(grant.uplink_steps)}, which cannot be"
             )
         return grant
+
+    async def _send_clipped(
+        self,
+        plan: pb.RoundPlan,
+        trained: pb.RangeReport,
+        spreads: tuple[Spread, ...],
+        welcome: pb.Welcome,
+        holds: bytes,
+    ) -> tuple[Payload, int]:
+        """Send an update that is no longer than it may be; of it nothing else is said."""
+        report = reports.hidden(plan.round, trained, holds)
+        within = await asyncio.to_thread(clip, self.learner.weights, plan.clipping.norm)
+        report.within_clip = plan.clipping.count and within
+        grant = await self._grant(report)
+        return await self._send_update(plan, grant, spreads, welcome)
 
     async def _send_update(
         self,
@@ -320,6 +338,11 @@ class Session:
         spec, bits = self.learner.spec, tuple(grant.uplink_bits)
         ranges = coded_ranges(grant, spreads, clip=plan.clip)
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
+        if plan.HasField("clipping"):
+            keys = self._keys(update, welcome)
+            await asyncio.to_thread(
+                shorten, self.learner.weights, update, keys, plan.clipping.rounded
+            )
         coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:
             update, coded = await asyncio.to_thread(
@@ -339,8 +362,10 @@ class Session:
         return update, sent_bytes
 
     def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
-        keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
-        return self.learner.coded(update, keys, plan)
+        return self.learner.coded(update, self._keys(update, welcome), plan)
+
+    def _keys(self, update: Payload, welcome: pb.Welcome) -> tuple[Key, ...]:
+        return payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
 
     async def _send_masked(
         self,
@@ -410,7 +435,7 @@ class Session:
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
                 process=self.process,
-                training=KNOWN_SPARSE,
+                training=KNOWN_CLIPPING,
                 readiness=declines.to_message(self._declined) if self._declined else None,
                 masks=relayed is None and can_mask(),
                 relayed=relayed,

@@ -63,9 +63,9 @@ def reach_of(code: TensorCode) -> float:
     return code.zero * code.step
 
 
-def sum_bits(code_bits: int, total_weight: int) -> int:
-    """Return the bits of the sum of weighted codes, which none exceeds."""
-    return (((1 << code_bits) - 1) * total_weight).bit_length()
+def sum_bits(code_bits: int, total_weight: int, noise: int = 0) -> int:
+    """Return the bits of the sum of weighted codes, which none exceeds, and of noise so wide."""
+    return (((1 << code_bits) - 1) * total_weight + noise).bit_length()
 
 
 def figures_of(spreads: Sequence[Spread], loss: float) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from fedaq.privacy.unmasking import UnfitSharesError, left_in_sum
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.incoming import Incoming
+from fedaq_server.rounds.private import charge
 from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import Round
 from fedaq_server.rounds.steps import Steps, too_few
@@ -63,7 +65,9 @@ class Masking:
     reports : dict of str to Report
         Of the clients whose updates are in the sum; empty before there is one.
     figures : Figures, optional
-        Those of the sum.
+        Those of the sum; none of a private one.
+    count : int
+        Of a private one: the noisy count of updates that were short enough.
     """
 
     current: Round
@@ -72,8 +76,10 @@ class Masking:
     down: Counter[str] = field(default_factory=Counter)
     reports: dict[str, Report] = field(default_factory=dict)
     figures: Figures | None = None
+    count: int = 0
     _keys: Mapping[str, PublicKeys] = field(default_factory=dict)
     _members: frozenset[int] = frozenset()
+    _charged: "asyncio.Task[None] | None" = None
     _sum: "asyncio.Task[frozenset[int]] | None" = None
 
     @cached_property
@@ -99,7 +105,8 @@ class Masking:
     @cached_property
     def layout(self) -> Layout:
         """What each client masks."""
-        widths = widths_of(self.current.plan.grid, self.total_weight)
+        state = self.current.state
+        widths = widths_of(self.current.plan.grid, self.total_weight, state.release)
         return layout_of(self.current.state.spec.elements, widths)
 
     @cached_property
@@ -126,7 +133,9 @@ class Masking:
     async def brought_keys(self, name: str, keys: PublicKeys) -> pb.MaskRoster:
         """Bring keys; return those of the neighbours."""
         self._keys = await self.steps.meet(Step.KEYS, name, keys)
-        number = self.numbers[name]
+        number, release = self.numbers[name], self.current.state.release
+        fewest = fewest_of(len(self._keys))
+        noise, of_count = (0.0, 0.0) if release is None else release.shares(fewest)
         return pb.MaskRoster(
             round=self.current.number,
             number=number,
@@ -136,6 +145,8 @@ class Masking:
                 for one in self.circle[number]
                 for known in [self.names[one]]
             ],
+            noise=noise,
+            count_noise=of_count,
         )
 
     async def brought_shares(self, name: str, sealed: Mapping[int, bytes]) -> pb.MaskShares:
@@ -175,6 +186,11 @@ class Masking:
     async def brought_update(self, report: Report, update: Incoming) -> pb.UnmaskRequest:
         """Bring a masked update; return which shares take masks off the sum."""
         brought = await self.steps.meet(Step.UPDATE, report.client.name, (report, update))
+        if self.current.state.release is not None:
+            # With what is asked for next, the sum is there.
+            if self._charged is None:
+                self._charged = asyncio.create_task(charge(self.current.federation))
+            await asyncio.shield(self._charged)
         counted = {self.numbers[name] for name in brought}
         near = self.near(report.client.name)
         return pb.UnmaskRequest(
@@ -225,10 +241,15 @@ class Masking:
             self.steps.failure = why
             raise too_few(why) from None
         weight = sum(self.current.weights[name] for name in updates)
-        self.figures = mean_figures(sums, weight)
+        train_loss = nan
+        if self.current.state.release is None:
+            self.figures = mean_figures(sums, weight)
+            train_loss = self.figures.train_loss
+        else:
+            self.count = sums[0]
         for name in sorted(updates):
             report, _ = updates[name]
-            self.reports[name] = report.of_sum(self.figures.train_loss, self.current.charged[name])
+            self.reports[name] = report.of_sum(train_loss, self.current.charged[name])
         return liars
 
     def _unmasked(
@@ -254,6 +275,8 @@ class Masking:
             {self.numbers[name]: shares for name, shares in revealed.items()},
         )
         total.unmask(left.masks)
+        if self.current.state.release is not None:
+            total.center(self.current.state.release.room)
         weight = sum(self.current.weights[name] for name in updates)
         aggregate.settle(Payload(self.current.state.spec, grid), weight)
         return left.liars, figures.tolist()

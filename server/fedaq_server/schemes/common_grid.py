@@ -59,12 +59,8 @@ class CommonGrid:
         UserError
             If none pays for the first.
         """
-        most_bits = min(MAX_BITS, WIDEST_CODES - state.total_weight.bit_length())
-        reaches = [min(REACH * width, LARGEST_REACH) for width in self._expected(state)]
-        grid = tuple(
-            ZERO if tensor.kind == Kind.SERVER else grid_code(self.uplink, reach, most_bits)
-            for tensor, reach in zip(state.spec.tensors, reaches, strict=True)
-        )
+        release = state.release
+        grid = self._grid(state) if release is None else release.grid(state.spec)
         down = downlink_grant(state, self.downlink)
         taken = self._bytes(state, grid)
         limit = inf
@@ -94,6 +90,14 @@ class CommonGrid:
         """Note how wide the updates were."""
         if outcome.widths:
             self.widths = list(outcome.widths)
+
+    def _grid(self, state: RoundState) -> tuple[TensorCode, ...]:
+        most_bits = min(MAX_BITS, WIDEST_CODES - state.total_weight.bit_length())
+        reaches = [min(REACH * width, LARGEST_REACH) for width in self._expected(state)]
+        return tuple(
+            ZERO if tensor.kind == Kind.SERVER else grid_code(self.uplink, reach, most_bits)
+            for tensor, reach in zip(state.spec.tensors, reaches, strict=True)
+        )
 
     def _expected(self, state: RoundState) -> list[float]:
         if self.widths:

@@ -7,6 +7,7 @@ from fedaq.codec.common_grid import sum_bits
 from fedaq.codec.payload import TensorCode
 from fedaq.privacy.layout import layout_of
 from fedaq.privacy.neighbours import circle_of
+from fedaq_server.privacy.release import Release
 from fedaq_server.schemes.scheme import RoundState
 
 # Of protobuf's encoding, at the most: fields of a message, and a number beside what it is of.
@@ -39,7 +40,7 @@ def masked_bytes(
     proof_bytes : int
         Of a certificate and a signature; 0 where keys are not signed.
     """
-    widths = widths_of(grid, state.total_weight)
+    widths = widths_of(grid, state.total_weight, state.release)
     codes = layout_of(state.spec.elements, widths).packed_bytes
     peers = circle_of(len(state.clients)).degree
     longest = max(map(len, state.clients))
@@ -49,6 +50,9 @@ def masked_bytes(
     return dict.fromkeys(state.clients, Bytes(up, down))
 
 
-def widths_of(grid: tuple[TensorCode, ...], total_weight: int) -> tuple[int, ...]:
+def widths_of(
+    grid: tuple[TensorCode, ...], total_weight: int, release: Release | None = None
+) -> tuple[int, ...]:
     """Return the bits of a masked value, per tensor; 0 for one that is not sent."""
-    return tuple(sum_bits(code.bits, total_weight) if code.bits else 0 for code in grid)
+    noise = 0 if release is None else 2 * release.room
+    return tuple(sum_bits(code.bits, total_weight, noise) if code.bits else 0 for code in grid)
