@@ -83,6 +83,7 @@ class PrivacyAccount:
         own = settings.privacy
         if own.epsilon is None:
             return None
+        _accountant()  # takes its time, once, and is better missed now
         account = cls(
             own.epsilon,
             own.delta,
