@@ -150,8 +150,7 @@ class Run:
         self._run_file = RunFile(self.folder, self.facts, ledger.records, self.task.metric)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
         self._turn = threading.Lock()
-        self._on_round = on_round
-        self._in_trouble = False
+        self._on_round, self._in_trouble = on_round, False
         self.authority: Authority | None = None
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.is_last: Callable[[RoundRecord], bool] = lambda record: False

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from contextlib import closing
+from contextlib import closing, suppress
 from math import isnan, sqrt
 from pathlib import Path
 from typing import Any
@@ -193,10 +193,8 @@ def here(folder: Path, settings: Settings) -> tuple[int, int, float]:
             ledger.begin(settings.model_dump(mode="json"))
         run = Run(settings, ledger, lambda record: None, task_of(1))
         assert run.privacy is not None
-        try:
+        with suppress(StoppedError):
             asyncio.run(federate_here(run))
-        except StoppedError:
-            pass
         return ledger.rounds_done, run.privacy.releases, run.privacy.spent
 
 
@@ -230,7 +228,7 @@ def test_a_server_that_is_stopped_forgets_nothing_that_was_told(
 
 @MODES
 def test_joules_are_not_overspent_either(tmp_path: Path, masked: bool) -> None:
-    chosen = {"privacy__secure_aggregation": masked}
+    chosen: dict[str, Any] = {"privacy__secure_aggregation": masked}
     free = ran(tmp_path / "free", rounds=2, **chosen)
     dearest_j = max(record.energy_j for record in free.records)
     budget_j = 2.5 * dearest_j

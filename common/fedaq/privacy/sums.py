@@ -61,9 +61,9 @@ class MaskedSum:
         """Take sums, but those of figures, for numbers from -`noise` on: noise made them so."""
         for segment, total in zip(self.layout.segments, self.totals, strict=True):
             if segment.width < FIGURE_BITS:
-                total += noise
+                np.add(total, noise, out=total)
                 _cut(total, segment)
-                total -= noise
+                np.subtract(total, noise, out=total)
 
 
 def _cut(total: Sums, segment: Segment) -> None:

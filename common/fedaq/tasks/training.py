@@ -8,7 +8,7 @@ from fedaq.v1 import federation_pb2 as pb
 
 MOST_EPOCHS, LARGEST_BATCH, MOST_ROUNDS = 10_000, 1_000_000, 1_000_000
 # `Join.training`: what a client says that does all of a `Training`, one that leaves things out of
-# its updates, too (`RoundPlan.keep`), and one that clips them (`RoundPlan.clipping`), as all do now.
+# its updates, too (`RoundPlan.keep`), and one that clips them (`RoundPlan.clipping`), as all do.
 KNOWN, KNOWN_SPARSE, KNOWN_CLIPPING = 2, 3, 4
 
 _OPTIMIZERS: dict[str, pb.Optimizer] = {"sgd": pb.OPTIMIZER_SGD, "adamw": pb.OPTIMIZER_ADAMW}
