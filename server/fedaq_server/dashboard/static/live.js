@@ -113,8 +113,7 @@ function Tiles({ state }) {
     <${Tile} name="Energy" value=${si(spent, "J")}><${EnergyWords} spent=${spent} budget=${run.budget_j} forecast=${forecast} over=${isOver(state)}/><//>
     <${Tile} name="Uplink" value=${fixed(2)(point[AT.uplink_bits])} unit="bits/value">${si(point[AT.uplink_bytes], "B")} so far<//>
     <${Tile} name="Downlink" value=${fixed(2)(point[AT.downlink_bits])} unit="bits/value">${si(point[AT.downlink_bytes], "B")} so far<//>
-    ${!missing(run.epsilon) && html`<${Tile} name="Privacy" value=${point[AT.epsilon].toPrecision(3)} unit="epsilon">${(100 * point[AT.epsilon] / run.epsilon).toFixed(1)} % of ${run.epsilon} for delta ${run.delta}
-      <progress max=${run.epsilon} value=${point[AT.epsilon]} aria-label="Epsilon spent of the budget"></progress><//>`}
+    ${run.epsilon && html`<${Tile} name="Epsilon" value=${point[AT.epsilon].toPrecision(3)}>of ${run.epsilon} for delta ${run.delta}<//>`}
   </div>`;
 }
 
