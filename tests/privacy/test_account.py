@@ -1,5 +1,6 @@
 """The budget of epsilon: what is planned, charged and left."""
 
+import sys
 from math import exp, sqrt
 from typing import Any
 
@@ -125,3 +126,11 @@ def test_settings_that_do_not_go_with_it_are_refused(flags: dict[str, Any], sent
     with pytest.raises(UserError, match=sentence.replace(".", r"\.")) as refusal:
         load_settings(environment={}, flags={"privacy.epsilon": 3.0, **flags})
     assert "\n" not in str(refusal.value)
+
+
+def test_without_the_accountant_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(UserError, match=r"pip install 'fedaq\[server,dp\]'"):
+        account_of()
