@@ -19,6 +19,7 @@ from fedaq_server.privacy.account import (
     least_multiplier,
     planned,
 )
+from fedaq_server.privacy.release import most_clip
 
 VALUES = 5000
 
@@ -96,10 +97,15 @@ def test_a_clip_follows_half_of_the_updates() -> None:
     assert account.clip == pytest.approx(7)
     account.adapt(0.5)
     assert account.clip == pytest.approx(7)
-    for share, end in ((0.0, MOST_CLIP), (1.0, LEAST_CLIP)):
+    most = most_clip(account.multiplier)
+    assert most < MOST_CLIP
+    for share, end in ((0.0, most), (1.0, LEAST_CLIP)):
         for _ in range(300):
             account.adapt(share)
         assert account.clip == end
+        # And a sum of the fewest clients has room for it.
+        account.release(VALUES, 1, masked=False)
+        account.release(VALUES, 3, masked=True)
 
 
 def test_a_given_clip_stays() -> None:

@@ -24,8 +24,8 @@ from fedaq.net.ports import why_not
 from fedaq.settings import Settings
 from fedaq.tasks import evaluated, initial_model, load_task, read_data, signature_of
 from fedaq_server.identity.access import access_of
-from fedaq_server.privacy.account import planned
-from fedaq_server.privacy.release import Release, private_values
+from fedaq_server.privacy.account import PrivacyAccount
+from fedaq_server.privacy.release import private_values
 from fedaq_server.transport import open_files
 
 # Of the model, float32: that of the last round, the next one, and the final one.
@@ -33,6 +33,8 @@ MODELS_ON_DISK = 3
 # Noise in the mean that is longer than so many of the longest updates is worth a look
 # (docs/explanation/differential-privacy.md).
 LOUD = 10.0
+# Of a clip that adapts: whatever it begins with, noise is in proportion to it.
+FIRST_CLIP = 1.0
 
 
 def server_findings(settings: Settings, out: Path | None) -> Iterator[Finding]:
@@ -133,13 +135,12 @@ def privacy(settings: Settings, values: int) -> Finding:
     """
     own, rounds = settings.privacy, settings.rounds
     clients = min(settings.sample or settings.clients, settings.clients)
-    assert own.epsilon is not None
     try:
-        multiplier = planned(own.epsilon, own.delta, rounds, values)
-        clip = own.clip or 1.0
-        Release(clip, multiplier, values, clients, own.clip is None, own.secure_aggregation)
+        account = PrivacyAccount.of(settings, {}, FIRST_CLIP, values)
     except UserError as error:
         return wrong("privacy", str(error))
+    assert account is not None
+    multiplier = account.multiplier
     loud = multiplier * sqrt(values) / clients
     says = (
         f"epsilon {own.epsilon:g} for delta {own.delta:g} in {rounds} rounds: noise of "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedaq.errors import UserError
 from fedaq.settings import Settings
-from fedaq_server.privacy.release import most_multiplier
+from fedaq_server.privacy.release import Release, most_clip, most_multiplier
 
 if TYPE_CHECKING:
     from dp_accounting.rdp import RdpAccountant
@@ -89,13 +89,31 @@ class PrivacyAccount:
             own.delta,
             settings.rounds,
             state.get("multiplier", 0.0),
-            state.get("clip", own.clip or _within(first_clip)),
+            state.get("clip", own.clip or first_clip),
             own.clip is None,
             state.get("releases", 0),
         )
         if not account.multiplier:
             account.multiplier = planned(own.epsilon, own.delta, settings.rounds, values)
+        if account.adapts:
+            account.clip = account.within(account.clip)
+        taking_part = min(settings.sample or settings.clients, settings.clients)
+        account.release(values, taking_part, masked=own.secure_aggregation)
         return account
+
+    def release(self, values: int, clients: int, *, masked: bool) -> Release:
+        """Return how the next sum is made private.
+
+        Raises
+        ------
+        UserError
+            If it cannot be.
+        """
+        return Release(self.clip, self.multiplier, values, clients, self.adapts, masked)
+
+    def within(self, clip: float) -> float:
+        """Return a clip, or what is nearest to it of those that adapting ones may be."""
+        return min(max(clip, LEAST_CLIP), MOST_CLIP, most_clip(self.multiplier))
 
     @property
     def spent(self) -> float:
@@ -117,7 +135,7 @@ class PrivacyAccount:
         """
         if self.adapts:
             share = min(max(within, 0.0), 1.0)
-            self.clip = _within(self.clip * exp(-PACE * (share - QUANTILE)))
+            self.clip = self.within(self.clip * exp(-PACE * (share - QUANTILE)))
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of it."""
@@ -189,10 +207,6 @@ def _accountant() -> "RdpAccountant":
         ) from None
     # One client's updates are there, or zeros in their place.
     return RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_SPECIAL)
-
-
-def _within(clip: float) -> float:
-    return min(max(clip, LEAST_CLIP), MOST_CLIP)
 
 
 def _rounded_up(value: float) -> float:

@@ -151,6 +151,11 @@ def private_values(spec: ModelSpec) -> int:
     return sum(t.elements for t in spec.tensors if t.kind != Kind.SERVER)
 
 
+def most_clip(multiplier: float) -> float:
+    """Return a clip for which sums have room, however few clients there are."""
+    return LARGEST_VALUE / (2 * TAIL * sqrt(MOST_VARIANCE) * multiplier)
+
+
 def most_multiplier(values: int) -> float:
     """Return the largest noise multiplier for which noise can be drawn for so many values."""
     # The step is a power of two, so perhaps half of what it may be.

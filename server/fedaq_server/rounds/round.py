@@ -307,8 +307,8 @@ def _release(federation: Federation, clients: int) -> Release | None:
     account, settings = federation.privacy, federation.settings
     if account is None:
         return None
-    values, masked = private_values(federation.spec), settings.privacy.secure_aggregation
-    return Release(account.clip, account.multiplier, values, clients, account.adapts, masked)
+    masked = settings.privacy.secure_aggregation
+    return account.release(private_values(federation.spec), clients, masked=masked)
 
 
 def without_unpaid(current: Round) -> RoundState:
