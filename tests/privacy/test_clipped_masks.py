@@ -74,6 +74,6 @@ def test_a_client_leaves_a_server_that_asks_for_no_noise(asked: dict[str, Any]) 
         {"norm": 1.0, "rounded": float("nan")},
     ],
 )
-def test_a_clip_that_cannot_be_is_refused(clipping: dict[str, float]) -> None:
+def test_a_clip_that_cannot_be_is_refused(clipping: dict[str, Any]) -> None:
     with pytest.raises(FedaqError, match="which cannot be"):
         checked_plan(pb.RoundPlan(round=1, clipping=pb.Clipping(**clipping)))

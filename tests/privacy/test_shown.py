@@ -50,6 +50,10 @@ def test_a_report_has_it_among_the_budgets(private: Result, tmp_path: Path) -> N
     assert "run: epsilon: 40 of 40 for delta 1e-05; noise" in page.read_text()
 
 
+def test_a_notebook_shows_it(private: Result) -> None:
+    assert "epsilon</th><td>40 of 40 for delta 1e-05</td>" in private._repr_html_()
+
+
 def test_a_program_has_it_in_the_table_of_rounds(private: Result) -> None:
     assert [each.flat()["epsilon"] for each in private.rounds] == [
         record.epsilon for record in private.rounds

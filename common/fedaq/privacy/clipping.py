@@ -3,7 +3,7 @@
 An update is shortened to a norm, and then rounded at random to whole steps, which can lengthen it.
 A vector of ``d`` values whose norm is ``c`` steps has, when it is rounded, a mean square norm of
 at most ``c**2 + d / 4``, and is with high probability not much longer than that (Kairouz et al.,
-arXiv 2102.06387, proposition 26). One that is longer all the same is shortened, and rounded
+arXiv 2102.06387, theorem 1). One that is longer all the same is shortened, and rounded
 again: so the bound holds always, and not only with high probability.
 """
 
