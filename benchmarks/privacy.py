@@ -1,4 +1,4 @@
-"""Accuracy against epsilon: private runs on Fashion-MNIST, and the same without noise.
+"""Accuracy against epsilon: private runs on Fashion-MNIST, and FedAvg without noise.
 
     python benchmarks/privacy.py --data DIR [--picture FILE]
     python benchmarks/privacy.py --noise
@@ -48,6 +48,7 @@ def run(task: Task, data: Path, clients: int, epsilon: float | None) -> Result:
     return fedaq.run(
         task, clients=clients, rounds=ROUNDS, data=data, progress=False, training=TRAINING,
         privacy={"epsilon": epsilon, "delta": DELTA},
+        scheme="fp32" if epsilon is None else "fedaq",
     )  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--clients", type=int, nargs="+", default=[100, 500])
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.5, 1, 2, 4, 8])
+    parser.add_argument("--epsilons", type=float, nargs="*", default=[0.5, 1, 2, 4, 8])
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     if arguments.noise:
