@@ -209,7 +209,7 @@ class Session:
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
         checked_plan(plan)
-        self.privacy.check(masked=plan.HasField("masking"))
+        self.privacy.check(masked=plan.HasField("masking"), clipped=plan.HasField("clipping"))
         await self._declare()
         if self._declined is not None:
             return
