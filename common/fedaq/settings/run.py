@@ -106,7 +106,7 @@ class PrivacySettings(Section):
         gt=0,
         allow_inf_nan=False,
         description="differential privacy of each client: all rounds together tell no more than "
-        "this; noise is added to each sum [none]",
+        "this; noise is added to each sum; a client refuses rounds without [none]",
     )
     delta: float = Field(
         1e-5, gt=0, lt=1, description="of epsilon: well below 1 by the number of clients"
