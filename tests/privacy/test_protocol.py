@@ -42,7 +42,7 @@ def test_the_sum_is_exact_up_to_the_bounds_whoever_drops_out(data: st.DataObject
     clients = data.draw(st.integers(3, 9))
     weights = data.draw(st.lists(st.integers(1, 15), min_size=clients, max_size=clients))
     code_bits = data.draw(st.integers(1, 16))
-    width = sum_bits(code_bits, sum(weights))
+    width = sum_bits(2**code_bits - 1, sum(weights))
     assert width <= WIDEST_CODES
     layout = layout_of(ELEMENTS, (width,) * 3)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -67,7 +67,7 @@ def test_the_sum_is_exact_up_to_the_bounds_whoever_drops_out(data: st.DataObject
 @pytest.mark.parametrize("total_weight", [1, 3, 15 * 200])
 def test_the_width_is_the_least_that_holds_every_sum(code_bits: int, total_weight: int) -> None:
     largest = (2**code_bits - 1) * total_weight
-    width = sum_bits(code_bits, total_weight)
+    width = sum_bits(2**code_bits - 1, total_weight)
     assert 2 ** (width - 1) <= largest < 2**width
 
 

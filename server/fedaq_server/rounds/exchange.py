@@ -131,6 +131,7 @@ async def _send_model(client: Client, current: Round) -> None:
         keep=0 if sparsity is None else sparsity.keep,
         ternary=sparsity is not None and sparsity.ternary,
         masking=_masking_message(client, current),
+        one_in=current.plan.one_in,
     )
     if client.relayed is not None:
         plan.weight = current.state.clients[client.name].weight

@@ -6,7 +6,7 @@ round are numbered in the order of their names.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.common_grid import Figures, mean_figures
-from fedaq.codec.payload import Payload
+from fedaq.codec.payload import Payload, TensorCode
+from fedaq.codec.subset import Places, Subset
 from fedaq.errors import ProtocolError
 from fedaq.privacy.keys import Authority, PublicKeys, to_message
 from fedaq.privacy.layout import Layout, layout_of
 from fedaq.privacy.member import context_of
 from fedaq.privacy.neighbours import FEWEST, Circle, circle_of, neighbours
-from fedaq.privacy.sums import MaskedSum
+from fedaq.privacy.sums import MaskedSum, Sums
 from fedaq.privacy.unmasking import UnfitSharesError, left_in_sum
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.aggregation import Aggregate
@@ -100,7 +101,16 @@ class Masking:
     def layout(self) -> Layout:
         """What each client masks."""
         widths = widths_of(self.current.plan.grid, self.total_weight)
-        return layout_of(self.current.state.spec.elements, widths)
+        return layout_of(self.subset.counts, widths)
+
+    @cached_property
+    def subset(self) -> Subset:
+        """Which values each client masks."""
+        current = self.current
+        return Subset(
+            current.state.spec, current.federation.settings.seed, current.number,
+            current.plan.one_in,
+        )  # fmt: skip
 
     @cached_property
     def plan(self) -> Circle:
@@ -238,9 +248,10 @@ class Masking:
     ) -> tuple[frozenset[int], list[int]]:
         aggregate, grid = self.current.aggregate, self.current.plan.grid
         assert isinstance(aggregate, Aggregate)
-        sent = [part for part, code in zip(self._slices, grid, strict=True) if code.bits]
+        weight = sum(self.current.weights[name] for name in updates)
+        sums, drawn = self._sums(aggregate, grid)
         figures: NDArray[Any] = np.zeros(1 + len(grid), np.int64)
-        total = MaskedSum(self.layout, (*(aggregate.total[part] for part in sent), figures))
+        total = MaskedSum(self.layout, (*sums, figures))
         for update in updates.values():
             update.rewind()
             total.add(update.read)
@@ -254,13 +265,28 @@ class Masking:
             {self.numbers[name]: shares for name, shares in revealed.items()},
         )
         total.unmask(left.masks)
-        weight = sum(self.current.weights[name] for name in updates)
+        for part, places, code, found in drawn:
+            # All that is not sent is 0.
+            aggregate.total[part] = code.zero * weight
+            aggregate.total[part][places] = found
         aggregate.settle(Payload(self.current.state.spec, grid), weight)
         return left.liars, figures.tolist()
 
-    @property
-    def _slices(self) -> tuple[slice, ...]:
-        return self.current.state.spec.slices
+    def _sums(
+        self, aggregate: Aggregate, grid: Sequence[TensorCode]
+    ) -> tuple[list[Sums], list[tuple[slice, Places, TensorCode, Sums]]]:
+        """Return where each tensor that is sent is added up; and again, of which a part is sent."""
+        sums, drawn = [], []
+        parts = zip(self.current.state.spec.slices, self.subset.places, grid, strict=True)
+        for part, places, code in parts:
+            if not code.bits:
+                continue
+            if places is None:
+                sums.append(aggregate.total[part])
+            else:
+                sums.append(np.zeros(len(places), np.int64))
+                drawn.append((part, places, code, sums[-1]))
+        return sums, drawn
 
 
 def masking_of(current: Round, authority: Authority | None) -> Masking:
