@@ -94,7 +94,7 @@ def test_a_wrong_share_is_found_and_its_holder_named() -> None:
     played, layout, exact = _round(6)
     reveal(played, played.members, played.members)
     for whose, share in played.revealed[2].items():
-        played.revealed[2][whose] = bytes(33) if whose % 2 else share[::-1]
+        played.revealed[2][whose] = bytes(17) if whose % 2 else share[::-1]
     total = summed(played, layout, played.members)
     assert played.left is not None
     assert played.left.liars == {2}
@@ -102,11 +102,38 @@ def test_a_wrong_share_is_found_and_its_holder_named() -> None:
     assert np.array_equal(total.totals[0].astype(object), due)
 
 
+def test_as_many_wrong_shares_as_can_be_spared_are_found_wherever_they_are() -> None:
+    played, layout, exact = _round(10)
+    reveal(played, played.members, played.members)
+    liars = {1, 5, 9}
+    for liar in liars:
+        played.revealed[liar] = {whose: bytes([liar]) * 16 for whose in played.members}
+        played.revealed[liar] = {whose: b"\0" + share for whose, share in played.revealed[liar].items()}
+    total = summed(played, layout, played.members)
+    assert played.left is not None
+    assert played.left.liars == liars
+    assert np.array_equal(total.totals[0].astype(object), sum(each[0] for each in exact))
+
+
 def test_too_few_shares_leave_no_sum() -> None:
     played, layout, _ = _round(6)
     reveal(played, played.members, (1, 2, 3))
-    with pytest.raises(UnfitSharesError, match="client 1"):
+    with pytest.raises(UnfitSharesError, match="client 1") as error:
         summed(played, layout, played.members)
+    assert not error.value.dealt
+
+
+@pytest.mark.parametrize(("clients", "spared"), [(6, True), (6, False), (49, True)])
+def test_who_deals_shares_that_do_not_belong_together_is_named(clients: int, spared: bool) -> None:
+    played, layout, _ = _round(clients)
+    answering = clients if spared else clients - clients // 3
+    reveal(played, played.members, range(1, answering + 1))
+    for holder, shares in played.revealed.items():
+        shares[2] = b"\0" + bytes([holder]) * 16
+    with pytest.raises(UnfitSharesError, match="client 2") as error:
+        summed(played, layout, played.members)
+    # With none to spare it may be a holder who lies.
+    assert error.value.dealt == spared
 
 
 def test_shares_for_another_do_not_fit() -> None:

@@ -128,10 +128,10 @@ def _large_chunk(chunk: Chunk) -> Iterable[Message]:
 @pytest.mark.parametrize(
     ("kind", "make", "sentence"),
     [
-        ("range_report", _short_keys, "each has 32"),
+        ("range_report", _short_keys, "are due"),
         ("range_report", _no_keys, "without keys"),
         ("mask_shares", _fewer_shares, "one for each of 5 is due"),
-        ("mask_shares", _short_shares, "a sealed share has 94 bytes"),
+        ("mask_shares", _short_shares, "a sealed share has 50 bytes"),
         ("mask_shares", _unreadable_shares, "the shares that you sent do not fit"),
         ("update", _seen_header, "without any are due"),
         ("update", _another_size, "without any are due"),
@@ -152,12 +152,12 @@ def test_who_sends_what_does_not_fit_is_told_and_the_round_goes_on(
 
 def _wrong_revelation(message: pb.ClientMessage) -> Iterable[Message]:
     for share in message.unmasking.shares:
-        share.share = bytes(31) + b"\1\1"
+        share.share = bytes(15) + b"\1\1"
     yield message
 
 
 def _unasked_revelation(message: pb.ClientMessage) -> Iterable[Message]:
-    message.unmasking.shares.add(peer=77, share=bytes(33))
+    message.unmasking.shares.add(peer=77, share=bytes(17))
     yield message
 
 
@@ -227,4 +227,4 @@ def test_what_is_charged_is_what_was_sent_and_no_more_than_was_planned(tmp_path:
     assert record.uplink_payload_bytes == sum(t.payload_bytes for t in up.values())
     down = [t.payload_bytes for t in done.transfers if t.direction == "downlink"]
     assert record.downlink_payload_bytes == sum(down)
-    assert min(down) > 5 * (94 + 102)
+    assert min(down) > 5 * (50 + 86)

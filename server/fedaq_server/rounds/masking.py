@@ -76,6 +76,7 @@ class Masking:
     _keys: Mapping[str, PublicKeys] = field(default_factory=dict)
     _members: frozenset[int] = frozenset()
     _sum: "asyncio.Task[frozenset[int]] | None" = None
+    _dealer: str = ""
 
     @cached_property
     def context(self) -> bytes:
@@ -202,7 +203,15 @@ class Masking:
         brought = await self.steps.meet(Step.UNMASKING, name, revealed)
         if self._sum is None:
             self._sum = asyncio.create_task(self._add_up(brought))
-        liars = await asyncio.shield(self._sum)
+        try:
+            liars = await asyncio.shield(self._sum)
+        except ProtocolError:
+            if name == self._dealer:
+                raise ProtocolError(
+                    pb.REFUSAL_REASON_KEYS,
+                    "the shares that you dealt do not belong together: the round has no sum",
+                ) from None
+            raise
         if self.numbers[name] in liars:
             raise ProtocolError(pb.REFUSAL_REASON_KEYS, "the shares that you revealed do not fit")
 
@@ -233,6 +242,7 @@ class Masking:
         except UnfitSharesError as error:
             why = f"the shares of {self.names[error.number]} do not fit"
             self.steps.failure = why
+            self._dealer = self.names[error.number] if error.dealt else ""
             raise too_few(why) from None
         weight = sum(self.current.weights[name] for name in updates)
         self.figures = mean_figures(sums, weight)

@@ -11,7 +11,7 @@ from fedaq_server.schemes.scheme import RoundState
 
 # Of protobuf's encoding, at the most: fields of a message, and a number beside what it is of.
 _FIELDS, _NUMBER = 24, 8
-_KEYS, _SEALED, _SHARE = 3 * 34, 94, 33
+_KEYS, _SEALED, _SHARE = 86, 50, 17
 
 
 @dataclass(frozen=True)
