@@ -1,13 +1,14 @@
 """Which share of an update is sent, and in which steps, where codes cannot be entropy-coded.
 
 One value in N of all updates is sent, the same of all clients, N times as large
-(`fedaq.codec.subset`). Beside the mean square of the updates, the mean that arrives has the noise
+(`fedaq.codec.subset`). Beside the mean square of the mean update, what arrives of it has the noise
 
     (N - 1) + N * sum_i p_i**2 * error(step)
 
-and its codes take 1/N of the bits. Keys, shares and what goes down take what they take. So a round
-of much noise is cheap, and more rounds are needed. The choice is that with the most gain for a
-joule, and with a budget that with the most gain for what the budget has for a round.
+where `error` is beside that, too. Codes take 1/N of the bits; keys, shares and what goes down take
+what they take. So a round of much noise is cheap, and more rounds are needed. The choice is that
+with the most gain for a joule, and with a budget that with the most gain for what the budget has
+for a round.
 """
 
 from collections.abc import Sequence
@@ -24,10 +25,12 @@ from fedaq_server.schemes.scheme import RoundState
 from fedaq_server.schemes.spreads import Array, arrays
 
 # docs/research/masks.md: what other values do.
-# Noise over the mean square of the updates at which training takes twice the rounds.
+# Noise over the mean square of the mean update at which training takes twice the rounds.
 DOUBLING = 30.0
 # Beyond it training falls apart.
-MOST_NOISE = 10.0
+MOST_NOISE = 14.0
+# Mean square of the mean update over that of the updates.
+SHARED = 0.3
 # The range of codes, in root mean squares of an update. What lies beyond is cut.
 REACH = 6.0
 # The server takes no larger update.
@@ -38,8 +41,9 @@ NARROW = 4.0
 FIRST_DOWN_BITS = 3.0
 # Of Laplace's distribution, which updates are near to: mean magnitude over root mean square.
 _PEAKY = 0.5**0.5
-# Steps that are tried, in root mean squares of all that is sent.
-_TRIED = 2.0 ** np.arange(-3.0, 5.0)
+# What is tried: one value in so many, and steps, in root mean squares of all that is sent.
+ONE_IN = range(1, 17)
+STEPS = tuple(2.0**power for power in range(-3, 5))
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Choice:
     step : float
         In which it is coded, so many times as large as it is: a power of two.
     noise : float
-        In the mean update, over the mean square of the updates.
+        In the mean update, over its mean square.
     code_bytes : float
         Of the codes of each client, as many as are expected.
     down_bytes : float
@@ -118,19 +122,19 @@ def candidates(
     sent = tensors(arrays([_spread(width) for width in true.tolist()]), elements, nearest=False)
     usual = float(np.sqrt(np.sum(elements * rms**2) / np.sum(elements)))
     found = []
-    for one_in in range(1, int(MOST_NOISE) + 2):
-        steps = np.unique(_power_of_two(one_in * usual * _TRIED))[:, None]
+    for one_in in ONE_IN:
+        steps = np.unique(_power_of_two(one_in * usual * np.array(STEPS)))[:, None]
         zeros = np.ceil(np.minimum(REACH * one_in * rms, LARGEST_REACH) / steps)
         bits = _bit_length(2 * np.maximum(zeros, 1) * state.total_weight)
         code_bytes = np.sum(elements / one_in * bits, axis=1) / 8
         errors = np.sum(sent.errors(steps / one_in) * elements * true**2, axis=1)
-        rounding = state.squared_weights / state.share**2 * errors / (power or 1.0)
+        rounding = state.squared_weights / SHARED * errors / (power or 1.0)
         noise = one_in * (1 + rounding) - 1
         # At which codes take the fewest bytes for what they gain.
         fits = np.all(2 * np.maximum(zeros, 1) < 2**most_bits, axis=1)
         worth = np.where(fits, code_bytes * (1 + noise / DOUBLING), np.inf)
         best = int(np.argmin(worth))
-        if noise[best] <= MOST_NOISE or one_in == 1:
+        if noise[best] <= MOST_NOISE or not found:
             found.append(
                 _choice(
                     state, one_in, float(steps[best, 0]), float(rounding[best]), power,
@@ -164,6 +168,7 @@ def _choice(
     is_first: bool,
 ) -> Choice:
     up_j_per_byte = 8 * sum(client.radio.uplink_j_per_bit for client in state.clients.values())
+    power *= SHARED
     # The noise N * power * (1 + rounding) falls with the joules U / N by this much for each.
     price = power * (1 + rounding) * one_in / (up_j_per_byte * code_bytes)
     if is_first or not state.differences:
