@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import floor, inf
 
-from fedaq.codec.common_grid import grid_code
+from fedaq.codec.common_grid import LEAST_STEP, grid_code
 from fedaq.codec.model import Kind
 from fedaq.codec.payload import ZERO, Payload, TensorCode
 from fedaq.codec.quantizer import MAX_BITS, Spread
@@ -21,6 +21,7 @@ from fedaq.errors import UserError
 from fedaq.privacy.layout import WIDEST_CODES
 from fedaq.settings.schemes import CODED_UPLINK
 from fedaq_server.accounts import Purse
+from fedaq_server.schemes import masked_choice
 from fedaq_server.schemes.code_lengths import root_mean_square
 from fedaq_server.schemes.expected import FIRST_UPDATE, downlink_step, start_step
 from fedaq_server.schemes.masked_bytes import Bytes, key_bytes, masked_bytes
@@ -53,6 +54,10 @@ class CommonGrid:
         Of the run.
     widths : list of float
         Per tensor: the root mean square of the last round's updates.
+    least_loss : float
+        Of all tests.
+    most_noise : float
+        In the mean update that training bears.
     """
 
     uplink: float | None
@@ -60,6 +65,8 @@ class CommonGrid:
     masked: bool = False
     seed: int = 0
     widths: list[float] = field(default_factory=list)
+    least_loss: float = inf
+    most_noise: float = field(default_factory=lambda: masked_choice.MOST_NOISE)
     _proof_bytes: int = 0
 
     def plan(self, state: RoundState) -> Plan | None:
@@ -102,9 +109,12 @@ class CommonGrid:
         return Grant(tuple(code.bits for code in codes), tuple(code.step for code in codes))
 
     def learn(self, outcome: Outcome) -> None:
-        """Note how wide the updates were."""
+        """Note how wide the updates were, and whether their noise is borne."""
         if outcome.widths:
             self.widths = list(outcome.widths)
+        if outcome.test_loss > masked_choice.RISEN * self.least_loss:
+            self.most_noise /= 2
+        self.least_loss = min(self.least_loss, outcome.test_loss)
 
     def _expected(self, state: RoundState) -> list[float]:
         if self.widths:
@@ -115,7 +125,10 @@ class CommonGrid:
         """Return what is sent, and in which steps."""
         if self.uplink is not None:
             return Choice(1, self.uplink, 0.0, 0.0, 0.0, 0.0)
-        found = candidates(state, widths, is_first=not self.widths, most_bits=most_bits)
+        found = candidates(
+            state, widths, is_first=not self.widths, most_bits=most_bits,
+            most_noise=self.most_noise,
+        )  # fmt: skip
         keys = key_bytes(state, self._proof_bytes)
         best = best_choice(found, _joules(state, keys))
         limits = [_limit(purse, state, keys, best) for purse in state.purses if not purse.client]
@@ -125,7 +138,7 @@ class CommonGrid:
         if self.downlink is not None:
             return self.downlink
         first = 0.0 if self.widths else start_step(state)
-        return first or downlink_step(state, choice.price)
+        return first or max(downlink_step(state, choice.price), LEAST_STEP)
 
     def _bytes(
         self, state: RoundState, grid: tuple[TensorCode, ...], choice: Choice

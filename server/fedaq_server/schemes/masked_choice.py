@@ -27,8 +27,9 @@ from fedaq_server.schemes.spreads import Array, arrays
 # docs/research/masks.md: what other values do.
 # Noise over the mean square of the mean update at which training takes twice the rounds.
 DOUBLING = 30.0
-# Beyond it training falls apart.
-MOST_NOISE = 14.0
+# Beyond it training falls apart. It is halved where the loss of the test is so many times its least.
+MOST_NOISE = 16.0
+RISEN = 1.5
 # Mean square of the mean update over that of the updates.
 SHARED = 0.3
 # The range of codes, in root mean squares of an update. What lies beyond is cut.
@@ -101,9 +102,14 @@ class Limit:
 
 
 def candidates(
-    state: RoundState, widths: Sequence[float], *, is_first: bool, most_bits: int
+    state: RoundState,
+    widths: Sequence[float],
+    *,
+    is_first: bool,
+    most_bits: int,
+    most_noise: float,
 ) -> list[Choice]:
-    """Return the choices whose noise training bears, the best step for each share of the values.
+    """Return the choices whose noise training bears; the one of least noise if there are none.
 
     Parameters
     ----------
@@ -114,34 +120,42 @@ def candidates(
         Whether these are no more than a guess at what they may be at the most.
     most_bits : int
         Of a code.
+    most_noise : float
+        That training bears, as `Choice.noise`.
     """
     coded = np.array([t.kind == Kind.CODED for t in state.spec.tensors])
-    elements, rms = np.array(state.spec.elements, np.float64)[coded], np.array(widths)[coded]
-    true = rms / NARROW if is_first else rms
-    power = float(np.sum(elements * true**2))
-    sent = tensors(arrays([_spread(width) for width in true.tolist()]), elements, nearest=False)
-    usual = float(np.sqrt(np.sum(elements * rms**2) / np.sum(elements)))
+    elements, wide = np.array(state.spec.elements, np.float64)[coded], np.array(widths)[coded]
+    rms = wide / NARROW if is_first else wide
+    powers = SHARED * elements * rms**2
+    power = float(np.sum(powers)) or 1.0
+    sent = tensors(arrays([_spread(width) for width in rms.tolist()]), elements, nearest=False)
+    usual = float(np.sqrt(np.sum(elements * wide**2) / max(np.sum(elements), 1)))
     found = []
     for one_in in ONE_IN:
         steps = np.unique(_power_of_two(one_in * usual * np.array(STEPS)))[:, None]
-        zeros = np.ceil(np.minimum(REACH * one_in * rms, LARGEST_REACH) / steps)
-        bits = _bit_length(2 * np.maximum(zeros, 1) * state.total_weight)
+        zeros = np.maximum(np.ceil(np.minimum(REACH * one_in * wide, LARGEST_REACH) / steps), 1)
+        bits = _bit_length(2 * zeros * state.total_weight)
         code_bytes = np.sum(elements / one_in * bits, axis=1) / 8
-        errors = np.sum(sent.errors(steps / one_in) * elements * true**2, axis=1)
-        rounding = state.squared_weights / SHARED * errors / (power or 1.0)
+        errors = np.sum(sent.errors(steps / one_in) / SHARED * powers, axis=1)
+        rounding = state.squared_weights * errors / power
         noise = one_in * (1 + rounding) - 1
-        # At which codes take the fewest bytes for what they gain.
-        fits = np.all(2 * np.maximum(zeros, 1) < 2**most_bits, axis=1)
-        worth = np.where(fits, code_bytes * (1 + noise / DOUBLING), np.inf)
-        best = int(np.argmin(worth))
-        if noise[best] <= MOST_NOISE or not found:
-            found.append(
-                _choice(
-                    state, one_in, float(steps[best, 0]), float(rounding[best]), power,
-                    float(code_bytes[best]), is_first=is_first,
-                )
-            )  # fmt: skip
-    return found
+        # The noise falls with the joules of the codes by so much, and so much for each.
+        prices = power * (noise + 1) / (_up_j_per_byte(state) * code_bytes)
+        usual_price = float(prices[np.argmin(code_bytes * (1 + noise / DOUBLING))])
+        down_bytes = _down_bytes(state, one_in, usual_price, is_first=is_first)
+        fits = np.all(2 * zeros < 2**most_bits, axis=1)
+        found += [
+            Choice(one_in, step, noise_of, bytes_of, down_bytes, price)
+            for step, noise_of, bytes_of, price, fit in zip(
+                *(each.tolist() for each in (steps[:, 0], noise, code_bytes, prices, fits)),
+                strict=True,
+            )
+            if fit
+        ]
+    borne = [choice for choice in found if choice.noise <= most_noise]
+    if borne or not found:
+        return borne or [Choice(1, usual, 0.0, 0.0, 0.0, 0.0)]
+    return [min(found, key=lambda choice: choice.noise)]
 
 
 def best_choice(found: Sequence[Choice], joules: Limit) -> Choice:
@@ -157,29 +171,17 @@ def best_within(found: Sequence[Choice], limits: Sequence[Limit]) -> Choice:
     return min(found, key=lambda one: max(limit.taken(one) / limit.most for limit in limits))
 
 
-def _choice(
-    state: RoundState,
-    one_in: int,
-    step: float,
-    rounding: float,
-    power: float,
-    code_bytes: float,
-    *,
-    is_first: bool,
-) -> Choice:
-    up_j_per_byte = 8 * sum(client.radio.uplink_j_per_bit for client in state.clients.values())
-    power *= SHARED
-    # The noise N * power * (1 + rounding) falls with the joules U / N by this much for each.
-    price = power * (1 + rounding) * one_in / (up_j_per_byte * code_bytes)
+def _up_j_per_byte(state: RoundState) -> float:
+    return 8 * sum(client.radio.uplink_j_per_bit for client in state.clients.values())
+
+
+def _down_bytes(state: RoundState, one_in: int, price: float, *, is_first: bool) -> float:
+    """Return the bytes of what goes down at a price of a joule."""
     if is_first or not state.differences:
-        down_bytes = FIRST_DOWN_BITS / 8 * state.spec.parameters / one_in
-    else:
-        samples = [values.astype(np.float64) for values in state.downlink_samples]
-        step_down = downlink_step(state, price)
-        codes = sample_codes(samples, state.spec.elements, step_down, nearest=True)
-        down_bytes = float(codes.total(1.0)) / 8
-    noise = one_in * (1 + rounding) - 1
-    return Choice(one_in, step, noise, code_bytes, down_bytes, price)
+        return FIRST_DOWN_BITS / 8 * state.spec.parameters / one_in
+    samples = [values.astype(np.float64) for values in state.downlink_samples]
+    step = max(downlink_step(state, price), LEAST_STEP)
+    return float(sample_codes(samples, state.spec.elements, step, nearest=True).total(1.0)) / 8
 
 
 def _spread(width: float) -> Spread:
