@@ -5,6 +5,7 @@ from math import inf
 
 from fedaq.codec.payload import clipped_ranges
 from fedaq.codec.quantizer import LARGEST_MAGNITUDE, Range, Spread, is_width
+from fedaq.codec.subset import LARGEST_ONE_IN
 from fedaq.errors import FedaqError
 from fedaq.tasks import Training
 from fedaq.tasks.training import from_message
@@ -53,6 +54,8 @@ def checked_plan(plan: pb.RoundPlan) -> None:
         )
     if not 0 <= plan.keep <= 1:
         raise FedaqError(f"the server asks for {plan.keep:g} of an update, which cannot be")
+    if plan.one_in > LARGEST_ONE_IN:
+        raise FedaqError(f"the server asks for one in {plan.one_in} values, which cannot be")
 
 
 def is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:

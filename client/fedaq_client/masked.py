@@ -9,9 +9,11 @@ import numpy as np
 
 from fedaq.codec import quantizer
 from fedaq.codec.chunks import Chunk, expected
-from fedaq.codec.common_grid import figures_of, reached_code, sum_bits
+from fedaq.codec.common_grid import cut, figures_of, largest_code, reached_code, sum_bits
+from fedaq.codec.kernels import GROUP
 from fedaq.codec.payload import Payload, transfer_keys
 from fedaq.codec.quantizer import Floats, Key, Spread
+from fedaq.codec.subset import Subset
 from fedaq.errors import FedaqError, NotFiniteError
 from fedaq.privacy import keys
 from fedaq.privacy.clipping import COUNT_UNIT
@@ -38,6 +40,8 @@ class Masked:
     values : float32, shape (parameters,)
     header : Payload
         The grid on which all updates of the round are coded.
+    subset : Subset
+        Which of the values are sent.
     layout : Layout
     weight : int
         What codes and figures are multiplied by.
@@ -50,6 +54,7 @@ class Masked:
 
     values: Floats
     header: Payload
+    subset: Subset
     layout: Layout
     weight: int
     keys: tuple[Key, ...]
@@ -63,27 +68,37 @@ class Masked:
             weighted = np.array(self.figures, np.int64) * self.weight
             return weighted[block].view(np.uint64)
         tensor, dtype = sent[number], self.layout.segments[number].dtype
+        places = self.subset.places[tensor]
+        if places is None:
+            words = self._codes(tensor, block).astype(dtype)
+        else:
+            # What a code is follows from where its value lies in the tensor.
+            here = places[block]
+            first = int(here[0]) - int(here[0]) % GROUP
+            words = self._codes(tensor, slice(first, int(here[-1]) + 1))[here - first].astype(dtype)
+        words *= dtype.type(self.weight)
+        return words
+
+    def _codes(self, tensor: int, block: slice) -> Words:
         grid, first = self.header.codes[tensor].grid, self.header.spec.slices[tensor].start
         assert grid is not None
         values = self.values[first + block.start : first + block.stop]
         codes = np.empty(2 * values.size, np.uint8)
         quantizer.quantize(values, grid, self.keys[tensor], first=block.start, out=codes, width=16)
-        words = codes.view("<u2").astype(dtype)
-        words *= dtype.type(self.weight)
-        return words
+        return codes.view("<u2")
 
 
 def masked_update(
     learner: Learner,
     plan: pb.RoundPlan,
-    seed: int,
+    subset: Subset,
     name: str,
     spreads: tuple[Spread, ...],
     loss: float,
 ) -> Masked:
     """Return the update that a learner has as the server wants it masked.
 
-    What is not sent of it is kept. Where the model is to be private, it is clipped.
+    Tensors that are not sent of it are kept. Where the model is to be private, it is clipped.
 
     Raises
     ------
@@ -103,15 +118,16 @@ def masked_update(
     widths = tuple(asked.widths)
     # More than its own, for the others.
     fits = (
-        sum_bits(code.bits, asked.weight) <= width <= WIDEST_CODES
+        sum_bits(largest_code(code), asked.weight) <= width <= WIDEST_CODES
         and (width > 0) == bool(code.bits)
         for code, width in zip(codes, widths, strict=True)
     )
     if asked.weight < 1 or not all(fits):
         raise FedaqError(f"the server asks for masked values of {list(widths)} bits: too few")
     learner.keep_unsent(plan.round, (code.bits > 0 for code in codes))
-    header, layout = Payload(spec, codes), layout_of(spec.elements, widths)
-    streams = transfer_keys(spec, seed, "uplink", name, plan.round)
+    cut(learner.weights, asked.reaches, spec.slices)
+    header, layout = Payload(spec, codes), layout_of(subset.counts, widths)
+    streams = transfer_keys(spec, subset.seed, "uplink", name, plan.round)
     figures = figures_of(spreads, loss)
     is_private = plan.HasField("clipping")
     if is_private:
@@ -119,7 +135,9 @@ def masked_update(
         shorten(learner.weights, header, streams, plan.clipping.rounded)
         counted = (1 if within else -1) * COUNT_UNIT * plan.clipping.count
         figures = (counted, *(0 for _ in spreads))
-    return Masked(learner.weights, header, layout, asked.weight, streams, figures, is_private)
+    return Masked(
+        learner.weights, header, subset, layout, asked.weight, streams, figures, is_private
+    )
 
 
 async def send_masked(

@@ -10,9 +10,11 @@ from typing import NoReturn, Protocol
 from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import chunks, coding, model, payload
 from fedaq.codec.chunks import Chunk, expected
+from fedaq.codec.common_grid import cut
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Key, Spread
 from fedaq.codec.sparse import Sparsity
+from fedaq.codec.subset import Subset
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
@@ -222,11 +224,12 @@ class Session:
                 trained = await self.below.update(plan)
             loss = trained.train_loss
             self.on_event(Trained(plan.round, loss))
-            spreads = await asyncio.to_thread(self._spreads, plan)
+            subset = Subset(self.learner.spec, welcome.seed, plan.round, max(1, plan.one_in))
+            spreads = await asyncio.to_thread(self._spreads, plan, subset)
             holds = await asyncio.to_thread(self._holds) if plan.prove else b""
             if plan.HasField("masking"):
                 report = reports.hidden(plan.round, trained, holds)
-                sent = await self._send_masked(plan, welcome, spreads, loss, report)
+                sent = await self._send_masked(plan, welcome, subset, spreads, loss, report)
             elif plan.HasField("clipping"):
                 sent = await self._send_clipped(plan, trained, spreads, welcome, holds)
             else:
@@ -294,9 +297,13 @@ class Session:
             self.digest = model.digest(self.learner.held, self.learner.past.noted)
         return self.digest
 
-    def _spreads(self, plan: pb.RoundPlan) -> tuple[Spread, ...]:
-        """Leave out of the update what is not to be sent, and measure the rest."""
+    def _spreads(self, plan: pb.RoundPlan, subset: Subset) -> tuple[Spread, ...]:
+        """Measure the update, and leave out of it what is not to be sent.
+
+        Where the largest values are sent, it is they that are measured.
+        """
         spreads = self.learner.spreads()
+        subset.leave(self.learner.weights)
         if not plan.keep:
             return spreads
         self.learner.leave_out(Sparsity(plan.keep, plan.ternary))
@@ -324,8 +331,7 @@ class Session:
         report = reports.hidden(plan.round, trained, holds)
         within = await asyncio.to_thread(clip, self.learner.weights, plan.clipping.norm)
         report.within_clip = plan.clipping.count and within
-        grant = await self._grant(report)
-        return await self._send_update(plan, grant, spreads, welcome)
+        return await self._send_update(plan, await self._grant(report), spreads, welcome)
 
     async def _send_update(
         self,
@@ -337,12 +343,12 @@ class Session:
         """Send the update; return its header, and the payload bytes that it took."""
         spec, bits = self.learner.spec, tuple(grant.uplink_bits)
         ranges = coded_ranges(grant, spreads, clip=plan.clip)
+        if grant.uplink_reaches:
+            cut(self.learner.weights, grant.uplink_reaches, spec.slices)
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
         if plan.HasField("clipping"):
-            keys = self._keys(update, welcome)
-            await asyncio.to_thread(
-                shorten, self.learner.weights, update, keys, plan.clipping.rounded
-            )
+            keys, most = self._keys(update, welcome), plan.clipping.rounded
+            await asyncio.to_thread(shorten, self.learner.weights, update, keys, most)
         coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:
             update, coded = await asyncio.to_thread(
@@ -371,6 +377,7 @@ class Session:
         self,
         plan: pb.RoundPlan,
         welcome: pb.Welcome,
+        subset: Subset,
         spreads: tuple[Spread, ...],
         loss: float,
         report: pb.RangeReport,
@@ -378,7 +385,7 @@ class Session:
         """Send a masked update; return its header, and the payload bytes that it took."""
         from fedaq_client import masked  # it needs a package that other rounds do without
 
-        update = masked.masked_update(self.learner, plan, welcome.seed, self.name, spreads, loss)
+        update = masked.masked_update(self.learner, plan, subset, self.name, spreads, loss)
         member = self.privacy.member(self.name, welcome.run_id, plan.round)
         await asyncio.to_thread(self.learner.save)
         sent_bytes = await masked.send_masked(

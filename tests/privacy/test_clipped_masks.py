@@ -9,6 +9,7 @@ from fedaq.codec.common_grid import reached_code
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Key
+from fedaq.codec.subset import Subset
 from fedaq.errors import FedaqError
 from fedaq.privacy.layout import layout_of
 from fedaq.privacy.member import MaskingError
@@ -25,8 +26,8 @@ def update(count: int) -> Masked:
     spec = ModelSpec((TensorSpec("t", (VALUES,)),))
     code = reached_code(1.0, 8.0)
     return Masked(
-        np.full(VALUES, 3.0, np.float32), Payload(spec, (code,)), layout_of((VALUES,), (WIDTH,)),
-        1, (Key(1, 2),), (count, 0), private=True,
+        np.full(VALUES, 3.0, np.float32), Payload(spec, (code,)), Subset(spec, 1, 1),
+        layout_of((VALUES,), (WIDTH,)), 1, (Key(1, 2),), (count, 0), private=True,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaq.codec.common_grid import reached_code
+from fedaq.codec.common_grid import largest_code, reached_code
 from fedaq.codec.model import ModelSpec, TensorSpec
 from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Key
@@ -104,7 +104,7 @@ def test_no_sum_wraps_with_all_codes_and_the_noise_at_their_ends(
     [code] = release.grid(spec)
     layout = layout_of(spec.elements, widths_of((code,), clients, release))
     [segment, figures] = layout.segments
-    true = (clients * (2**code.bits - 1) + release.room) if up else -release.room
+    true = (clients * largest_code(code) + release.room) if up else -release.room
     modulo = np.full(9, true % 2**segment.width, np.int64)
     total = MaskedSum(layout, (modulo, np.zeros(figures.values, np.int64)))
     total.center(release.room)

@@ -9,10 +9,10 @@ import secrets
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-SECRET_BYTES = 32
-SHARE_BYTES = 33
+SECRET_BYTES = 16
+SHARE_BYTES = 17
 # The least above all secrets.
-PRIME = 2**256 + 297
+PRIME = 2**128 + 51
 
 
 def split(secret: bytes, holders: Collection[int], threshold: int) -> dict[int, bytes]:

@@ -306,7 +306,7 @@ class Training(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_rounds: _Optional[int] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ..., proximal: _Optional[float] = ..., clip_norm: _Optional[float] = ..., mixed_precision: bool = ..., keep_optimizer: bool = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "keep", "ternary", "clipping", "masking", "weight", "relay_j")
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "keep", "ternary", "clipping", "masking", "one_in", "weight", "relay_j")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
@@ -323,6 +323,7 @@ class RoundPlan(_message.Message):
     TERNARY_FIELD_NUMBER: _ClassVar[int]
     CLIPPING_FIELD_NUMBER: _ClassVar[int]
     MASKING_FIELD_NUMBER: _ClassVar[int]
+    ONE_IN_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     RELAY_J_FIELD_NUMBER: _ClassVar[int]
     round: int
@@ -341,9 +342,10 @@ class RoundPlan(_message.Message):
     ternary: bool
     clipping: Clipping
     masking: Masking
+    one_in: int
     weight: float
     relay_j: float
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., keep: _Optional[float] = ..., ternary: bool = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., masking: _Optional[_Union[Masking, _Mapping]] = ..., weight: _Optional[float] = ..., relay_j: _Optional[float] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., keep: _Optional[float] = ..., ternary: bool = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., masking: _Optional[_Union[Masking, _Mapping]] = ..., one_in: _Optional[int] = ..., weight: _Optional[float] = ..., relay_j: _Optional[float] = ...) -> None: ...
 
 class Clipping(_message.Message):
     __slots__ = ("norm", "rounded", "count")

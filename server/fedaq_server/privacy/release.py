@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, floor, ldexp, log2, sqrt
 
-from fedaq.codec.common_grid import LEAST_STEP, reached_code, sum_bits
+from fedaq.codec.common_grid import LEAST_STEP, largest_code, reached_code, sum_bits
 from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import ZERO, TensorCode
 from fedaq.codec.quantizer import MAX_BITS
@@ -68,7 +68,7 @@ class Release:
 
     def __post_init__(self) -> None:
         code = self._code
-        widest = sum_bits(code.bits, self.clients, 2 * self.room) if self.masked else 0
+        widest = sum_bits(largest_code(code), self.clients, 2 * self.room) if self.masked else 0
         fits = (
             code.bits <= MAX_BITS
             and widest <= WIDEST_CODES

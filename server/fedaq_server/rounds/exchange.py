@@ -160,6 +160,7 @@ async def _send_model(client: Client, current: Round) -> None:
         ternary=sparsity is not None and sparsity.ternary,
         masking=_masking_message(client, current),
         clipping=_clipping_message(current.state.release),
+        one_in=current.plan.one_in,
     )
     if client.relayed is not None:
         plan.weight = current.state.clients[client.name].weight

@@ -6,7 +6,7 @@ round are numbered in the order of their names.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.common_grid import Figures, mean_figures
-from fedaq.codec.payload import Payload
+from fedaq.codec.payload import Payload, TensorCode
+from fedaq.codec.subset import Places, Subset
 from fedaq.errors import ProtocolError
 from fedaq.privacy.keys import Authority, PublicKeys, to_message
 from fedaq.privacy.layout import Layout, layout_of
 from fedaq.privacy.member import context_of
 from fedaq.privacy.neighbours import FEWEST, Circle, circle_of, neighbours
-from fedaq.privacy.sums import MaskedSum
+from fedaq.privacy.sums import MaskedSum, Sums
 from fedaq.privacy.unmasking import UnfitSharesError, left_in_sum
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.aggregation import Aggregate
@@ -81,6 +82,7 @@ class Masking:
     _members: frozenset[int] = frozenset()
     _charged: "asyncio.Task[None] | None" = None
     _sum: "asyncio.Task[frozenset[int]] | None" = None
+    _dealer: str = ""
 
     @cached_property
     def context(self) -> bytes:
@@ -107,7 +109,16 @@ class Masking:
         """What each client masks."""
         state = self.current.state
         widths = widths_of(self.current.plan.grid, self.total_weight, state.release)
-        return layout_of(self.current.state.spec.elements, widths)
+        return layout_of(self.subset.counts, widths)
+
+    @cached_property
+    def subset(self) -> Subset:
+        """Which values each client masks."""
+        current = self.current
+        return Subset(
+            current.state.spec, current.federation.settings.seed, current.number,
+            current.plan.one_in,
+        )  # fmt: skip
 
     @cached_property
     def plan(self) -> Circle:
@@ -208,7 +219,15 @@ class Masking:
         brought = await self.steps.meet(Step.UNMASKING, name, revealed)
         if self._sum is None:
             self._sum = asyncio.create_task(self._add_up(brought))
-        liars = await asyncio.shield(self._sum)
+        try:
+            liars = await asyncio.shield(self._sum)
+        except ProtocolError:
+            if name == self._dealer:
+                raise ProtocolError(
+                    pb.REFUSAL_REASON_KEYS,
+                    "the shares that you dealt do not belong together: the round has no sum",
+                ) from None
+            raise
         if self.numbers[name] in liars:
             raise ProtocolError(pb.REFUSAL_REASON_KEYS, "the shares that you revealed do not fit")
 
@@ -239,6 +258,7 @@ class Masking:
         except UnfitSharesError as error:
             why = f"the shares of {self.names[error.number]} do not fit"
             self.steps.failure = why
+            self._dealer = self.names[error.number] if error.dealt else ""
             raise too_few(why) from None
         weight = sum(self.current.weights[name] for name in updates)
         train_loss = nan
@@ -259,9 +279,10 @@ class Masking:
     ) -> tuple[frozenset[int], list[int]]:
         aggregate, grid = self.current.aggregate, self.current.plan.grid
         assert isinstance(aggregate, Aggregate)
-        sent = [part for part, code in zip(self._slices, grid, strict=True) if code.bits]
+        weight = sum(self.current.weights[name] for name in updates)
+        sums, drawn = self._sums(aggregate, grid)
         figures: NDArray[Any] = np.zeros(1 + len(grid), np.int64)
-        total = MaskedSum(self.layout, (*(aggregate.total[part] for part in sent), figures))
+        total = MaskedSum(self.layout, (*sums, figures))
         for update in updates.values():
             update.rewind()
             total.add(update.read)
@@ -277,13 +298,28 @@ class Masking:
         total.unmask(left.masks)
         if self.current.state.release is not None:
             total.center(self.current.state.release.room)
-        weight = sum(self.current.weights[name] for name in updates)
+        for part, places, code, found in drawn:
+            # All that is not sent is 0.
+            aggregate.total[part] = code.zero * weight
+            aggregate.total[part][places] = found
         aggregate.settle(Payload(self.current.state.spec, grid), weight)
         return left.liars, figures.tolist()
 
-    @property
-    def _slices(self) -> tuple[slice, ...]:
-        return self.current.state.spec.slices
+    def _sums(
+        self, aggregate: Aggregate, grid: Sequence[TensorCode]
+    ) -> tuple[list[Sums], list[tuple[slice, Places, TensorCode, Sums]]]:
+        """Return where each tensor that is sent is added up; and again, of which a part is sent."""
+        sums, drawn = [], []
+        parts = zip(self.current.state.spec.slices, self.subset.places, grid, strict=True)
+        for part, places, code in parts:
+            if not code.bits:
+                continue
+            if places is None:
+                sums.append(aggregate.total[part])
+            else:
+                sums.append(np.zeros(len(places), np.int64))
+                drawn.append((part, places, code, sums[-1]))
+        return sums, drawn
 
 
 def masking_of(current: Round, authority: Authority | None) -> Masking:

@@ -148,6 +148,8 @@ class Plan:
         What each client is sent at the most besides what goes down, for it alone.
     grid : tuple of TensorCode
         Per tensor: how all updates of the round are coded; empty where `grant` says it of each.
+    one_in : int
+        Of the values of every update, one in so many is sent (`fedaq.codec.subset`).
     """
 
     downlink: Grant
@@ -158,6 +160,7 @@ class Plan:
     least_up_bytes: Mapping[str, int] = field(default_factory=dict)
     alone_bytes: Mapping[str, int] = field(default_factory=dict)
     grid: tuple[TensorCode, ...] = ()
+    one_in: int = 1
 
 
 @dataclass(frozen=True)
