@@ -98,8 +98,13 @@ def test_what_is_charged_is_what_the_accountant_says(tmp_path: Path, masked: boo
 
 
 @MODES
-def test_nothing_of_an_update_is_kept(tmp_path: Path, masked: bool) -> None:
-    done = ran(tmp_path, rounds=2, privacy__secure_aggregation=masked)
+def test_nothing_of_an_update_is_kept(
+    tmp_path: Path, masked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        done = ran(tmp_path, rounds=2, privacy__secure_aggregation=masked)
+    assert "client-3 joined" in caplog.text
+    assert "examples" not in caplog.text
     assert done.run.roster.ranges == {}
     assert done.run.conduct.medians == done.run.conduct.magnitudes == []
     assert all(memory.ranges is None for memory in done.memories.values())
