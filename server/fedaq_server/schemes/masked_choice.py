@@ -28,7 +28,7 @@ from fedaq_server.schemes.spreads import Array, arrays
 # Noise over the mean square of the mean update at which training takes twice the rounds.
 DOUBLING = 30.0
 # Beyond it training falls apart. It is halved where the loss of the test is so many times its least.
-MOST_NOISE = 16.0
+MOST_NOISE = 18.0
 RISEN = 1.5
 # Mean square of the mean update over that of the updates.
 SHARED = 0.3
