@@ -71,7 +71,9 @@ def main() -> None:
     options = parser.parse_args()
     # Some choices make training fall apart, which the table shows.
     logging.disable(logging.WARNING)
-    table = Table(title=f"{options.task}, {options.clients} clients, to {options.target:g}", box=None)
+    table = Table(
+        title=f"{options.task}, {options.clients} clients, to {options.target:g}", box=None
+    )
     for column in ("one in", "step", "levels", "rounds", "energy"):
         table.add_column(column, justify="right", no_wrap=True)
     least = inf

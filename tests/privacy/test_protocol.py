@@ -108,7 +108,9 @@ def test_as_many_wrong_shares_as_can_be_spared_are_found_wherever_they_are() -> 
     liars = {1, 5, 9}
     for liar in liars:
         played.revealed[liar] = {whose: bytes([liar]) * 16 for whose in played.members}
-        played.revealed[liar] = {whose: b"\0" + share for whose, share in played.revealed[liar].items()}
+        played.revealed[liar] = {
+            whose: b"\0" + share for whose, share in played.revealed[liar].items()
+        }
     total = summed(played, layout, played.members)
     assert played.left is not None
     assert played.left.liars == liars

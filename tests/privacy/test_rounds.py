@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,7 +204,11 @@ def test_who_accuses_an_honest_client_does_not_turn_it_out(tmp_path: Path) -> No
 def test_a_part_of_the_values_is_the_same_part_of_all_whoever_drops_out(tmp_path: Path) -> None:
     """Without steps that are set, one value in so many is sent: masked or not, the same ones."""
     drops = {2: dies_before("update"), 5: dies_before("unmasking")}
-    chosen = {"fedaq__uplink_resolution": None, "fedaq__downlink_resolution": None, "rounds": 2}
+    chosen: dict[str, Any] = {
+        "fedaq__uplink_resolution": None,
+        "fedaq__downlink_resolution": None,
+        "rounds": 2,
+    }
     masked = _ran(tmp_path, drops, **chosen)
     assert [record.clients for record in masked.records] == [5, 4]
     assert len(set(masked.model.tolist())) > 1
@@ -217,7 +222,7 @@ def test_a_part_of_the_values_is_the_same_part_of_all_whoever_drops_out(tmp_path
 
 
 def _dies_in_round_2(message: Message) -> Iterable[Message]:
-    if kind_of(message) == "range_report" and message.range_report.round == 2:
+    if isinstance(message, pb.ClientMessage) and message.range_report.round == 2:
         raise KilledError("killed")
     yield message
 
@@ -225,7 +230,7 @@ def _dies_in_round_2(message: Message) -> Iterable[Message]:
 def test_who_deals_shares_that_do_not_belong_together_is_shut_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dealt = []
+    dealt: list[bytes] = []
 
     def split_by_2(secret: bytes, holders: list[int], threshold: int) -> dict[int, bytes]:
         """Deal both secrets of client-2 wrongly in the first round; in the next it is gone."""

@@ -11,8 +11,8 @@ from fedaq.codec.common_grid import grid_code
 from fedaq.codec.model import Kind, ModelSpec, TensorSpec
 from fedaq.codec.quantizer import MAX_BITS, Spread
 from fedaq.codec.subset import Subset
-from fedaq.energy.cost import RadioCost
 from fedaq.energy.budgets import JOULES
+from fedaq.energy.cost import RadioCost
 from fedaq.privacy.layout import layout_of
 from fedaq_server.accounts import Purse
 from fedaq_server.schemes import masked_choice
@@ -114,7 +114,9 @@ def test_dear_keys_make_few_rounds_of_much_and_dear_codes_many_of_little() -> No
 def test_steps_are_powers_of_two_in_the_unit_of_the_updates() -> None:
     for scale in (1e-3, 1.0, 2.0**7):
         widths = [scale * width for width in WIDTHS]
-        for choice in candidates(state_of(), widths, is_first=False, most_bits=MAX_BITS, most_noise=MOST_NOISE):
+        for choice in candidates(
+            state_of(), widths, is_first=False, most_bits=MAX_BITS, most_noise=MOST_NOISE
+        ):
             assert log2(choice.step) == round(log2(choice.step))
             assert 0.05 < choice.step / (choice.one_in * scale * WIDTHS[0]) < 50
 

@@ -44,9 +44,7 @@ class Subset:
         Of statistics and the like, all are.
         """
         return tuple(
-            self._drawn(number, elements)
-            if self.one_in > 1 and tensor.kind == Kind.CODED
-            else None
+            self._drawn(number, elements) if self.one_in > 1 and tensor.kind == Kind.CODED else None
             for number, (tensor, elements) in enumerate(
                 zip(self.spec.tensors, self.spec.elements, strict=True)
             )

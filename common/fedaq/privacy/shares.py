@@ -1,8 +1,8 @@
 """Secrets shared among holders, any `threshold` of whom can join them (Shamir 1979).
 
 A secret is the value at 0 of a random polynomial over a prime field, a share its value at the
-holder's number. Libraries for this work on 16 bytes at a time, bit by bit in Python; integers of
-Python's are faster by two orders (benchmarks/masks.py).
+holder's number. Libraries for this work bit by bit in Python; integers of Python's are faster by
+two orders (benchmarks/masks.py).
 """
 
 import secrets

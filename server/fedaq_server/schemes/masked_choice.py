@@ -1,14 +1,14 @@
 """Which share of an update is sent, and in which steps, where codes cannot be entropy-coded.
 
 One value in N of all updates is sent, the same of all clients, N times as large
-(`fedaq.codec.subset`). Beside the mean square of the mean update, what arrives of it has the noise
+(`fedaq.codec.subset`). Beside the mean square of the updates, the mean that arrives has the noise
 
     (N - 1) + N * sum_i p_i**2 * error(step)
 
-where `error` is beside that, too. Codes take 1/N of the bits; keys, shares and what goes down take
-what they take. So a round of much noise is cheap, and more rounds are needed. The choice is that
-with the most gain for a joule, and with a budget that with the most gain for what the budget has
-for a round.
+at the most, where `error` is beside that, too. Codes take 1/N of the bits; keys, shares and what
+goes down take what they take. So a round of much noise is cheap, and more rounds are needed. The
+choice is that with the most gain for a joule, and with a budget that with the most gain for what
+the budget has for a round.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from fedaq_server.schemes.scheme import RoundState
 from fedaq_server.schemes.spreads import Array, arrays
 
 # docs/research/masks.md: what other values do.
-# Noise over the mean square of the mean update at which training takes twice the rounds.
-DOUBLING = 30.0
-# Beyond it training falls apart. It is halved where the loss of the test is so many times its least.
-MOST_NOISE = 16.0
+# Noise over the mean square of the updates at which training takes twice the rounds.
+DOUBLING = 36.0
+# Beyond it training falls apart. It is halved where the test's loss is so many times its least.
+MOST_NOISE = 18.0
 RISEN = 1.5
-# Mean square of the mean update over that of the updates.
+# Mean square of the mean update over that of the updates: it is of the mean that values are drawn.
 SHARED = 0.3
 # The range of codes, in root mean squares of an update. What lies beyond is cut.
 REACH = 6.0
@@ -58,7 +58,7 @@ class Choice:
     step : float
         In which it is coded, so many times as large as it is: a power of two.
     noise : float
-        In the mean update, over its mean square.
+        In the mean update, over the mean square of the updates.
     code_bytes : float
         Of the codes of each client, as many as are expected.
     down_bytes : float
@@ -77,7 +77,7 @@ class Choice:
     @property
     def gain(self) -> float:
         """How far a round brings training, beside one without noise."""
-        return 1 / (1 + self.noise / DOUBLING)
+        return 1 / (1 + (self.noise / DOUBLING) ** 2)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def candidates(
     coded = np.array([t.kind == Kind.CODED for t in state.spec.tensors])
     elements, wide = np.array(state.spec.elements, np.float64)[coded], np.array(widths)[coded]
     rms = wide / NARROW if is_first else wide
-    powers = SHARED * elements * rms**2
+    powers = elements * rms**2
     power = float(np.sum(powers)) or 1.0
     sent = tensors(arrays([_spread(width) for width in rms.tolist()]), elements, nearest=False)
     usual = float(np.sqrt(np.sum(elements * wide**2) / max(np.sum(elements), 1)))
@@ -136,12 +136,12 @@ def candidates(
         zeros = np.maximum(np.ceil(np.minimum(REACH * one_in * wide, LARGEST_REACH) / steps), 1)
         bits = _bit_length(2 * zeros * state.total_weight)
         code_bytes = np.sum(elements / one_in * bits, axis=1) / 8
-        errors = np.sum(sent.errors(steps / one_in) / SHARED * powers, axis=1)
+        errors = np.sum(sent.errors(steps / one_in) * powers, axis=1)
         rounding = state.squared_weights * errors / power
         noise = one_in * (1 + rounding) - 1
-        # The noise falls with the joules of the codes by so much, and so much for each.
-        prices = power * (noise + 1) / (_up_j_per_byte(state) * code_bytes)
-        usual_price = float(prices[np.argmin(code_bytes * (1 + noise / DOUBLING))])
+        # What noise there is falls with the joules of the codes, by so much for each.
+        prices = power * one_in * (SHARED + rounding) / (_up_j_per_byte(state) * code_bytes)
+        usual_price = float(prices[np.argmin(code_bytes * (1 + (noise / DOUBLING) ** 2))])
         down_bytes = _down_bytes(state, one_in, usual_price, is_first=is_first)
         fits = np.all(2 * zeros < 2**most_bits, axis=1)
         found += [
