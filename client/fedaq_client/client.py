@@ -221,7 +221,9 @@ class Client:
             ready=self._ready,
             means=self._means,
             privacy=Privacy(
-                self._settings.privacy.secure_aggregation, self._servers[0][1].certificates
+                self._settings.privacy.secure_aggregation,
+                self._servers[0][1].certificates,
+                self._settings.is_private,
             ),
         )
 

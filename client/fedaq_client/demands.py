@@ -5,6 +5,7 @@ from math import inf
 
 from fedaq.codec.payload import clipped_ranges
 from fedaq.codec.quantizer import LARGEST_MAGNITUDE, Range, Spread, is_width
+from fedaq.codec.subset import LARGEST_ONE_IN
 from fedaq.errors import FedaqError
 from fedaq.tasks import Training
 from fedaq.tasks.training import from_message
@@ -44,8 +45,17 @@ def checked_plan(plan: pb.RoundPlan) -> None:
     """
     if plan.chunk_bytes > LARGEST_CHUNK_BYTES:
         raise FedaqError(f"the server asks for chunks of {plan.chunk_bytes} bytes, which cannot be")
+    if plan.HasField("clipping") and not (
+        0 < plan.clipping.norm < inf and 0 < plan.clipping.rounded < inf and not plan.keep
+    ):
+        raise FedaqError(
+            f"the server asks for an update of norm {plan.clipping.norm:g}, and "
+            f"{plan.clipping.rounded:g} when it is rounded, which cannot be"
+        )
     if not 0 <= plan.keep <= 1:
         raise FedaqError(f"the server asks for {plan.keep:g} of an update, which cannot be")
+    if plan.one_in > LARGEST_ONE_IN:
+        raise FedaqError(f"the server asks for one in {plan.one_in} values, which cannot be")
 
 
 def is_possible(grant: pb.UplinkGrant, tensors: int) -> bool:

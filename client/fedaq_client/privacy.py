@@ -20,13 +20,16 @@ class Privacy:
         Whether it takes part in no round in which its update would be seen.
     certificates : Certificates, optional
         By which its keys, and those of others, are proved.
+    clipped : bool
+        Whether it takes part in no round in which its update is not clipped, for noise to hide it.
     """
 
     required: bool = False
     certificates: Certificates | None = None
+    clipped: bool = False
 
-    def check(self, *, masked: bool) -> None:
-        """Refuse a round of updates that are seen, where those of this client may not be.
+    def check(self, *, masked: bool, clipped: bool) -> None:
+        """Refuse a round of updates that are seen, or not clipped, where this client's may not be.
 
         Raises
         ------
@@ -37,6 +40,11 @@ class Privacy:
             raise UserError(
                 "privacy.secure_aggregation: this client keeps its updates from the server, which "
                 "wants to see them; set it there too, or leave it out here"
+            )
+        if self.clipped and not clipped:
+            raise UserError(
+                "privacy.epsilon: this client takes part where noise hides it, which is not so "
+                "here; set it on the server too, or leave it out here"
             )
 
     def member(self, name: str, run_id: str, round_number: int) -> "Member":

@@ -10,18 +10,21 @@ from typing import NoReturn, Protocol
 from fedaq import PROTOCOL_VERSION, __version__, declines
 from fedaq.codec import chunks, coding, model, payload
 from fedaq.codec.chunks import Chunk, expected
+from fedaq.codec.common_grid import cut
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.quantizer import Key, Spread
 from fedaq.codec.sparse import Sparsity
+from fedaq.codec.subset import Subset
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError, NotFiniteError, printable, reason_name
 from fedaq.process.logs import event
 from fedaq.tasks import Training, blamed
-from fedaq.tasks.training import KNOWN_SPARSE
+from fedaq.tasks.training import KNOWN_CLIPPING
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client import reports
 from fedaq_client.below import Below
+from fedaq_client.clipping import clip, shorten
 from fedaq_client.demands import checked_plan, checked_training, coded_ranges, is_possible
 from fedaq_client.endings import (
     FinishedError,
@@ -208,7 +211,7 @@ class Session:
     async def _take_part(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
         self._round = plan.round
         checked_plan(plan)
-        self.privacy.check(masked=plan.HasField("masking"))
+        self.privacy.check(masked=plan.HasField("masking"), clipped=plan.HasField("clipping"))
         await self._declare()
         if self._declined is not None:
             return
@@ -221,11 +224,14 @@ class Session:
                 trained = await self.below.update(plan)
             loss = trained.train_loss
             self.on_event(Trained(plan.round, loss))
-            spreads = await asyncio.to_thread(self._spreads, plan)
+            subset = Subset(self.learner.spec, welcome.seed, plan.round, max(1, plan.one_in))
+            spreads = await asyncio.to_thread(self._spreads, plan, subset)
             holds = await asyncio.to_thread(self._holds) if plan.prove else b""
             if plan.HasField("masking"):
                 report = reports.hidden(plan.round, trained, holds)
-                sent = await self._send_masked(plan, welcome, spreads, loss, report)
+                sent = await self._send_masked(plan, welcome, subset, spreads, loss, report)
+            elif plan.HasField("clipping"):
+                sent = await self._send_clipped(plan, trained, spreads, welcome, holds)
             else:
                 grant = await self._grant(reports.seen(plan.round, trained, spreads, holds))
                 sent = await self._send_update(plan, grant, spreads, welcome)
@@ -291,9 +297,13 @@ class Session:
             self.digest = model.digest(self.learner.held, self.learner.past.noted)
         return self.digest
 
-    def _spreads(self, plan: pb.RoundPlan) -> tuple[Spread, ...]:
-        """Leave out of the update what is not to be sent, and measure the rest."""
+    def _spreads(self, plan: pb.RoundPlan, subset: Subset) -> tuple[Spread, ...]:
+        """Measure the update, and leave out of it what is not to be sent.
+
+        Where the largest values are sent, it is they that are measured.
+        """
         spreads = self.learner.spreads()
+        subset.leave(self.learner.weights)
         if not plan.keep:
             return spreads
         self.learner.leave_out(Sparsity(plan.keep, plan.ternary))
@@ -302,12 +312,26 @@ class Session:
     async def _grant(self, report: pb.RangeReport) -> pb.UplinkGrant:
         await self._say(pb.ClientMessage(range_report=report))
         grant = (await expected(self._expect, "grant")).grant
-        if not is_possible(grant, len(report.ranges)):
+        if not is_possible(grant, len(self.learner.spec.tensors)):
             raise FedaqError(
                 f"the server granted bits {list(grant.uplink_bits)} with steps "
                 f"{list(grant.uplink_steps)}, which cannot be"
             )
         return grant
+
+    async def _send_clipped(
+        self,
+        plan: pb.RoundPlan,
+        trained: pb.RangeReport,
+        spreads: tuple[Spread, ...],
+        welcome: pb.Welcome,
+        holds: bytes,
+    ) -> tuple[Payload, int]:
+        """Send an update that is no longer than it may be; of it nothing else is said."""
+        report = reports.hidden(plan.round, trained, holds)
+        within = await asyncio.to_thread(clip, self.learner.weights, plan.clipping.norm)
+        report.within_clip = plan.clipping.count and within
+        return await self._send_update(plan, await self._grant(report), spreads, welcome)
 
     async def _send_update(
         self,
@@ -319,7 +343,12 @@ class Session:
         """Send the update; return its header, and the payload bytes that it took."""
         spec, bits = self.learner.spec, tuple(grant.uplink_bits)
         ranges = coded_ranges(grant, spreads, clip=plan.clip)
+        if grant.uplink_reaches:
+            cut(self.learner.weights, grant.uplink_reaches, spec.slices)
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
+        if plan.HasField("clipping"):
+            keys, most = self._keys(update, welcome), plan.clipping.rounded
+            await asyncio.to_thread(shorten, self.learner.weights, update, keys, most)
         coded: Iterable[Chunk] = self._coded(update, plan, welcome)
         if grant.limit_bytes:
             update, coded = await asyncio.to_thread(
@@ -339,13 +368,16 @@ class Session:
         return update, sent_bytes
 
     def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
-        keys = payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
-        return self.learner.coded(update, keys, plan)
+        return self.learner.coded(update, self._keys(update, welcome), plan)
+
+    def _keys(self, update: Payload, welcome: pb.Welcome) -> tuple[Key, ...]:
+        return payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
 
     async def _send_masked(
         self,
         plan: pb.RoundPlan,
         welcome: pb.Welcome,
+        subset: Subset,
         spreads: tuple[Spread, ...],
         loss: float,
         report: pb.RangeReport,
@@ -353,7 +385,7 @@ class Session:
         """Send a masked update; return its header, and the payload bytes that it took."""
         from fedaq_client import masked  # it needs a package that other rounds do without
 
-        update = masked.masked_update(self.learner, plan, welcome.seed, self.name, spreads, loss)
+        update = masked.masked_update(self.learner, plan, subset, self.name, spreads, loss)
         member = self.privacy.member(self.name, welcome.run_id, plan.round)
         await asyncio.to_thread(self.learner.save)
         sent_bytes = await masked.send_masked(
@@ -410,7 +442,7 @@ class Session:
                 software=f"fedaq {__version__}",
                 holds=self._holds(),
                 process=self.process,
-                training=KNOWN_SPARSE,
+                training=KNOWN_CLIPPING,
                 readiness=declines.to_message(self._declined) if self._declined else None,
                 masks=relayed is None and can_mask(),
                 relayed=relayed,

@@ -127,6 +127,34 @@ def show(comparison: Mapping[str, Any]) -> None:
     for row in table_rows(comparison):
         table.add_row(*row)
     console.print(table)
+    for sentence in costs_of_privacy(comparison):
+        console.print(sentence)
+
+
+def costs_of_privacy(comparison: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each line with ``privacy`` settings beside the one without them."""
+    energies = {
+        _settings_of(line["line"]): line["energy_j_to_target"]["mean"]
+        for line in comparison["lines"]
+        if line["energy_j_to_target"]
+    }
+    sentences = []
+    for line in comparison["lines"]:
+        name, settings = _settings_of(line["line"])
+        private = {setting for setting in settings if setting.startswith("privacy.")}
+        with_it = energies.get((name, settings))
+        without = energies.get((name, settings - private))
+        if private and with_it is not None and without:
+            sentences.append(
+                f"{', '.join(sorted(private))} takes {with_it / without:.2f} times the energy of "
+                f"the same without"
+            )
+    return sentences
+
+
+def _settings_of(line: str) -> tuple[str, frozenset[str]]:
+    name, _, assignments = line.partition(":")
+    return name, frozenset(text for text in assignments.split(",") if text)
 
 
 def table_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from fedaq.process.terminal import si
 from fedaq.settings import Settings, flattened
 from fedaq_lab import comparison_table
 from fedaq_lab.report_pictures import Line, Picture, drawn
-from fedaq_server.cli.display import budget_lines
+from fedaq_server.cli.display import budget_lines, privacy_lines
 from fedaq_server.records.record import summarize
 from fedaq_server.records.saved import FILE, SavedRun, read_run
 
@@ -231,11 +231,13 @@ def render(contents: Contents, pictures: Sequence[Picture]) -> str:
         settings=_settings(flat, different),
         versions=_versions(entries),
         lacking=[(entry, _lacking(entry.run)) for entry in entries if _lacking(entry.run)],
-        budgets=[
-            (entry, budget_lines(entry.run.budgets)) for entry in entries if entry.run.budgets
-        ],
+        budgets=[(entry, lines) for entry in entries if (lines := _budgets(entry.run))],
         shut_out=[(entry, entry.run.shut_out) for entry in entries if entry.run.shut_out],
     )
+
+
+def _budgets(run: SavedRun) -> list[str]:
+    return [*budget_lines(run.budgets), *privacy_lines(run.privacy)]
 
 
 def _clear(value: object) -> object:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
-from math import nan
+from math import nan, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import torch
 
 from fedaq import __version__
 from fedaq.codec import statistics
+from fedaq.codec.model import ModelSpec
 from fedaq.codec.payload import tensor_spreads
-from fedaq.codec.quantizer import Floats
+from fedaq.codec.quantizer import Floats, Spread
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.files import replacing
 from fedaq.metric import ACCURACY, Metric
@@ -37,6 +38,8 @@ from fedaq.tasks import (
 from fedaq.tasks.hardware import device_named, use_threads
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.metrics import Metrics
+from fedaq_server.privacy.account import PrivacyAccount
+from fedaq_server.privacy.release import private_values
 from fedaq_server.records.ledger import MOMENTS, Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.run_file import RunFile
@@ -61,6 +64,8 @@ GOODBYE_S = 5.0
 
 # Steps up to which the median still protects (docs/explanation/hostile-clients.md).
 FINE_STEP = 0.01
+# Of the norm of the weights with which a run begins: where a clip that adapts begins.
+FIRST_CLIP = 0.1
 
 
 class Run:
@@ -145,8 +150,7 @@ class Run:
         self._run_file = RunFile(self.folder, self.facts, ledger.records, self.task.metric)
         # Who commits a round, and who writes down that the run was stopped meanwhile.
         self._turn = threading.Lock()
-        self._on_round = on_round
-        self._in_trouble = False
+        self._on_round, self._in_trouble = on_round, False
         self.authority: Authority | None = None
         self.on_commit: Callable[[Committed, Plan], None] = lambda committed, plan: None
         self.is_last: Callable[[RoundRecord], bool] = lambda record: False
@@ -166,6 +170,10 @@ class Run:
             kept_out = module.state_dict().keys() - {tensor.name for tensor, _ in self.spec.named}
             ledger.read_start(settings.start_from, self.spec, model, self.task.renamed, kept_out)
         first_ranges = tensor_spreads(self.spec, statistics.Scaled(self.spec, model).__getitem__)
+        self.privacy = PrivacyAccount.of(
+            settings, ledger.privacy(), _first_clip(self.spec, first_ranges),
+            private_values(self.spec),
+        )  # fmt: skip
         if ledger.rounds_done:
             ledger.read_model(ledger.rounds_done, self.spec, model, self.task.renamed)
         optimizer = ServerOptimizer.begun(settings.server_optimizer, self.spec, module)
@@ -195,6 +203,7 @@ class Run:
             is_last=self._is_last,
             metrics=self.metrics,
             authority=lambda: self.authority,
+            privacy=self.privacy,
         )
         self.admission = service.Admission(
             self.spec,
@@ -362,6 +371,7 @@ class Run:
             "parameters": self.spec.parameters,
             "shut_out": [asdict(entry) for entry in list(self.conduct.shut_out.values())],
             **self.accounts.facts(),
+            **({"privacy": self.privacy.facts()} if self.privacy else {}),
             # How it was reached is nobody's concern later, and differs between equal runs.
             "settings": self.settings.model_dump(
                 mode="json", exclude={"network": HOW_REACHED, "client": True}
@@ -382,11 +392,17 @@ def _check(settings: Settings, task: Task) -> None:
         raise UserError(
             f"target_accuracy: the metric of task {task.name} is {task.metric.name}; write target"
         )
-    if settings.privacy.secure_aggregation and task.validation_share:
+    if (settings.privacy.secure_aggregation or settings.is_private) and task.validation_share:
         raise UserError(
-            f"privacy.secure_aggregation: task {task.name} holds back examples for metrics of each "
+            f"{settings.grid_setting}: task {task.name} holds back examples for metrics of each "
             "client (Task.validation_share), which tell of its update; set that to 0"
         )
+
+
+def _first_clip(spec: ModelSpec, first_ranges: tuple[Spread, ...]) -> float:
+    weights = zip(spec.coded_elements, first_ranges, strict=True)
+    squares = (elements * (each.mean**2 + each.deviation**2) for elements, each in weights)
+    return FIRST_CLIP * sqrt(sum(squares))
 
 
 def _outcome(record: RoundRecord, metric: Metric, *, tests: bool) -> str:

@@ -137,7 +137,7 @@ def test_it_is_told_the_round_the_rate_and_the_device_and_tells_its_progress() -
     assert play.act() == "enough"
     assert told == [(1, 9, 0.1, "cpu", True), (3, 9, 0.025, "cpu", True)]
     assert seen == [(1, 2), (1, 2)]
-    assert play.link.said[0].join.training == 3
+    assert play.link.said[0].join.training == 4
 
 
 # ---- On another device -------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from fedaq.errors import UserError
 from fedaq_lab.comparison import run_comparison
-from fedaq_lab.comparison_table import Line, short, summarize
+from fedaq_lab.comparison_table import Line, costs_of_privacy, short, summarize
 from system.commands import Commands
 
 
@@ -139,3 +139,17 @@ def test_short_names_tell_lines_apart() -> None:
     assert short("fedaq") == "fedaq"
     assert short("fixed:fixed.uplink_bits=2,fixed.downlink_bits=4") == "fixed 2 up 4 down"
     assert short("fedaq:energy.budget_j=4.2,rounds=9") == "fedaq, budget_j 4.2, rounds 9"
+
+
+def test_what_privacy_costs_is_said_beside_the_line_without_it() -> None:
+    lines = [
+        Line("fedaq", (run_record(1, [0.1, 0.5]),)),
+        Line("fedaq:privacy.secure_aggregation=true", (run_record(1, [0.1, 0.2, 0.5]),)),
+        Line("fedaq:fedaq.clip=false", (run_record(1, [0.1, 0.5]),)),
+        Line("fedaq:fedaq.clip=true,privacy.secure_aggregation=true", (run_record(1, [0.5]),)),
+    ]
+    [sentence] = costs_of_privacy(summarize(lines, 0.5))
+    assert sentence == (
+        "privacy.secure_aggregation=true takes 1.50 times the energy of the same without"
+    )
+    assert costs_of_privacy(summarize(lines[:2], 0.6)) == []

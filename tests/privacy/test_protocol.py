@@ -42,7 +42,7 @@ def test_the_sum_is_exact_up_to_the_bounds_whoever_drops_out(data: st.DataObject
     clients = data.draw(st.integers(3, 9))
     weights = data.draw(st.lists(st.integers(1, 15), min_size=clients, max_size=clients))
     code_bits = data.draw(st.integers(1, 16))
-    width = sum_bits(code_bits, sum(weights))
+    width = sum_bits(2**code_bits - 1, sum(weights))
     assert width <= WIDEST_CODES
     layout = layout_of(ELEMENTS, (width,) * 3)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -67,7 +67,7 @@ def test_the_sum_is_exact_up_to_the_bounds_whoever_drops_out(data: st.DataObject
 @pytest.mark.parametrize("total_weight", [1, 3, 15 * 200])
 def test_the_width_is_the_least_that_holds_every_sum(code_bits: int, total_weight: int) -> None:
     largest = (2**code_bits - 1) * total_weight
-    width = sum_bits(code_bits, total_weight)
+    width = sum_bits(2**code_bits - 1, total_weight)
     assert 2 ** (width - 1) <= largest < 2**width
 
 
@@ -94,7 +94,7 @@ def test_a_wrong_share_is_found_and_its_holder_named() -> None:
     played, layout, exact = _round(6)
     reveal(played, played.members, played.members)
     for whose, share in played.revealed[2].items():
-        played.revealed[2][whose] = bytes(33) if whose % 2 else share[::-1]
+        played.revealed[2][whose] = bytes(17) if whose % 2 else share[::-1]
     total = summed(played, layout, played.members)
     assert played.left is not None
     assert played.left.liars == {2}
@@ -102,11 +102,40 @@ def test_a_wrong_share_is_found_and_its_holder_named() -> None:
     assert np.array_equal(total.totals[0].astype(object), due)
 
 
+def test_as_many_wrong_shares_as_can_be_spared_are_found_wherever_they_are() -> None:
+    played, layout, exact = _round(10)
+    reveal(played, played.members, played.members)
+    liars = {1, 5, 9}
+    for liar in liars:
+        played.revealed[liar] = {whose: bytes([liar]) * 16 for whose in played.members}
+        played.revealed[liar] = {
+            whose: b"\0" + share for whose, share in played.revealed[liar].items()
+        }
+    total = summed(played, layout, played.members)
+    assert played.left is not None
+    assert played.left.liars == liars
+    assert np.array_equal(total.totals[0].astype(object), sum(each[0] for each in exact))
+
+
 def test_too_few_shares_leave_no_sum() -> None:
     played, layout, _ = _round(6)
     reveal(played, played.members, (1, 2, 3))
-    with pytest.raises(UnfitSharesError, match="client 1"):
+    with pytest.raises(UnfitSharesError, match="client 1") as error:
         summed(played, layout, played.members)
+    assert not error.value.dealt
+
+
+@pytest.mark.parametrize(("clients", "spared"), [(6, True), (6, False), (49, True)])
+def test_who_deals_shares_that_do_not_belong_together_is_named(clients: int, spared: bool) -> None:
+    played, layout, _ = _round(clients)
+    answering = clients if spared else clients - clients // 3
+    reveal(played, played.members, range(1, answering + 1))
+    for holder, shares in played.revealed.items():
+        shares[2] = b"\0" + bytes([holder]) * 16
+    with pytest.raises(UnfitSharesError, match="client 2") as error:
+        summed(played, layout, played.members)
+    # With none to spare it may be a holder who lies.
+    assert error.value.dealt == spared
 
 
 def test_shares_for_another_do_not_fit() -> None:

@@ -70,7 +70,10 @@ def test_the_doctor_says_what_masks_need_and_what_is_proved() -> None:
 
 
 def test_a_client_that_must_not_be_seen_leaves_a_server_that_would_see_it() -> None:
-    Privacy().check(masked=False)
-    Privacy(required=True).check(masked=True)
+    Privacy().check(masked=False, clipped=False)
+    Privacy(required=True).check(masked=True, clipped=False)
+    Privacy(clipped=True).check(masked=False, clipped=True)
+    with pytest.raises(UserError, match=r"^privacy\.epsilon: this client takes part where noise"):
+        Privacy(clipped=True).check(masked=True, clipped=False)
     with pytest.raises(UserError, match="the server, which wants to see them"):
-        Privacy(required=True).check(masked=False)
+        Privacy(required=True).check(masked=False, clipped=True)

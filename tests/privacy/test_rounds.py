@@ -4,16 +4,20 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fedaq.codec.chunks import Chunk
+from fedaq.privacy import member
+from fedaq.privacy.shares import split
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.events import Event, Refused, Sent
 from privacy.federation import (
     Change,
     Done,
+    KilledError,
     Message,
     dies_before,
     expected,
@@ -128,10 +132,10 @@ def _large_chunk(chunk: Chunk) -> Iterable[Message]:
 @pytest.mark.parametrize(
     ("kind", "make", "sentence"),
     [
-        ("range_report", _short_keys, "each has 32"),
+        ("range_report", _short_keys, "are due"),
         ("range_report", _no_keys, "without keys"),
         ("mask_shares", _fewer_shares, "one for each of 5 is due"),
-        ("mask_shares", _short_shares, "a sealed share has 94 bytes"),
+        ("mask_shares", _short_shares, "a sealed share has 50 bytes"),
         ("mask_shares", _unreadable_shares, "the shares that you sent do not fit"),
         ("update", _seen_header, "without any are due"),
         ("update", _another_size, "without any are due"),
@@ -152,12 +156,12 @@ def test_who_sends_what_does_not_fit_is_told_and_the_round_goes_on(
 
 def _wrong_revelation(message: pb.ClientMessage) -> Iterable[Message]:
     for share in message.unmasking.shares:
-        share.share = bytes(31) + b"\1\1"
+        share.share = bytes(15) + b"\1\1"
     yield message
 
 
 def _unasked_revelation(message: pb.ClientMessage) -> Iterable[Message]:
-    message.unmasking.shares.add(peer=77, share=bytes(33))
+    message.unmasking.shares.add(peer=77, share=bytes(17))
     yield message
 
 
@@ -197,6 +201,54 @@ def test_who_accuses_an_honest_client_does_not_turn_it_out(tmp_path: Path) -> No
     assert all(any(isinstance(event, Sent) for event in heard) for heard in events.values())
 
 
+def test_a_part_of_the_values_is_the_same_part_of_all_whoever_drops_out(tmp_path: Path) -> None:
+    """Without steps that are set, one value in so many is sent: masked or not, the same ones."""
+    drops = {2: dies_before("update"), 5: dies_before("unmasking")}
+    chosen: dict[str, Any] = {
+        "fedaq__uplink_resolution": None,
+        "fedaq__downlink_resolution": None,
+        "rounds": 2,
+    }
+    masked = _ran(tmp_path, drops, **chosen)
+    assert [record.clients for record in masked.records] == [5, 4]
+    assert len(set(masked.model.tolist())) > 1
+    drops = {2: dies_before("update"), 5: _dies_in_round_2}
+    seen = _ran(
+        tmp_path / "seen", drops, **chosen, privacy__secure_aggregation=False,
+        coding__common_grid=True,
+    )  # fmt: skip
+    assert [record.clients for record in seen.records] == [5, 4]
+    assert np.array_equal(masked.model, seen.model)
+
+
+def _dies_in_round_2(message: Message) -> Iterable[Message]:
+    if isinstance(message, pb.ClientMessage) and message.range_report.round == 2:
+        raise KilledError("killed")
+    yield message
+
+
+def test_who_deals_shares_that_do_not_belong_together_is_shut_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dealt: list[bytes] = []
+
+    def split_by_2(secret: bytes, holders: list[int], threshold: int) -> dict[int, bytes]:
+        """Deal both secrets of client-2 wrongly in the first round; in the next it is gone."""
+        if holders[0] != 2 or len(dealt) == 2:
+            return split(secret, holders, threshold)
+        dealt.append(secret)
+        return {holder: b"\0" + bytes([holder]) * 16 for holder in holders}
+
+    monkeypatch.setattr(member, "split", split_by_2)
+    events: dict[int, list[Event]] = {2: []}
+    done = _ran(tmp_path, {2: honest}, events=events, rounds=2, limits__strikes=1)
+    assert [record.clients for record in done.records] == [0, 5]
+    np.testing.assert_array_equal(done.model, np.float32(expected({1, 3, 4, 5, 6})))
+    [refused] = [event for event in events[2] if isinstance(event, Refused)]
+    assert "the shares that you dealt do not belong together" in refused.message
+    assert done.run.conduct.strikes == {"client-2": 1}
+
+
 def test_nothing_of_an_update_is_kept(tmp_path: Path) -> None:
     done = _ran(tmp_path, {3: honest})
     assert done.run.roster.ranges == {}
@@ -227,4 +279,4 @@ def test_what_is_charged_is_what_was_sent_and_no_more_than_was_planned(tmp_path:
     assert record.uplink_payload_bytes == sum(t.payload_bytes for t in up.values())
     down = [t.payload_bytes for t in done.transfers if t.direction == "downlink"]
     assert record.downlink_payload_bytes == sum(down)
-    assert min(down) > 5 * (94 + 102)
+    assert min(down) > 5 * (50 + 86)

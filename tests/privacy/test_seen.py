@@ -62,14 +62,14 @@ def _ran(
             entry.pop(name)
     facts.pop("id")
     facts["summary"] = {k: v for k, v in facts["summary"].items() if not k.endswith(TIMES)}
-    facts["ledger"] = _rows(folder / "run" / "ledger.sqlite")
+    facts["ledger"] = rows_of(folder / "run" / "ledger.sqlite")
     facts["model"] = done.model.tolist()
     facts["transfers"] = done.transfers
     facts["memories"] = done.memories
     return heard, facts
 
 
-def _rows(ledger: Path) -> dict[str, list[Any]]:
+def rows_of(ledger: Path) -> dict[str, list[Any]]:
     """All that the ledger holds, but for names and times of the run."""
     with closing(sqlite3.connect(ledger)) as database:
         tables = [name for (name,) in database.execute("select name from sqlite_master")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedaq.privacy import shares
 from fedaq.privacy.shares import PRIME, SHARE_BYTES, join, split
 
-SECRETS = st.binary(min_size=32, max_size=32)
+SECRETS = st.binary(min_size=16, max_size=16)
 
 
 def test_the_field_is_the_least_above_all_secrets() -> None:
@@ -30,7 +30,7 @@ def test_the_field_is_the_least_above_all_secrets() -> None:
         return True
 
     assert is_prime(PRIME)
-    assert not any(is_prime(number) for number in range(2**256 + 1, PRIME, 2))
+    assert not any(is_prime(number) for number in range(2**128 + 1, PRIME, 2))
 
 
 @settings(max_examples=60, deadline=None)
@@ -56,7 +56,7 @@ def test_one_wrong_share_makes_another_secret(secret: bytes, seed: int) -> None:
 
 def test_fewer_shares_than_the_threshold_fit_every_secret() -> None:
     """With one share missing, each secret has a last share that leads to it."""
-    secret, other = bytes(range(32)), bytes(32)
+    secret, other = bytes(range(16)), bytes(16)
     shared = split(secret, (1, 2, 3), 3)
     known = {1: shared[1], 2: shared[2]}
     factors = shares._factors_at_zero((1, 2, 3))
@@ -70,10 +70,10 @@ def test_fewer_shares_than_the_threshold_fit_every_secret() -> None:
 
 
 def test_shares_of_one_secret_differ_each_time() -> None:
-    assert split(bytes(32), (1, 2), 2) != split(bytes(32), (1, 2), 2)
+    assert split(bytes(16), (1, 2), 2) != split(bytes(16), (1, 2), 2)
 
 
-@pytest.mark.parametrize("share", [b"", bytes(32), bytes(34), PRIME.to_bytes(33, "big")])
+@pytest.mark.parametrize("share", [b"", bytes(16), bytes(18), PRIME.to_bytes(17, "big")])
 def test_what_is_no_share_joins_nothing(share: bytes) -> None:
     assert join({1: share}) is None
 
@@ -81,6 +81,6 @@ def test_what_is_no_share_joins_nothing(share: bytes) -> None:
 @pytest.mark.parametrize(("holders", "threshold"), [((1, 2), 3), ((1, 2), 0), ((0, 1), 1)])
 def test_sharings_that_cannot_be_are_refused(holders: tuple[int, ...], threshold: int) -> None:
     with pytest.raises(ValueError):
-        split(bytes(32), holders, threshold)
-    with pytest.raises(ValueError, match="a secret of 31 bytes"):
-        split(bytes(31), (1, 2), 2)
+        split(bytes(16), holders, threshold)
+    with pytest.raises(ValueError, match="a secret of 15 bytes"):
+        split(bytes(15), (1, 2), 2)

@@ -30,13 +30,13 @@ from server.pages import ask, page_of
 
 TOKEN = "0123456789abcdef"
 PATHS = ("/", "/events", "/api/runs", "/api/runs/first", "/nowhere")
-LOAD_BYTES, UPDATE_BYTES, ROUNDS = 100_000, 1000, 20
+LOAD_BYTES, UPDATE_BYTES, ROUNDS = 102_000, 1000, 20
 # Of a chunk in HTTP.
 FRAME_BYTES = 8
 
 
 def view(number: int, phase: str = "training") -> View:
-    points = tuple((each, *[0.5] * 11) for each in range(1, number + 1))
+    points = tuple((each, *[0.5] * 12) for each in range(1, number + 1))
     return View(time.time(), {"task": "digits"}, Status(phase, number), points)
 
 

@@ -127,6 +127,17 @@ def test_who_sends_updates_whole_only_may_not_join_where_parts_are_asked(tmp_pat
     asyncio.run(federate(tmp_path, act, clients=HONEST, scheme="stc"))
 
 
+def test_who_clips_no_update_may_not_join_where_the_model_is_private(tmp_path: Path) -> None:
+    async def act(address: str, spec: ModelSpec) -> None:
+        async with raw_client(address, spec) as client:
+            await client.join(software="fedaq 0.1.0", training=3)
+            code, details = await client.status()
+            assert code == grpc.StatusCode.FAILED_PRECONDITION
+            assert "clip their updates (privacy.epsilon), which fedaq 0.1.0 does not do" in details
+
+    asyncio.run(federate(tmp_path, act, clients=HONEST, scheme="fedaq", privacy__epsilon=100.0))
+
+
 def test_a_name_is_given_once(tmp_path: Path) -> None:
     """Two of one name at the same moment: one is welcome, and its stream stays as it is."""
     ends: list[str] = []

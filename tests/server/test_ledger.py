@@ -168,7 +168,7 @@ def test_a_ledger_of_another_version(tmp_path: Path) -> None:
     ledger._database.execute("UPDATE run SET value = '99' WHERE name = 'version'")
     ledger._database.commit()
     ledger.close()
-    with pytest.raises(UserError, match="has version 99; this fedaq reads 7"):
+    with pytest.raises(UserError, match="has version 99; this fedaq reads 8"):
         Ledger(tmp_path)
 
 

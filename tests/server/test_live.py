@@ -151,11 +151,11 @@ def test_points_hold_sums_and_no_number_that_json_has_not() -> None:
         "round": 1, "test_accuracy": 0.123456789, "test_loss": float("inf"),
         "train_loss": float("nan"), "uplink_bits": 1.0, "downlink_bits": 2.0,
         "uplink_payload_bytes": 10, "downlink_payload_bytes": 20, "energy_j": 0.1,
-        "clients": 5, "left_out": 1, "seconds": 0.1,
+        "clients": 5, "left_out": 1, "seconds": 0.1, "epsilon": 0.25,
     }  # fmt: skip
     sums = Sums("accuracy")
     first, second = sums.point(record), sums.point({**record, "round": 2})
-    assert first == (1, 0.12346, None, None, 1.0, 2.0, 0.1, 10, 20, 5, 1, 0.1)
+    assert first == (1, 0.12346, None, None, 1.0, 2.0, 0.1, 10, 20, 5, 1, 0.1, 0.25)
     assert second[6:9] == (0.2, 20, 40)
     json.dumps([first, second], allow_nan=False)
 

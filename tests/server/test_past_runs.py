@@ -53,7 +53,7 @@ def test_runs_are_found_in_a_folder_and_in_comparisons(tmp_path: Path) -> None:
     assert {run["id"] for run in runs.summaries()} == {"first", "compare/fixed/seed-1"}
     run = runs.run("compare/fixed/seed-1")
     assert run is not None
-    assert run["points"][-1] == (2, 0.7, 1.0, None, 1.0, 2.0, 0.5, 20, 40, 5, 0, 0.1)
+    assert run["points"][-1] == (2, 0.7, 1.0, None, 1.0, 2.0, 0.5, 20, 40, 5, 0, 0.1, 0.0)
     assert run["settings"] == {"rounds": "2", "data": "-", "energy.budget_j": "2.0"}
     (only,) = PastRuns(tmp_path / "runs" / "first").summaries()
     assert only["id"] == "first"

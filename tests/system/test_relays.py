@@ -177,10 +177,17 @@ async def _masked(folder: Path) -> None:
         await relayed(live.settings_of(1), folder / "relay", "relay", address, range(0))
 
 
-@pytest.mark.parametrize("name", ["coding.common_grid", "privacy.secure_aggregation"])
-def test_a_relay_masks_nothing(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("coding.common_grid", True),
+        ("privacy.secure_aggregation", True),
+        ("privacy.epsilon", 8.0),
+    ],
+)
+def test_a_relay_masks_nothing(name: str, value: object, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{name}: a relay sees the updates of its clients"):
-        run_relay(config=None, out=tmp_path, flags={name: True}, assignments=[])
+        run_relay(config=None, out=tmp_path, flags={name: value}, assignments=[])
 
 
 async def _with_seeds(folder: Path, of_run: int, of_relay: int) -> None:

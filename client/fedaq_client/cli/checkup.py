@@ -38,6 +38,12 @@ def client_findings(settings: Settings) -> Iterator[Finding]:
     yield from machine()
     if settings.privacy.secure_aggregation:
         yield privacy(settings, masks=can_mask())
+    elif settings.is_private:
+        yield look(
+            "privacy",
+            "with privacy.epsilon alone the server adds the noise, and sees each update",
+            "clients add it: --set privacy.secure_aggregation=true on both sides",
+        )
     yield from survived("reach", lambda: _federation(settings))
 
 

@@ -75,7 +75,9 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     on_transfer=display.on_transfer,
                     means=means_of(own),
                     privacy=Privacy(
-                        settings.privacy.secure_aggregation, servers[0][1].certificates
+                        settings.privacy.secure_aggregation,
+                        servers[0][1].certificates,
+                        settings.is_private,
                     ),
                 )
             )

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedaq.codec import payload
 from fedaq.codec.payload import ZERO, TensorCode
-from fedaq.codec.quantizer import MAX_BITS, Range, Spread
+from fedaq.codec.quantizer import MAX_BITS, Floats, Range, Spread
 
 # The largest weight of a client, and by how much one may be off where less would do.
 MOST_WEIGHT, WEIGHT_ERROR = 15, 0.05
@@ -63,9 +63,24 @@ def reach_of(code: TensorCode) -> float:
     return code.zero * code.step
 
 
-def sum_bits(code_bits: int, total_weight: int) -> int:
-    """Return the bits of the sum of weighted codes, which none exceeds."""
-    return (((1 << code_bits) - 1) * total_weight).bit_length()
+def largest_code(code: TensorCode) -> int:
+    """Return the largest code of a value within the reach of a code of the grid."""
+    return 2 * code.zero
+
+
+def sum_bits(largest: int, total_weight: int, noise: int = 0) -> int:
+    """Return the bits of the sum of weighted codes up to this and of noise so wide.
+
+    None exceeds it.
+    """
+    return (largest * total_weight + noise).bit_length()
+
+
+def cut(values: Floats, reaches: Sequence[float], slices: Sequence[slice]) -> None:
+    """Cut, in place, what lies beyond the reach of each tensor; one without is not sent."""
+    for reach, part in zip(reaches, slices, strict=True):
+        if reach:
+            np.clip(values[part], -np.float32(reach), np.float32(reach), out=values[part])
 
 
 def figures_of(spreads: Sequence[Spread], loss: float) -> tuple[int, ...]:

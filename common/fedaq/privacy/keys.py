@@ -22,10 +22,12 @@ from fedaq.net.credentials import Certificates
 from fedaq.privacy.shares import SECRET_BYTES, SHARE_BYTES
 from fedaq.v1 import federation_pb2 as pb
 
-KEY_BYTES = 32
-_NONCE_BYTES, _TAG_BYTES = 12, 16
+KEY_BYTES, DIGEST_BYTES = 32, 16
+_TAG_BYTES = 16
+# A key seals once: it is of one round, one sender and one receiver.
+_NONCE = bytes(12)
 # What one client sends another: a share of its key for masks, and one of its seed.
-SEALED_BYTES = _NONCE_BYTES + 2 * SHARE_BYTES + _TAG_BYTES
+SEALED_BYTES = 2 * SHARE_BYTES + _TAG_BYTES
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,22 @@ class Keys:
 
     Attributes
     ----------
-    cipher, mask : bytes
-        Private X25519 keys.
+    cipher : bytes
+        A private X25519 key.
+    mask_secret : bytes
+        From which the other one follows.
     seed : bytes
         Of the client's own mask.
     """
 
     cipher: bytes = field(default_factory=lambda: os.urandom(KEY_BYTES), repr=False)
-    mask: bytes = field(default_factory=lambda: os.urandom(KEY_BYTES), repr=False)
+    mask_secret: bytes = field(default_factory=lambda: os.urandom(SECRET_BYTES), repr=False)
     seed: bytes = field(default_factory=lambda: os.urandom(SECRET_BYTES), repr=False)
 
     def public(self) -> PublicKeys:
         """Return what others may know."""
-        return PublicKeys(public_of(self.cipher), public_of(self.mask), digest_of_seed(self.seed))
+        mask = public_of(mask_key(self.mask_secret))
+        return PublicKeys(public_of(self.cipher), mask, digest_of_seed(self.seed))
 
 
 Sign = Callable[[bytes], bytes]
@@ -102,7 +107,12 @@ def public_of(private: bytes) -> bytes:
 
 def digest_of_seed(seed: bytes) -> bytes:
     """Return the bytes by which a seed is known again."""
-    return sha256(b"fedaq seed" + seed).digest()
+    return sha256(b"fedaq seed" + seed).digest()[:DIGEST_BYTES]
+
+
+def mask_key(secret: bytes) -> bytes:
+    """Return the private X25519 key for masks that follows from a secret."""
+    return derived(secret, b"fedaq mask key")
 
 
 def agreed(private: bytes, public: bytes, use: bytes) -> bytes:
@@ -124,16 +134,15 @@ def derived(secret: bytes, use: bytes) -> bytes:
     return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=use).derive(secret)
 
 
-def seal(key: bytes, words: bytes, about: bytes) -> bytes:
-    """Return words that only who has the key reads; `about` is what they are bound to."""
-    nonce = os.urandom(_NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, words, about)
+def seal(key: bytes, words: bytes) -> bytes:
+    """Return words that only who has the key reads; it must seal nothing else."""
+    return AESGCM(key).encrypt(_NONCE, words, None)
 
 
-def unsealed(key: bytes, sealed: bytes, about: bytes) -> bytes | None:
-    """Return what was sealed; None if it was not, or not with this key, or of something else."""
+def unsealed(key: bytes, sealed: bytes) -> bytes | None:
+    """Return what was sealed; None if it was not, or not with this key."""
     try:
-        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about)
+        return AESGCM(key).decrypt(_NONCE, sealed, None)
     except (InvalidTag, ValueError):
         return None
 

@@ -14,6 +14,7 @@ from fedaq.privacy.keys import (
     Signer,
     agreed,
     derived,
+    mask_key,
     seal,
     statement,
     unsealed,
@@ -101,11 +102,11 @@ class Member:
         self._number, self._peers = number, dict(peers)
         self._threshold = circle.threshold
         holders = [number, *peers]
-        of_key = split(self._keys.mask, holders, circle.threshold)
+        of_key = split(self._keys.mask_secret, holders, circle.threshold)
         of_seed = split(self._keys.seed, holders, circle.threshold)
         self._held[number] = Share(of_key[number], of_seed[number])
         return {
-            one: seal(self._sealing_key(peer), of_key[one] + of_seed[one], self._about(number, one))
+            one: seal(self._sealing_key(peer, number, one), of_key[one] + of_seed[one])
             for one, peer in peers.items()
         }
 
@@ -116,7 +117,7 @@ class Member:
             peer = self._peers.get(one)
             opened = None
             if peer is not None:
-                opened = unsealed(self._sealing_key(peer), words, self._about(one, self._number))
+                opened = unsealed(self._sealing_key(peer, one, self._number), words)
             if opened is None or len(opened) != 2 * SHARE_BYTES:
                 unfit.add(one)
                 continue
@@ -144,12 +145,12 @@ class Member:
                 f"{self._threshold} are needed"
             )
         self._members = with_these | {self._number}
-        use = pair_use(self._context)
+        use, own = pair_use(self._context), mask_key(self._keys.mask_secret)
         return [
             Mask(own_mask_seed(self._keys.seed, self._context), 1),
             *(
                 Mask(
-                    agreed(self._keys.mask, self._peers[one].keys.mask, use),
+                    agreed(own, self._peers[one].keys.mask, use),
                     pair_sign(self._number, one),
                 )
                 for one in sorted(with_these)
@@ -207,11 +208,9 @@ class Member:
             if why:
                 raise MaskingError(f"of {peer.name}, {why}: the server may have invented it")
 
-    def _sealing_key(self, peer: Peer) -> bytes:
-        return agreed(self._keys.cipher, peer.keys.cipher, b"fedaq shares" + self._context)
-
-    def _about(self, sender: int, receiver: int) -> bytes:
-        return self._context + sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
+    def _sealing_key(self, peer: Peer, sender: int, receiver: int) -> bytes:
+        ends = sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
+        return agreed(self._keys.cipher, peer.keys.cipher, b"fedaq shares" + ends + self._context)
 
 
 def context_of(run_id: str, round_number: int) -> bytes:

@@ -1,18 +1,18 @@
 """Secrets shared among holders, any `threshold` of whom can join them (Shamir 1979).
 
 A secret is the value at 0 of a random polynomial over a prime field, a share its value at the
-holder's number. Libraries for this work on 16 bytes at a time, bit by bit in Python; integers of
-Python's are faster by two orders (benchmarks/masks.py).
+holder's number. Libraries for this work bit by bit in Python; integers of Python's are faster by
+two orders (benchmarks/masks.py).
 """
 
 import secrets
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-SECRET_BYTES = 32
-SHARE_BYTES = 33
+SECRET_BYTES = 16
+SHARE_BYTES = 17
 # The least above all secrets.
-PRIME = 2**256 + 297
+PRIME = 2**128 + 51
 
 
 def split(secret: bytes, holders: Collection[int], threshold: int) -> dict[int, bytes]:

@@ -57,6 +57,14 @@ class MaskedSum:
                 streams.apply(total[block], segment.dtype)
                 _cut(total[block], segment)
 
+    def center(self, noise: int) -> None:
+        """Take sums, but those of figures, for numbers from -`noise` on: noise made them so."""
+        for segment, total in zip(self.layout.segments, self.totals, strict=True):
+            if segment.width < FIGURE_BITS:
+                np.add(total, noise, out=total)
+                _cut(total, segment)
+                np.subtract(total, noise, out=total)
+
 
 def _cut(total: Sums, segment: Segment) -> None:
     if segment.width < FIGURE_BITS:

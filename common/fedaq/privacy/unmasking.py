@@ -1,14 +1,19 @@
 """The masks that are left in a sum, from the shares that clients revealed."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from random import SystemRandom
 
-from fedaq.privacy.keys import PublicKeys, agreed, digest_of_seed, public_of
+from fedaq.privacy.keys import PublicKeys, agreed, digest_of_seed, mask_key, public_of
 from fedaq.privacy.masks import Mask
 from fedaq.privacy.member import own_mask_seed, pair_sign, pair_use
 from fedaq.privacy.shares import join
 
 Revealed = Mapping[int, Mapping[int, bytes]]
+# Of sets of holders, where shares do not fit.
+_TRIES = 2000
 
 
 class UnfitSharesError(Exception):
@@ -18,11 +23,14 @@ class UnfitSharesError(Exception):
     ----------
     number : int
         The client's.
+    dealt : bool
+        Whether it seems to have dealt them so: there were more than it takes, and no choice of them
+        fits.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, dealt: bool) -> None:
         super().__init__(f"the shares of client {number} do not fit")
-        self.number = number
+        self.number, self.dealt = number, dealt
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,9 @@ def left_in_sum(
         liars |= lied
         masks.append(Mask(own_mask_seed(seed, context), -1))
     for one in gone:
-        key, lied = _joined(one, revealed, threshold, public_of, keys[one].mask)
+        secret, lied = _joined(one, revealed, threshold, _public_mask_key, keys[one].mask)
         liars |= lied
+        key = mask_key(secret)
         masks += [
             Mask(agreed(key, keys[other].mask, pair_use(context)), -pair_sign(other, one))
             for other in sorted(counts & set(circle[one]))
@@ -102,27 +111,35 @@ def _joined(
     """
     shares = {holder: said[number] for holder, said in sorted(revealed.items()) if number in said}
     if len(shares) < threshold:
-        raise UnfitSharesError(number)
+        raise UnfitSharesError(number, dealt=False)
     for chosen in _choices(list(shares), threshold):
         secret = join({holder: shares[holder] for holder in chosen})
         if secret is not None and known_of(secret) == known:
             # While nobody's share is in the way, nobody is looked for.
-            is_first = chosen[0] == min(shares)
+            is_first = list(chosen) == list(shares)[:threshold]
             return secret, set() if is_first else _others(shares, chosen, secret)
-    raise UnfitSharesError(number)
+    raise UnfitSharesError(number, dealt=len(shares) > threshold)
 
 
-def _choices(holders: list[int], threshold: int) -> Iterator[list[int]]:
-    """Yield as many holders as it takes; one that lies is left out of one of these."""
-    yield holders[:threshold]
-    if len(holders) == threshold:
+def _public_mask_key(secret: bytes) -> bytes:
+    return public_of(mask_key(secret))
+
+
+def _choices(holders: list[int], threshold: int) -> Iterator[Sequence[int]]:
+    """Yield as many holders as it takes; those that lie are left out of some of these.
+
+    All choices where they are no more than `_TRIES`.
+    """
+    if comb(len(holders), threshold) <= _TRIES:
+        yield from combinations(holders, threshold)
         return
-    twice = holders * 2
-    for first in range(1, len(holders)):
-        yield twice[first : first + threshold]
+    yield holders[:threshold]
+    draw = SystemRandom()
+    for _ in range(_TRIES):
+        yield sorted(draw.sample(holders, threshold))
 
 
-def _others(shares: Mapping[int, bytes], chosen: list[int], secret: bytes) -> set[int]:
+def _others(shares: Mapping[int, bytes], chosen: Sequence[int], secret: bytes) -> set[int]:
     """Return the holders, of those who were not chosen, whose shares make another secret."""
     exact = chosen[:-1]
     return {

@@ -86,17 +86,37 @@ class CodingSettings(Section):
     common_grid: bool | None = Field(
         None,
         description="all updates of a round have the same steps and range, and small weights "
-        "[true with secure aggregation]",
+        "[true with secure aggregation, and with privacy.epsilon]",
     )
 
 
 class PrivacySettings(Section):
-    """What the server cannot see (docs/explanation/secure-aggregation.md)."""
+    """What the server cannot see, and what a model may tell of a client's data.
+
+    See docs/explanation/secure-aggregation.md and docs/explanation/differential-privacy.md.
+    """
 
     secure_aggregation: bool = Field(
         False,
         description="updates are masked: the server learns their sum alone; a client refuses "
         "rounds without",
+    )
+    epsilon: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="differential privacy of each client: all rounds together tell no more than "
+        "this; noise is added to each sum; a client refuses rounds without [none]",
+    )
+    delta: float = Field(
+        1e-5, gt=0, lt=1, description="of epsilon: well below 1 by the number of clients"
+    )
+    clip: float | None = Field(
+        None,
+        gt=0,
+        le=1024,
+        description="largest L2 norm of an update; longer ones are shortened [that of half of "
+        "the updates, as noisy counts tell]",
     )
 
 
@@ -210,8 +230,10 @@ class Settings(Section):
     @model_validator(mode="after")
     def _fits_one_grid(self) -> "Settings":
         why = self._no_common_grid() if self.common_grid else ""
+        if not why and (self.privacy.secure_aggregation or self.is_private):
+            why = self._no_sums_alone()
         if not why and self.privacy.secure_aggregation:
-            why = self._no_secure_aggregation()
+            why = self._too_few_to_mask()
         if why:
             raise ValueError(f"{self.grid_setting}: {why}")
         return self
@@ -226,14 +248,19 @@ class Settings(Section):
             return "a common grid has steps, which coding.entropy=false has not"
         return ""
 
-    def _no_secure_aggregation(self) -> str:
-        """Return what of the settings needs to see single updates."""
+    def _no_sums_alone(self) -> str:
+        """Return what of the settings needs more of updates than their sum."""
         if self.aggregation != "mean":
             return f"only a mean can be had; aggregation {self.aggregation} needs each update"
         if self.capture:
-            return "capture=true keeps each update, which nobody sees"
+            return "capture=true keeps each update, which nobody is to see"
         if self.limits.norm_factor not in (0, LimitsSettings().norm_factor):
             return "limits.norm_factor needs the norm of each update; leave it out"
+        if self.is_private and self.fedaq.uplink_resolution is not None:
+            return "the uplink's steps follow from the noise; leave out fedaq.uplink_resolution"
+        return ""
+
+    def _too_few_to_mask(self) -> str:
         taking_part = self.clients if self.sample is None else self.sample
         if min(taking_part, self.clients) < FEWEST_MASKED:
             return f"{taking_part} clients do not hide each other; {FEWEST_MASKED} do"
@@ -249,7 +276,14 @@ class Settings(Section):
         """The setting that puts them there; empty if none does."""
         if self.privacy.secure_aggregation:
             return "privacy.secure_aggregation"
+        if self.is_private:
+            return "privacy.epsilon"
         return "coding.common_grid" if self.coding.common_grid else ""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether noise hides what each client adds to the model."""
+        return self.privacy.epsilon is not None
 
     @property
     def metric_target(self) -> float | None:

@@ -7,9 +7,9 @@ from typing import Literal
 from fedaq.v1 import federation_pb2 as pb
 
 MOST_EPOCHS, LARGEST_BATCH, MOST_ROUNDS = 10_000, 1_000_000, 1_000_000
-# `Join.training`: what a client says that does all of a `Training`, and one that leaves things out
-# of its updates, too (`RoundPlan.keep`), as all do now.
-KNOWN, KNOWN_SPARSE = 2, 3
+# `Join.training`: what a client says that does all of a `Training`, one that leaves things out of
+# its updates, too (`RoundPlan.keep`), and one that clips them (`RoundPlan.clipping`), as all do.
+KNOWN, KNOWN_SPARSE, KNOWN_CLIPPING = 2, 3, 4
 
 _OPTIMIZERS: dict[str, pb.Optimizer] = {"sgd": pb.OPTIMIZER_SGD, "adamw": pb.OPTIMIZER_ADAMW}
 _SCHEDULES: dict[str, pb.Schedule] = {

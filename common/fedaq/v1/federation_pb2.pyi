@@ -306,7 +306,7 @@ class Training(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_rounds: _Optional[int] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ..., proximal: _Optional[float] = ..., clip_norm: _Optional[float] = ..., mixed_precision: bool = ..., keep_optimizer: bool = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "keep", "ternary", "masking", "weight", "relay_j")
+    __slots__ = ("round", "rounds", "deadline_s", "downlink_bits", "uplink_bits", "price", "clip", "payloads", "entropy", "prove", "chunk_bytes", "measure", "keep", "ternary", "clipping", "masking", "one_in", "weight", "relay_j")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
@@ -321,7 +321,9 @@ class RoundPlan(_message.Message):
     MEASURE_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     TERNARY_FIELD_NUMBER: _ClassVar[int]
+    CLIPPING_FIELD_NUMBER: _ClassVar[int]
     MASKING_FIELD_NUMBER: _ClassVar[int]
+    ONE_IN_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     RELAY_J_FIELD_NUMBER: _ClassVar[int]
     round: int
@@ -338,10 +340,22 @@ class RoundPlan(_message.Message):
     measure: bool
     keep: float
     ternary: bool
+    clipping: Clipping
     masking: Masking
+    one_in: int
     weight: float
     relay_j: float
-    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., keep: _Optional[float] = ..., ternary: bool = ..., masking: _Optional[_Union[Masking, _Mapping]] = ..., weight: _Optional[float] = ..., relay_j: _Optional[float] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., rounds: _Optional[int] = ..., deadline_s: _Optional[float] = ..., downlink_bits: _Optional[_Iterable[int]] = ..., uplink_bits: _Optional[_Iterable[int]] = ..., price: _Optional[float] = ..., clip: bool = ..., payloads: _Optional[int] = ..., entropy: bool = ..., prove: bool = ..., chunk_bytes: _Optional[int] = ..., measure: bool = ..., keep: _Optional[float] = ..., ternary: bool = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., masking: _Optional[_Union[Masking, _Mapping]] = ..., one_in: _Optional[int] = ..., weight: _Optional[float] = ..., relay_j: _Optional[float] = ...) -> None: ...
+
+class Clipping(_message.Message):
+    __slots__ = ("norm", "rounded", "count")
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    ROUNDED_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    norm: float
+    rounded: float
+    count: bool
+    def __init__(self, norm: _Optional[float] = ..., rounded: _Optional[float] = ..., count: bool = ...) -> None: ...
 
 class Masking(_message.Message):
     __slots__ = ("steps", "reaches", "widths", "weight")
@@ -414,7 +428,7 @@ class TensorRange(_message.Message):
     def __init__(self, lo: _Optional[float] = ..., hi: _Optional[float] = ..., mean: _Optional[float] = ..., deviation: _Optional[float] = ..., magnitude: _Optional[float] = ...) -> None: ...
 
 class RangeReport(_message.Message):
-    __slots__ = ("round", "ranges", "train_loss", "holds", "validation", "training_s", "training_j", "keys", "relayed")
+    __slots__ = ("round", "ranges", "train_loss", "holds", "validation", "training_s", "training_j", "keys", "within_clip", "relayed")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -423,6 +437,7 @@ class RangeReport(_message.Message):
     TRAINING_S_FIELD_NUMBER: _ClassVar[int]
     TRAINING_J_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_CLIP_FIELD_NUMBER: _ClassVar[int]
     RELAYED_FIELD_NUMBER: _ClassVar[int]
     round: int
     ranges: _containers.RepeatedCompositeFieldContainer[TensorRange]
@@ -432,8 +447,9 @@ class RangeReport(_message.Message):
     training_s: float
     training_j: float
     keys: MaskKeys
+    within_clip: bool
     relayed: Relayed
-    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ..., keys: _Optional[_Union[MaskKeys, _Mapping]] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[TensorRange, _Mapping]]] = ..., train_loss: _Optional[float] = ..., holds: _Optional[bytes] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., training_s: _Optional[float] = ..., training_j: _Optional[float] = ..., keys: _Optional[_Union[MaskKeys, _Mapping]] = ..., within_clip: bool = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ...) -> None: ...
 
 class Relayed(_message.Message):
     __slots__ = ("clients", "examples", "energy_j", "most_price")
@@ -492,16 +508,20 @@ class MaskKeys(_message.Message):
     def __init__(self, cipher_key: _Optional[bytes] = ..., mask_key: _Optional[bytes] = ..., seed_digest: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class MaskRoster(_message.Message):
-    __slots__ = ("round", "number", "threshold", "peers")
+    __slots__ = ("round", "number", "threshold", "peers", "noise", "count_noise")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_NOISE_FIELD_NUMBER: _ClassVar[int]
     round: int
     number: int
     threshold: int
     peers: _containers.RepeatedCompositeFieldContainer[MaskPeer]
-    def __init__(self, round: _Optional[int] = ..., number: _Optional[int] = ..., threshold: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[MaskPeer, _Mapping]]] = ...) -> None: ...
+    noise: float
+    count_noise: float
+    def __init__(self, round: _Optional[int] = ..., number: _Optional[int] = ..., threshold: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[MaskPeer, _Mapping]]] = ..., noise: _Optional[float] = ..., count_noise: _Optional[float] = ...) -> None: ...
 
 class MaskPeer(_message.Message):
     __slots__ = ("number", "name", "keys")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from math import sqrt
 from pathlib import Path
 
 from fedaq.cli.checkup import (
@@ -23,10 +24,17 @@ from fedaq.net.ports import why_not
 from fedaq.settings import Settings
 from fedaq.tasks import evaluated, initial_model, load_task, read_data, signature_of
 from fedaq_server.identity.access import access_of
+from fedaq_server.privacy.account import PrivacyAccount
+from fedaq_server.privacy.release import private_values
 from fedaq_server.transport import open_files
 
 # Of the model, float32: that of the last round, the next one, and the final one.
 MODELS_ON_DISK = 3
+# Noise in the mean that is longer than so many of the longest updates is worth a look
+# (docs/explanation/differential-privacy.md).
+LOUD = 10.0
+# Of a clip that adapts: whatever it begins with, noise is in proportion to it.
+FIRST_CLIP = 1.0
 
 
 def server_findings(settings: Settings, out: Path | None) -> Iterator[Finding]:
@@ -99,7 +107,7 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
     try:
         task = load_task(settings.task, settings.data)
         module = initial_model(task, settings.seed, settings.start_from)
-        parameters = signature_of(task, module).parameters
+        spec = signature_of(task, module)
         test_data = read_data(task, "test_data", settings.data)
         began = time.monotonic()
         evaluated(task, module, test_data)
@@ -108,6 +116,48 @@ def _task(settings: Settings, out: Path | None) -> Iterator[Finding]:
         return
     seconds = time.monotonic() - began
     yield ok("task", f"{settings.task}: tested after each round, which takes {seconds:.1f} s")
-    yield memory(parameters)
+    yield memory(spec.parameters)
     folder = out or Path("runs")
-    yield disk(folder, MODELS_ON_DISK * 4 * parameters, "a run, without differences,")
+    yield disk(folder, MODELS_ON_DISK * 4 * spec.parameters, "a run, without differences,")
+    if settings.is_private:
+        yield privacy(settings, private_values(spec))
+
+
+def privacy(settings: Settings, values: int) -> Finding:
+    """Find out whether a budget of epsilon can be met, and what its noise does to the model.
+
+    Parameters
+    ----------
+    settings : Settings
+        With an epsilon.
+    values : int
+        Of an update.
+    """
+    own, rounds = settings.privacy, settings.rounds
+    clients = min(settings.sample or settings.clients, settings.clients)
+    try:
+        account = PrivacyAccount.of(settings, {}, FIRST_CLIP, values)
+    except UserError as error:
+        return wrong("privacy", str(error))
+    assert account is not None
+    multiplier = account.multiplier
+    loud = multiplier * sqrt(values) / clients
+    says = (
+        f"epsilon {own.epsilon:g} for delta {own.delta:g} in {rounds} rounds: noise of "
+        f"{multiplier:.3g} times the clip; in the mean of {clients} clients it is {loud:.3g} times "
+        "as long as the longest update"
+    )
+    if loud > LOUD:
+        return look(
+            "privacy",
+            says,
+            "such noise drowns most updates: more clients a round, fewer rounds, a smaller model, "
+            "or a larger privacy.epsilon",
+        )
+    if not own.secure_aggregation:
+        return look(
+            "privacy",
+            f"{says}; the server adds it, and sees each update",
+            "clients add it: --set privacy.secure_aggregation=true",
+        )
+    return ok("privacy", f"{says}; each client adds its share")

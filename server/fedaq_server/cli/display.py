@@ -74,7 +74,11 @@ class Display(RoundDisplay):
         self._show(f"round {record.round}/{self._settings.rounds}", facts, done=record.round)
 
     def summary(
-        self, rounds: int, records: Iterable[RoundRecord], budgets: Mapping[str, Any]
+        self,
+        rounds: int,
+        records: Iterable[RoundRecord],
+        budgets: Mapping[str, Any],
+        privacy: Mapping[str, Any],
     ) -> None:
         """Print the table of a run of so many rounds, and what its budgets came to."""
         table = Table(
@@ -82,8 +86,8 @@ class Display(RoundDisplay):
         )
         columns = dict.fromkeys((self.metric.name, LOSS))
         for column in ("round", *("test\nloss" if name == LOSS else name for name in columns),
-                       "train\nloss", "bits\ndown", "bits\nup", "payload", "wire",
-                       "energy"):  # fmt: skip
+                       "epsilon" if privacy else "train\nloss", "bits\ndown", "bits\nup",
+                       "payload", "wire", "energy"):  # fmt: skip
             table.add_column(column, justify="right", vertical="bottom")
         every = max(1, -(-rounds // _TABLE_ROWS))
         all_rounds, bad, last_bad = Totals(self.metric), 0, None
@@ -102,7 +106,7 @@ class Display(RoundDisplay):
         table.add_row(
             "total",
             *(written(name, record.value(name)) for name in columns),
-            "",
+            f"{record.epsilon:.4g}" if privacy else "",
             f"{totals['mean_downlink_bits']:.2f}",
             f"{totals['mean_uplink_bits']:.2f}",
             si(payload, "B"),
@@ -110,7 +114,7 @@ class Display(RoundDisplay):
             si(totals["energy_j"], "J"),
         )
         console.print(table)
-        for line in budget_lines(budgets):
+        for line in (*budget_lines(budgets), *privacy_lines(privacy)):
             console.print(foreign(line))
         if totals.get("relays_j"):
             console.print(f"hops of relays took {si(totals['relays_j'], 'J')} of it")
@@ -144,6 +148,16 @@ def budget_lines(budgets: Mapping[str, Any]) -> list[str]:
         more = f" and {len(empty) - _EMPTY_NAMED} more" if len(empty) > _EMPTY_NAMED else ""
         lines.append(f"empty, and left: {', '.join(empty[:_EMPTY_NAMED])}{more}")
     return lines
+
+
+def privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
+    """Return what there is to say of the budget of epsilon, as ``run.json`` has it."""
+    if not privacy:
+        return []
+    return [
+        f"epsilon: {privacy['spent']:.4g} of {privacy['epsilon']:g} for delta "
+        f"{privacy['delta']:g}; noise {privacy['noise_multiplier']:.3g} times the clip"
+    ]
 
 
 def _spent_of(unit: str, each: Mapping[str, float]) -> str:
@@ -187,7 +201,15 @@ def facts_of(record: RoundRecord, metric: Metric, energy_j: float) -> str:
     return (
         f"{metric.name} {metric.written(record.value(metric.name))}  {loss}"
         f"bits {record.downlink_bits:.2f} down {record.uplink_bits:.2f} up  {si(energy_j, 'J')}"
+        + (f"  epsilon {record.epsilon:.3g}" if record.epsilon else "")
     )
+
+
+def _loss_or_epsilon(record: RoundRecord) -> str:
+    """Return what a run without privacy knows of the training, and one with it, of that."""
+    if record.epsilon:
+        return f"{record.epsilon:.4g}"
+    return f"{record.train_loss:.4f}" if isfinite(record.train_loss) else "-"
 
 
 def _row(record: RoundRecord, metrics: Iterable[str]) -> tuple[str, ...]:
@@ -197,7 +219,7 @@ def _row(record: RoundRecord, metrics: Iterable[str]) -> tuple[str, ...]:
     return (
         str(record.round),
         *(written(name, record.value(name)) for name in metrics),
-        f"{record.train_loss:.4f}" if record.clients else "-",
+        _loss_or_epsilon(record),
         f"{record.downlink_bits:.2f}",
         f"{record.uplink_bits:.2f}",
         si(record.uplink_payload_bytes + record.downlink_payload_bytes, "B"),

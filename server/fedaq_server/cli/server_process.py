@@ -125,6 +125,7 @@ def _carry_out(
         display.doing = lambda: doing_of(run.roster)
         stopping.run(federate(run, display))
     budgets = run.accounts.facts().get("budgets", {})
-    display.summary(ledger.rounds_done, ledger.records(), budgets)
+    privacy = {} if run.privacy is None else run.privacy.facts()
+    display.summary(ledger.rounds_done, ledger.records(), budgets, privacy)
     last = next(iter(ledger.records(ledger.rounds_done - 1)))
     return last.trouble(run.task.metric)

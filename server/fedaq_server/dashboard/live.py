@@ -29,11 +29,11 @@ LONGEST = 100
 RECENT = 5
 
 Point = tuple[float | None, ...]
-# What a point holds; the metric is the task's, energy and payload bytes are sums from the first
-# round on.
+# What a point holds; the metric is the task's, energy, payload bytes and epsilon are sums from the
+# first round on.
 POINT_FIELDS = (
     "round", "metric", "loss", "train_loss", "uplink_bits", "downlink_bits", "energy_j",
-    "uplink_bytes", "downlink_bytes", "clients", "left_out", "seconds",
+    "uplink_bytes", "downlink_bytes", "clients", "left_out", "seconds", "epsilon",
 )  # fmt: skip
 
 
@@ -173,6 +173,7 @@ class Sums:
             int(each["clients"]),
             int(each["left_out"]),
             _short(each["seconds"]),
+            _short(each.get("epsilon", 0.0)),
         )
 
 

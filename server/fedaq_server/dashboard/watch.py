@@ -74,6 +74,8 @@ class Watch:
             "rounds": run.settings.rounds,
             "budget_j": run.settings.energy.joules,
             "metric": asdict(run.task.metric),
+            "epsilon": run.settings.privacy.epsilon,
+            "delta": run.settings.privacy.delta,
             "target": run.settings.metric_target,
             # Those of clients are each client's own affair.
             "settings": flat({k: v for k, v in facts["settings"].items() if k != "client"}),

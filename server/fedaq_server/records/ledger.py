@@ -24,6 +24,7 @@ from fedaq.files import flush_folder, replacing
 from fedaq.settings import LimitsSettings, Settings
 from fedaq_server.accounts import Accounts
 from fedaq_server.conduct import Conduct
+from fedaq_server.privacy.account import PrivacyAccount
 from fedaq_server.records.database import locked, told
 from fedaq_server.records.lost import LEDGER, from_last_model
 from fedaq_server.records.migrations import migrate
@@ -81,6 +82,7 @@ class Committed:
     sent: Sent | None
     conduct: Conduct
     accounts: Accounts = field(default_factory=Accounts)
+    privacy: PrivacyAccount | None = None
 
 
 class Ledger:
@@ -205,6 +207,16 @@ class Ledger:
         kept = json.loads(self._value("accounts") or "{}")
         return Accounts.restored(settings, kept, self.energy_j)
 
+    def privacy(self) -> dict[str, Any]:
+        """Return what is kept of the budget of epsilon; empty for none."""
+        kept: dict[str, Any] = json.loads(self._value("privacy") or "{}")
+        return kept
+
+    def charge(self, account: PrivacyAccount) -> None:
+        """Keep what a sum takes of the budget of epsilon, before it is released."""
+        with self._transaction():
+            self._set("privacy", json.dumps(account.state()))
+
     def sent(self) -> Sent:
         """Return what is kept of the differences that were sent."""
         differences = self._read(
@@ -292,6 +304,8 @@ class Ledger:
             self._set("scheme", json.dumps(state_of(committed.scheme)))
             self._set("conduct", json.dumps(committed.conduct.state()))
             self._set("accounts", json.dumps(committed.accounts.state()))
+            if committed.privacy is not None:
+                self._set("privacy", json.dumps(committed.privacy.state()))
             for kind, (number, digest) in self._written.items():
                 if number == record.round:
                     self._set(_DIGESTS[kind], f"{number} {digest}")

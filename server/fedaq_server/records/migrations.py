@@ -70,8 +70,15 @@ def _relays(database: sqlite3.Connection, folder: Path) -> None:
     database.execute("ALTER TABLE rounds ADD COLUMN relays TEXT")
 
 
+def _epsilon(database: sqlite3.Connection, folder: Path) -> None:
+    """A round has the epsilon that the run has spent by its end."""
+    database.execute("ALTER TABLE rounds ADD COLUMN epsilon REAL DEFAULT 0")
+
+
 # The first makes version 1 of nothing.
-_STEPS = (_first_tables, _snapshots, _metrics, _validations, _declined, _training, _relays)
+_STEPS = (
+    _first_tables, _snapshots, _metrics, _validations, _declined, _training, _relays, _epsilon,
+)  # fmt: skip
 VERSION = len(_STEPS)
 
 

@@ -18,7 +18,7 @@ _AVERAGED = ("uplink_bits", "downlink_bits")
 # Of a round's fields, those that few runs have.
 _RARE = (
     "test_metrics", "not_finite", "client_metrics", "validations", "declined", "training_j",
-    "relays",
+    "relays", "epsilon",
 )  # fmt: skip
 
 
@@ -109,6 +109,9 @@ class RoundRecord:
     relays : mapping of str to Relayed
         Relays whose update counted: for whom it stood, and what their hops took since they were
         last heard of; not in the file where there are none.
+    epsilon : float
+        Spent by the run so far, for the delta of its settings; not in the file without
+        differential privacy.
     """
 
     round: int
@@ -134,6 +137,7 @@ class RoundRecord:
     declined: Mapping[str, int] = field(default_factory=dict)
     training_j: float = 0.0
     relays: Mapping[str, Relayed] = field(default_factory=dict)
+    epsilon: float = 0.0
 
     @property
     def relays_j(self) -> float:
@@ -162,6 +166,8 @@ class RoundRecord:
             values["training_j"] = self.training_j
         if self.relays:
             values["relays_j"] = self.relays_j
+        if self.epsilon:
+            values["epsilon"] = self.epsilon
         values |= {f"test_{name}": value for name, value in self.test_metrics.items()}
         values |= {f"client_{name}": value for name, value in self.client_metrics.items()}
         return values | {f"declined_{reason}": count for reason, count in self.declined.items()}

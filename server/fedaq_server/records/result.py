@@ -146,6 +146,11 @@ class Result:
             "clients": str(self.record.clients),
             "weights": f"{self.record.parameters:,}",
         }
+        if self.record.privacy:
+            spent, epsilon = self.record.privacy["spent"], self.record.privacy["epsilon"]
+            facts["epsilon"] = (
+                f"{spent:.4g} of {epsilon:g} for delta {self.record.privacy['delta']:g}"
+            )
         title = f"{self.record.task}, scheme {self.record.scheme}, seed {self.record.seed}"
         cells = "".join(
             f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"

@@ -49,6 +49,9 @@ class SavedRun:
     budgets : dict
         What the run and its devices could spend and have spent, and who was empty; none where only
         joules of the run were limited.
+    privacy : dict
+        What the run could tell of each client and has told: epsilon, delta, the noise; none without
+        differential privacy.
     """
 
     version: int
@@ -66,6 +69,7 @@ class SavedRun:
     versions: dict[str, str] = field(default_factory=dict)
     metric: Metric = field(default_factory=Metric)
     budgets: dict[str, Any] = field(default_factory=dict)
+    privacy: dict[str, float] = field(default_factory=dict)
 
 
 _SAVED = TypeAdapter(SavedRun)

@@ -138,6 +138,8 @@ class Contribution:
         Whose it is.
     known : Given, optional
         What both ends know of its codes.
+    statistics_share : float
+        What one unit of a statistic weighs in the norm.
 
     Attributes
     ----------
@@ -161,6 +163,7 @@ class Contribution:
         examples: int,
         client: str = "",
         known: Given | None = None,
+        statistics_share: float = STATISTICS_SHARE,
     ) -> None:
         for tensor, code in zip(header.spec.tensors, header.codes, strict=True):
             if code.grid is not None:
@@ -172,6 +175,7 @@ class Contribution:
         self._examples = examples
         self._client = client
         self._known = known
+        self._statistics_share = statistics_share
         self._spool = Spool(header, aggregate.spool)
         self.received = 0
         self.payload_bytes = header.header_bytes
@@ -224,7 +228,7 @@ class Contribution:
 
     def _share(self, piece: Piece) -> float:
         finely = self._payload.spec.tensors[piece.tensor].kind == Kind.STATISTICS
-        return STATISTICS_SHARE**2 if finely else 1.0
+        return self._statistics_share**2 if finely else 1.0
 
     def _measured(self, content: Content) -> float:
         """Check raw values; return the sum of the squares of all values."""

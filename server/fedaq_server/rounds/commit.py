@@ -21,6 +21,7 @@ from fedaq_server.rounds.broadcast import Frame, broadcast_values
 from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.measure import Downlink, Tested, measure
+from fedaq_server.rounds.private import adapt, make_private
 from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import Round, without_unpaid
 from fedaq_server.rounds.server_optimizer import ServerOptimizer
@@ -37,7 +38,9 @@ async def aggregate(current: Round, reports: list[Report]) -> Tested:
     frames = await current.broadcast.coded()
     if current.differences is not None:
         await current.differences.advanced
-    if not reports:
+    if reports:
+        await make_private(current)
+    else:
         await current.on_worker(current.aggregate.clear)
     with federation.metrics.phase("aggregation"):
         await asyncio.to_thread(_advance, current, frames, moves=bool(reports))
@@ -60,7 +63,7 @@ async def commit(
         state, downlink, reports, tested, wire.sample(),
         relays=_hops(federation.accounts, reports), charged=current.charged,
         declined=current.declined, price=current.plan.price,
-        seconds=time.monotonic() - current.started_s,
+        seconds=time.monotonic() - current.started_s, epsilon=_told(current, reports),
     )  # fmt: skip
     outcome = _outcome(record, reports, downlink, _widths(current, reports))
     await asyncio.to_thread(federation.scheme.learn, outcome)
@@ -75,6 +78,16 @@ async def commit(
     await asyncio.to_thread(federation.commit, committed)
     federation.on_round(committed, current.plan)
     return record
+
+
+def _told(current: Round, reports: list[Report]) -> float:
+    """Return the epsilon that the run has spent; the clip of the next round follows from this."""
+    account = current.federation.privacy
+    if account is None:
+        return 0.0
+    if reports:
+        adapt(account, current, reports)
+    return account.spent
 
 
 def _hops(accounts: Accounts, reports: list[Report]) -> dict[str, Relayed]:
@@ -198,12 +211,13 @@ def _committed(
         sent,
         federation.conduct,
         federation.accounts,
+        federation.privacy,
     )
 
 
 def _widths(current: Round, reports: list[Report]) -> tuple[float, ...]:
     """Return how wide the updates were, as much as can be known of masked ones."""
-    if not (current.plan.grid and reports):
+    if not (current.plan.grid and reports) or current.state.release is not None:
         return ()
     if current.masking is not None:
         assert current.masking.figures is not None

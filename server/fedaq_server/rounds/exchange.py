@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
-from math import hypot, sqrt
+from math import hypot, nan, sqrt
 
 from fedaq.codec import headers, payload
 from fedaq.codec.chunks import Chunk, expected
@@ -15,16 +15,25 @@ from fedaq.codec.quantizer import RAW_BITS, Range, Spread, derive_key
 from fedaq.declines import Decline, Reason
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
+from fedaq_server.privacy.release import Release
 from fedaq_server.records.record import Relayed
-from fedaq_server.rounds.aggregation import Contribution
+from fedaq_server.rounds.aggregation import STATISTICS_SHARE, Contribution
 from fedaq_server.rounds.chunk_limits import check_count, check_size, most_chunks
 from fedaq_server.rounds.differences import CatchUp
-from fedaq_server.rounds.reports import Report, magnitude_of, receive_report
+from fedaq_server.rounds.reports import (
+    Report,
+    magnitude_of,
+    receive_clipped_report,
+    receive_report,
+)
 from fedaq_server.rounds.round import Differences, Round
 from fedaq_server.schemes.masked_bytes import widths_of
 from fedaq_server.schemes.scheme import granted_up
 from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.transport.client import Client, EmptyError, Phase
+
+# Two computations of one norm differ by less.
+NORM_ROUNDING = 1 + 1e-9
 
 
 async def exchange(client: Client, current: Round) -> Report:
@@ -48,7 +57,10 @@ async def exchange(client: Client, current: Round) -> Report:
         client.enter(Phase.RECEIVING)
         await _send_model(client, current)
         client.enter(Phase.TRAINING)
-        if current.masking is None:
+        release = current.state.release
+        if current.masking is None and release is not None:
+            report = await _exchange_clipped(client, current, release, down_bytes)
+        elif current.masking is None:
             report = await _exchange_seen(client, current, down_bytes)
         else:
             from fedaq_server.rounds.masked_exchange import exchange_masked
@@ -75,6 +87,22 @@ async def _exchange_seen(client: Client, current: Round, down_bytes: int) -> Rep
     payload_bytes = current.charged[client.name]
     return Report(
         client, weight, ranges, loss, update, payload_bytes, validation, training_j, relayed
+    )
+
+
+async def _exchange_clipped(
+    client: Client, current: Round, release: Release, down_bytes: int
+) -> Report:
+    """Carry a client on whose update noise is to come; of it nothing but the codes is known."""
+    within, training_j = await receive_clipped_report(client, current)
+    client.enter(Phase.SENDING)
+    ranges = (Spread(-release.clip, release.clip, 0.0, 0.0),) * len(current.state.spec.tensors)
+    granted, limit_bytes = await _grant(client, current, ranges, down_bytes)
+    weight = current.weights[client.name]
+    update = await _receive_update(client, current, granted, limit_bytes, weight)
+    payload_bytes = current.charged[client.name]
+    return Report(
+        client, weight, (), nan, update, payload_bytes, None, training_j, within_clip=within
     )
 
 
@@ -131,6 +159,8 @@ async def _send_model(client: Client, current: Round) -> None:
         keep=0 if sparsity is None else sparsity.keep,
         ternary=sparsity is not None and sparsity.ternary,
         masking=_masking_message(client, current),
+        clipping=_clipping_message(current.state.release),
+        one_in=current.plan.one_in,
     )
     if client.relayed is not None:
         plan.weight = current.state.clients[client.name].weight
@@ -150,9 +180,16 @@ def _masking_message(client: Client, current: Round) -> pb.Masking | None:
     return pb.Masking(
         steps=[code.step for code in grid],
         reaches=[reach_of(code) for code in grid],
-        widths=widths_of(grid, current.state.total_weight),
+        widths=widths_of(grid, current.state.total_weight, current.state.release),
         weight=current.weights[client.name],
     )
+
+
+def _clipping_message(release: Release | None) -> pb.Clipping | None:
+    """Return how updates are clipped, if they are."""
+    if release is None:
+        return None
+    return pb.Clipping(norm=release.clip, rounded=release.rounded, count=release.adapts)
 
 
 async def _model(client: Client, current: Round) -> AsyncIterator[bytes]:
@@ -232,7 +269,8 @@ async def _receive_update(
 ) -> Payload:
     message = (await expected(client.expect, "update")).update
     update = headers.from_message(current.state.spec, message)
-    if not all(map(_is_granted, update.codes, granted.codes)):
+    kept = _is_granted if current.state.release is None else _is_exactly
+    if not all(map(kept, update.codes, granted.codes)):
         raise ProtocolError(
             pb.REFUSAL_REASON_BITS_NOT_GRANTED,
             f"the update uses bits {update.bits}; granted were {granted.bits}",
@@ -241,7 +279,9 @@ async def _receive_update(
     known: Given = Dither(partial(derive_key, seed, "uplink", client.name, current.number))
     if sparsity_of(current.federation.settings) is not None:
         known = NOTHING
-    contribution = Contribution(current.aggregate, update, weight, client.name, known)
+    release = current.state.release
+    share = STATISTICS_SHARE if release is None else 1.0
+    contribution = Contribution(current.aggregate, update, weight, client.name, known, share)
     most = most_chunks(update.code_bytes, current.chunk_bytes)
     captured: list[Chunk] = []
     try:
@@ -251,8 +291,11 @@ async def _receive_update(
             check_count(contribution.chunks, most)
             if limit_bytes is not None:
                 _check_limit(contribution, limit_bytes)
-        current.norms[client.name] = contribution.norm
-        _check_norm(contribution.norm, _norm_limit(current, update))
+        if release is None:
+            current.norms[client.name] = contribution.norm
+            _check_norm(contribution.norm, _norm_limit(current, update))
+        else:
+            _check_clipped(contribution.norm, release)
         if current.capture is not None:
             sent = [chunk.to_message() for chunk in captured]
             await asyncio.to_thread(
@@ -286,6 +329,21 @@ def _is_granted(code: TensorCode, granted: TensorCode) -> bool:
     if granted.step or code.step:
         return bool(granted.step) and code == ZERO
     return code.bits == granted.bits
+
+
+def _is_exactly(code: TensorCode, granted: TensorCode) -> bool:
+    """Tell whether a code is on the grid on which noise is, or of zeros."""
+    return code in (granted, ZERO)
+
+
+def _check_clipped(norm: float, release: Release) -> None:
+    """Refuse an update that would move the sum by more than its noise is made for."""
+    limit = release.rounded * release.step
+    if norm > limit * NORM_ROUNDING:
+        raise ProtocolError(
+            pb.REFUSAL_REASON_NORM,
+            f"the L2 norm of the update is {norm:g}; {limit:g} is the most (privacy.clip)",
+        )
 
 
 def _check_limit(contribution: Contribution, limit_bytes: int) -> None:

@@ -14,6 +14,7 @@ from fedaq.tasks import Evaluation, Metric
 from fedaq_server.accounts import Accounts
 from fedaq_server.conduct import Conduct
 from fedaq_server.metrics import Metrics
+from fedaq_server.privacy.account import PrivacyAccount
 from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.rounds.differences import History
@@ -62,6 +63,8 @@ class Federation:
         Tells, off the event loop, whether the run is to end after this round, before it would.
     authority : callable
         Returns by whom clients' keys for masks must be proved; None where nobody could.
+    privacy : PrivacyAccount, optional
+        What may be told of each client; None where the model is not private.
     share : float
         Of all clients of the run that these are, by their weights: below 1 behind a relay.
     """
@@ -87,6 +90,7 @@ class Federation:
     is_last: Callable[[RoundRecord], bool]
     metrics: Metrics
     authority: "Callable[[], Authority | None]" = lambda: None
+    privacy: PrivacyAccount | None = None
     share: float = 1.0
 
     def tests_held(self, number: int) -> bool:

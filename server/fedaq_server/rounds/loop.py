@@ -42,7 +42,7 @@ async def run_rounds(federation: Federation, wire: WireCounter, last: RoundRecor
             if last is not None and _reached(federation, last):
                 break
             resumed = number == first and last is not None
-            if _are_spent(federation):
+            if _are_spent(federation) or _has_told_all(federation, number):
                 break
             clients = await _participants(federation, number, resumed=resumed)
             last = await run_round(federation, number, clients, worker, wire, resumed=resumed)
@@ -106,6 +106,20 @@ def _are_spent(federation: Federation) -> bool:
     """Tell whether so many devices are empty that no round has the updates that it needs."""
     settings, empty = federation.settings, federation.accounts.empty
     return bool(empty) and settings.clients - len(empty) < settings.quorum
+
+
+def _has_told_all(federation: Federation, number: int) -> bool:
+    """Tell whether a sum more would tell more of a client than it may, and say so."""
+    account = federation.privacy
+    if account is None or account.pays():
+        return False
+    log.warning(
+        "privacy.epsilon = %g ends the run after %d of %d rounds: %.4g is spent, and one more does "
+        "not fit; a round that was stopped after its sum counts, too",
+        account.epsilon, number - 1, account.rounds, account.spent,
+        extra=event("epsilon spent", epsilon=account.spent),
+    )  # fmt: skip
+    return True
 
 
 async def _participants(federation: Federation, number: int, *, resumed: bool) -> list[Client]:

@@ -3,7 +3,7 @@
 from fedaq.codec.chunks import expected
 from fedaq.codec.payload import Payload
 from fedaq.errors import ProtocolError
-from fedaq.privacy.keys import KEY_BYTES, SEALED_BYTES, PublicKeys
+from fedaq.privacy.keys import DIGEST_BYTES, KEY_BYTES, SEALED_BYTES, PublicKeys
 from fedaq.privacy.shares import is_share
 from fedaq.privacy.sizes import CERTIFICATE_BYTES, SIGNATURE_BYTES
 from fedaq.v1 import federation_pb2 as pb
@@ -62,8 +62,9 @@ def _proved(name: str, message: pb.MaskKeys, masking: Masking) -> PublicKeys:
         If they are not.
     """
     keys = (message.cipher_key, message.mask_key, message.seed_digest)
-    if any(len(key) != KEY_BYTES for key in keys):
-        raise _unfit(f"keys of {[len(key) for key in keys]} bytes; each has {KEY_BYTES}")
+    due = [KEY_BYTES, KEY_BYTES, DIGEST_BYTES]
+    if [len(key) for key in keys] != due:
+        raise _unfit(f"keys and a digest of {[len(key) for key in keys]} bytes; {due} are due")
     if len(message.certificate) > CERTIFICATE_BYTES or len(message.signature) > SIGNATURE_BYTES:
         raise _unfit(
             f"a certificate has {CERTIFICATE_BYTES} bytes at the most, a signature "

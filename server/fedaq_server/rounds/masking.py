@@ -6,27 +6,30 @@ round are numbered in the order of their names.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
+from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.common_grid import Figures, mean_figures
-from fedaq.codec.payload import Payload
+from fedaq.codec.payload import Payload, TensorCode
+from fedaq.codec.subset import Places, Subset
 from fedaq.errors import ProtocolError
 from fedaq.privacy.keys import Authority, PublicKeys, to_message
 from fedaq.privacy.layout import Layout, layout_of
 from fedaq.privacy.member import context_of
 from fedaq.privacy.neighbours import FEWEST, Circle, circle_of, neighbours
-from fedaq.privacy.sums import MaskedSum
+from fedaq.privacy.sums import MaskedSum, Sums
 from fedaq.privacy.unmasking import UnfitSharesError, left_in_sum
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.incoming import Incoming
+from fedaq_server.rounds.private import charge
 from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import Round
 from fedaq_server.rounds.steps import Steps, too_few
@@ -63,7 +66,9 @@ class Masking:
     reports : dict of str to Report
         Of the clients whose updates are in the sum; empty before there is one.
     figures : Figures, optional
-        Those of the sum.
+        Those of the sum; none of a private one.
+    count : int
+        Of a private one: the noisy count of updates that were short enough.
     """
 
     current: Round
@@ -72,9 +77,12 @@ class Masking:
     down: Counter[str] = field(default_factory=Counter)
     reports: dict[str, Report] = field(default_factory=dict)
     figures: Figures | None = None
+    count: int = 0
     _keys: Mapping[str, PublicKeys] = field(default_factory=dict)
     _members: frozenset[int] = frozenset()
+    _charged: "asyncio.Task[None] | None" = None
     _sum: "asyncio.Task[frozenset[int]] | None" = None
+    _dealer: str = ""
 
     @cached_property
     def context(self) -> bytes:
@@ -99,8 +107,18 @@ class Masking:
     @cached_property
     def layout(self) -> Layout:
         """What each client masks."""
-        widths = widths_of(self.current.plan.grid, self.total_weight)
-        return layout_of(self.current.state.spec.elements, widths)
+        state = self.current.state
+        widths = widths_of(self.current.plan.grid, self.total_weight, state.release)
+        return layout_of(self.subset.counts, widths)
+
+    @cached_property
+    def subset(self) -> Subset:
+        """Which values each client masks."""
+        current = self.current
+        return Subset(
+            current.state.spec, current.federation.settings.seed, current.number,
+            current.plan.one_in,
+        )  # fmt: skip
 
     @cached_property
     def plan(self) -> Circle:
@@ -126,7 +144,9 @@ class Masking:
     async def brought_keys(self, name: str, keys: PublicKeys) -> pb.MaskRoster:
         """Bring keys; return those of the neighbours."""
         self._keys = await self.steps.meet(Step.KEYS, name, keys)
-        number = self.numbers[name]
+        number, release = self.numbers[name], self.current.state.release
+        fewest = fewest_of(len(self._keys))
+        noise, of_count = (0.0, 0.0) if release is None else release.shares(fewest)
         return pb.MaskRoster(
             round=self.current.number,
             number=number,
@@ -136,6 +156,8 @@ class Masking:
                 for one in self.circle[number]
                 for known in [self.names[one]]
             ],
+            noise=noise,
+            count_noise=of_count,
         )
 
     async def brought_shares(self, name: str, sealed: Mapping[int, bytes]) -> pb.MaskShares:
@@ -175,6 +197,11 @@ class Masking:
     async def brought_update(self, report: Report, update: Incoming) -> pb.UnmaskRequest:
         """Bring a masked update; return which shares take masks off the sum."""
         brought = await self.steps.meet(Step.UPDATE, report.client.name, (report, update))
+        if self.current.state.release is not None:
+            # With what is asked for next, the sum is there.
+            if self._charged is None:
+                self._charged = asyncio.create_task(charge(self.current.federation))
+            await asyncio.shield(self._charged)
         counted = {self.numbers[name] for name in brought}
         near = self.near(report.client.name)
         return pb.UnmaskRequest(
@@ -192,7 +219,15 @@ class Masking:
         brought = await self.steps.meet(Step.UNMASKING, name, revealed)
         if self._sum is None:
             self._sum = asyncio.create_task(self._add_up(brought))
-        liars = await asyncio.shield(self._sum)
+        try:
+            liars = await asyncio.shield(self._sum)
+        except ProtocolError:
+            if name == self._dealer:
+                raise ProtocolError(
+                    pb.REFUSAL_REASON_KEYS,
+                    "the shares that you dealt do not belong together: the round has no sum",
+                ) from None
+            raise
         if self.numbers[name] in liars:
             raise ProtocolError(pb.REFUSAL_REASON_KEYS, "the shares that you revealed do not fit")
 
@@ -223,12 +258,18 @@ class Masking:
         except UnfitSharesError as error:
             why = f"the shares of {self.names[error.number]} do not fit"
             self.steps.failure = why
+            self._dealer = self.names[error.number] if error.dealt else ""
             raise too_few(why) from None
         weight = sum(self.current.weights[name] for name in updates)
-        self.figures = mean_figures(sums, weight)
+        train_loss = nan
+        if self.current.state.release is None:
+            self.figures = mean_figures(sums, weight)
+            train_loss = self.figures.train_loss
+        else:
+            self.count = sums[0]
         for name in sorted(updates):
             report, _ = updates[name]
-            self.reports[name] = report.of_sum(self.figures.train_loss, self.current.charged[name])
+            self.reports[name] = report.of_sum(train_loss, self.current.charged[name])
         return liars
 
     def _unmasked(
@@ -238,9 +279,10 @@ class Masking:
     ) -> tuple[frozenset[int], list[int]]:
         aggregate, grid = self.current.aggregate, self.current.plan.grid
         assert isinstance(aggregate, Aggregate)
-        sent = [part for part, code in zip(self._slices, grid, strict=True) if code.bits]
+        weight = sum(self.current.weights[name] for name in updates)
+        sums, drawn = self._sums(aggregate, grid)
         figures: NDArray[Any] = np.zeros(1 + len(grid), np.int64)
-        total = MaskedSum(self.layout, (*(aggregate.total[part] for part in sent), figures))
+        total = MaskedSum(self.layout, (*sums, figures))
         for update in updates.values():
             update.rewind()
             total.add(update.read)
@@ -254,13 +296,30 @@ class Masking:
             {self.numbers[name]: shares for name, shares in revealed.items()},
         )
         total.unmask(left.masks)
-        weight = sum(self.current.weights[name] for name in updates)
+        if self.current.state.release is not None:
+            total.center(self.current.state.release.room)
+        for part, places, code, found in drawn:
+            # All that is not sent is 0.
+            aggregate.total[part] = code.zero * weight
+            aggregate.total[part][places] = found
         aggregate.settle(Payload(self.current.state.spec, grid), weight)
         return left.liars, figures.tolist()
 
-    @property
-    def _slices(self) -> tuple[slice, ...]:
-        return self.current.state.spec.slices
+    def _sums(
+        self, aggregate: Aggregate, grid: Sequence[TensorCode]
+    ) -> tuple[list[Sums], list[tuple[slice, Places, TensorCode, Sums]]]:
+        """Return where each tensor that is sent is added up; and again, of which a part is sent."""
+        sums, drawn = [], []
+        parts = zip(self.current.state.spec.slices, self.subset.places, grid, strict=True)
+        for part, places, code in parts:
+            if not code.bits:
+                continue
+            if places is None:
+                sums.append(aggregate.total[part])
+            else:
+                sums.append(np.zeros(len(places), np.int64))
+                drawn.append((part, places, code, sums[-1]))
+        return sums, drawn
 
 
 def masking_of(current: Round, authority: Authority | None) -> Masking:

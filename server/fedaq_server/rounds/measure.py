@@ -67,6 +67,7 @@ def measure(
     declined: Mapping[str, int],
     price: float,
     seconds: float,
+    epsilon: float,
 ) -> RoundRecord:
     """Sum up a round.
 
@@ -114,6 +115,7 @@ def measure(
         declined=dict(sorted(declined.items())),
         training_j=sum(report.training_j for report in reports),
         relays=relays,
+        epsilon=epsilon,
     )
 
 

@@ -38,6 +38,7 @@ class Report:
     validation: Validation | None
     training_j: float
     relayed: Relayed | None = None
+    within_clip: bool = False
 
     def of_sum(self, train_loss: float, payload_bytes: int) -> "Report":
         """Return the report of a client of whose training nothing is known but the mean."""
@@ -81,6 +82,15 @@ async def receive_masked_report(client: Client, current: Round) -> tuple[pb.Mask
     if current.differences is not None:
         await check_model(client, current.differences, report.holds)
     return report.keys, training_j(report, current)
+
+
+async def receive_clipped_report(client: Client, current: Round) -> tuple[bool, float]:
+    """Return whether an update was short enough, and what its training took."""
+    report = (await expected(client.expect, "range_report")).range_report
+    _check_success(client, report)
+    if current.differences is not None:
+        await check_model(client, current.differences, report.holds)
+    return report.within_clip, training_j(report, current)
 
 
 def _check_success(client: Client, report: pb.RangeReport) -> None:

@@ -16,6 +16,7 @@ from fedaq.codec.quantizer import Floats, Spread
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq.settings import Settings
 from fedaq_server.accounts import Party
+from fedaq_server.privacy.release import Release, private_values
 from fedaq_server.records.capture import Capture
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
@@ -147,8 +148,8 @@ class Round:
 
     @property
     def squeeze(self) -> bool:
-        """Whether updates are entropy-coded."""
-        return self.federation.settings.entropy
+        """Whether updates are entropy-coded; the length of one tells what is in it."""
+        return self.federation.settings.entropy and self.state.release is None
 
     async def on_worker(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a step of the aggregation off the event loop."""
@@ -242,6 +243,8 @@ def _going_down(federation: Federation, number: int) -> Callable[[slice], Floats
 def _weights(federation: Federation, clients: list[Client]) -> dict[str, int]:
     if federation.settings.aggregation in ("median", "trimmed_mean"):
         return {client.name: 1 for client in clients}
+    if federation.privacy is not None:
+        return {client.name: 1 for client in clients}
     weights = federation.conduct.weights({client.name: client.examples for client in clients})
     return small_weights(weights) if federation.settings.common_grid else weights
 
@@ -296,7 +299,16 @@ def _state(
             extra_j + relays_j,
         ),
         total_weight=total,
+        release=_release(federation, len(clients)),
     )
+
+
+def _release(federation: Federation, clients: int) -> Release | None:
+    account, settings = federation.privacy, federation.settings
+    if account is None:
+        return None
+    masked = settings.privacy.secure_aggregation
+    return account.release(private_values(federation.spec), clients, masked=masked)
 
 
 def without_unpaid(current: Round) -> RoundState:

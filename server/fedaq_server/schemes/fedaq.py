@@ -93,14 +93,21 @@ def fedaq(settings: Settings) -> Scheme:
     on_grid = settings.common_grid
     if settings.entropy and settings.differences and own.has_no_steps and not on_grid:
         return CodedBudgets(of_run_j)
+    # The steps of a private sum follow from its noise.
+    by_gain = on_grid and settings.differences and own.has_no_steps
+    constant = settings.is_private or not by_gain
     uplink = own.uplink_resolution or (CODED_UPLINK if settings.entropy else PACKED_UPLINK)
     downlink = own.downlink_resolution or (
         CODED_DIFFERENCE if settings.differences else PACKED_DOWNLINK
     )
     if on_grid:
-        masked = settings.privacy.secure_aggregation
-        signed = settings.network.proves_certificates
-        return CommonGrid(uplink, downlink, masked, _proof_bytes=MOST_PROOF_BYTES if signed else 0)
+        return CommonGrid(
+            uplink if constant else None,
+            downlink if constant else None,
+            masked=settings.privacy.secure_aggregation,
+            seed=settings.seed,
+            _proof_bytes=MOST_PROOF_BYTES if settings.network.proves_certificates else 0,
+        )
     if settings.entropy:
         return CodedBudgets(of_run_j, uplink=uplink, downlink=downlink)
     return Resolution(own, uplink, downlink)

@@ -12,6 +12,7 @@ from fedaq.codec.quantizer import RAW_BITS, Floats, Spread, is_width
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import UserError
 from fedaq_server.accounts import Purse
+from fedaq_server.privacy.release import Release
 
 # Statistics that are coded over their range get so many bits.
 LEAST_STATISTICS_BITS = 8
@@ -74,6 +75,8 @@ class RoundState:
         Of which each client's `weight` is a share.
     share : float
         Sum of the clients' weights: below 1 behind a relay, whose clients are not all of the run's.
+    release : Release, optional
+        Of a round whose sum is private: its grid is the one of all updates.
     """
 
     round: int
@@ -90,6 +93,7 @@ class RoundState:
     total_weight: int = 1
     share: float = 1.0
     relays_j: float = 0.0
+    release: Release | None = None
 
     @cached_property
     def squared_weights(self) -> float:
@@ -144,6 +148,8 @@ class Plan:
         What each client is sent at the most besides what goes down, for it alone.
     grid : tuple of TensorCode
         Per tensor: how all updates of the round are coded; empty where `grant` says it of each.
+    one_in : int
+        Of the values of every update, one in so many is sent (`fedaq.codec.subset`).
     """
 
     downlink: Grant
@@ -154,6 +160,7 @@ class Plan:
     least_up_bytes: Mapping[str, int] = field(default_factory=dict)
     alone_bytes: Mapping[str, int] = field(default_factory=dict)
     grid: tuple[TensorCode, ...] = ()
+    one_in: int = 1
 
 
 @dataclass(frozen=True)

@@ -222,10 +222,7 @@ async def serve_client(admission: Admission, stream: Stream, identity: str | Non
         await client.send(admission.welcome())
         await admission.roster.announce()
         admission.metrics.joined.inc()
-        log.info(
-            "%s joined with %d examples", client.name, client.examples,
-            extra=event("client joined", client=client.name, examples=client.examples),
-        )  # fmt: skip
+        _tell_of_join(client, private=admission.settings.is_private)
         readiness.tell_of(admission.metrics, client)
         async with patient(stream, patience_s) as read:
             await _listen(admission, client, read)
@@ -257,6 +254,17 @@ async def _admitted(
     except TimeoutError:
         raise _silent(patience_s) from None
     return admission.admit(join, stream, identity)
+
+
+def _tell_of_join(client: Client, *, private: bool) -> None:
+    """Log it; where the model is private, without how many examples the client has."""
+    if private:
+        log.info("%s joined", client.name, extra=event("client joined", client=client.name))
+        return
+    log.info(
+        "%s joined with %d examples", client.name, client.examples,
+        extra=event("client joined", client=client.name, examples=client.examples),
+    )  # fmt: skip
 
 
 async def _listen(admission: Admission, client: Client, read: Read) -> None:

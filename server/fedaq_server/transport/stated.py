@@ -10,7 +10,7 @@ from fedaq.energy.cost import RadioCost, checked_cost
 from fedaq.errors import printable
 from fedaq.settings import Settings
 from fedaq.tasks import Training
-from fedaq.tasks.training import KNOWN, KNOWN_SPARSE, is_plain
+from fedaq.tasks.training import KNOWN, KNOWN_CLIPPING, KNOWN_SPARSE, is_plain
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.accounts import Accounts
 from fedaq_server.identity.caller import JoinRefusedError
@@ -61,6 +61,8 @@ def check_software(join: pb.Join, training: Training, settings: Settings) -> Non
         asked = "trains with more than plain SGD (fedaq settings training)"
     elif join.training < KNOWN_SPARSE and sparsity_of(settings) is not None:
         asked = f"has clients send a part of each update (scheme {settings.scheme})"
+    elif join.training < KNOWN_CLIPPING and settings.is_private:
+        asked = "has clients clip their updates (privacy.epsilon)"
     else:
         return
     raise JoinRefusedError(

@@ -113,6 +113,7 @@ function Tiles({ state }) {
     <${Tile} name="Energy" value=${si(spent, "J")}><${EnergyWords} spent=${spent} budget=${run.budget_j} forecast=${forecast} over=${isOver(state)}/><//>
     <${Tile} name="Uplink" value=${fixed(2)(point[AT.uplink_bits])} unit="bits/value">${si(point[AT.uplink_bytes], "B")} so far<//>
     <${Tile} name="Downlink" value=${fixed(2)(point[AT.downlink_bits])} unit="bits/value">${si(point[AT.downlink_bytes], "B")} so far<//>
+    ${run.epsilon && html`<${Tile} name="Epsilon" value=${point[AT.epsilon].toPrecision(3)}>of ${run.epsilon} for delta ${run.delta}<//>`}
   </div>`;
 }
 

@@ -10,7 +10,7 @@ export { useMemo } from "./vendor/hooks.mjs";
 
 // The places of a point's values (POINT_FIELDS in live.py).
 const FIELDS = ["round", "metric", "loss", "train_loss", "uplink_bits", "downlink_bits", "energy_j",
-  "uplink_bytes", "downlink_bytes", "clients", "left_out", "seconds"];
+  "uplink_bytes", "downlink_bytes", "clients", "left_out", "seconds", "epsilon"];
 export const AT = Object.fromEntries(FIELDS.map((name, place) => [name, place]));
 export const column = (points, name) => points.map((point) => point[AT[name]]);
 
