@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from math import inf
 
 from fedaq.energy.cost import RadioCost
@@ -59,6 +59,7 @@ async def take_part(
     means: Means | None = None,
     privacy: Privacy = SEEN,
     below: Below | None = None,
+    turn: Callable[[Session], AbstractAsyncContextManager[object]] = nullcontext,
 ) -> str:
     """Take part until the run is over, through every loss of the connection.
 
@@ -66,7 +67,7 @@ async def take_part(
     ----------
     connect : callable
         Opens a stream to the server.
-    name, learner, radio, on_event, on_training, on_transfer, ready, means, privacy, below
+    name, learner, radio, on_event, on_training, on_transfer, ready, means, privacy, below, turn
         As of a `Session`.
     give_up_after_s : float, optional
         Seconds without a server; None for patience without end.
@@ -93,7 +94,7 @@ async def take_part(
                 session = Session(
                     stream, name, learner, radio, on_event, process,
                     on_training=on_training, on_transfer=on_transfer, ready=ready,
-                    means=means or Means(), privacy=privacy, below=below,
+                    means=means or Means(), privacy=privacy, below=below, turn=turn,
                 )  # fmt: skip
                 return await session.participate()
         except UserError:
