@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -38,7 +38,7 @@ import grpc
 import numpy as np
 import psutil
 from light_clients import join_message
-from round import HERE, MB, Process, free_port
+from round import MB, Process, free_port
 
 from fedaq.codec import coding, model, payload
 from fedaq.codec.given import Dither
@@ -54,6 +54,8 @@ LOADERS = 2
 # Models that are kept at a time, of all clients together.
 MOST_MODELS = 1000
 PROBE_S = 0.5
+# Whoever looks at /metrics takes time of the server's.
+LOOK_S, LOOK_AT_STORM_S = 0.5, 0.1
 # Seconds after which something has gone wrong.
 PATIENCE_S = 240.0
 WINDOW_S = 1.0
@@ -121,7 +123,7 @@ def until(condition: Callable[[], bool], problem: str, patience_s: float = PATIE
     while not condition():
         if time.monotonic() - began > patience_s:
             raise SystemExit(f"{problem} within {patience_s:g} s")
-        time.sleep(0.1)
+        time.sleep(LOOK_S)
     return time.monotonic() - began
 
 
@@ -142,6 +144,8 @@ class Probes:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._ask)
         self._join = join_message("one-more", spec_of_task())
+        # No round is to count on it.
+        self._join.readiness.declined = pb.DECLINE_REASON_BUSY
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -305,6 +309,7 @@ class Result:
     rounds: int
     round_s: float
     server_cpu_s: float
+    clients_cpu_s: float
     wire_bytes: int
     uplink_bits: float
     loopback_bps: float
@@ -319,6 +324,11 @@ class Result:
 
 def rss_mb(pid: int) -> float:
     return float(psutil.Process(pid).memory_info().rss / MB)
+
+
+def cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def peak_mb(pid: int) -> float:
@@ -336,7 +346,7 @@ def restarted(federation: Federation, server: Process, how: int) -> tuple[Proces
     while federation.connected() < federation.clients:
         if time.monotonic() - listens > PATIENCE_S:
             raise SystemExit(f"{federation.connected():.0f} of {federation.clients} came back")
-        time.sleep(0.05)
+        time.sleep(LOOK_AT_STORM_S)
         joins.append((time.monotonic(), federation.joined()))
     most = max(
         (count - before) * WINDOW_S / max(at - since, WINDOW_S)
@@ -357,14 +367,15 @@ def measure(federation: Federation, rounds: int, how: int) -> Result:
         connect_s = until(
             lambda: federation.connected() >= federation.clients, "not all clients connect"
         )
-        cpu_before = psutil.Process(server.pid).cpu_times()
+        cpu_before = [cpu_s(process.pid) for process in processes]
         until(lambda: federation.rounds() >= 1, "the first round does not end")
         first_end_s = time.monotonic() - began
         probes = Probes(federation)
         with probes.at_work():
             until(lambda: federation.rounds() >= rounds, f"{rounds} rounds do not end")
-        cpu_after = psutil.Process(server.pid).cpu_times()
         done, peak = federation.rounds(), peak_mb(server.pid)
+        spent = [(cpu_s(process.pid) - cpu) / done
+                 for process, cpu in zip(processes, cpu_before, strict=True)]  # fmt: skip
         again, storm = restarted(federation, server, how)
         processes.append(again)
         until(lambda: federation.rounds() >= 1, "no round ends after the restart")
@@ -378,11 +389,10 @@ def measure(federation: Federation, rounds: int, how: int) -> Result:
     codec = codec_time(bits, federation.folder)
     cores = psutil.cpu_count() or 1
     ideal_s = 8 * wire_bytes / bps + federation.drawn * (codec.client_s + codec.server_s) / cores
-    spent = cpu_after.user + cpu_after.system - cpu_before.user - cpu_before.system
     return Result(
         federation.clients, federation.drawn, connect_s, first_end_s - records[0]["seconds"],
-        int(done), median(r["seconds"] for r in steady), spent / done, int(wire_bytes), bits, bps,
-        codec, ideal_s, sum(r["left_out"] for r in records[: int(done)]), idle_mb, peak,
+        int(done), median(r["seconds"] for r in steady), spent[0], sum(spent[1:]), int(wire_bytes),
+        bits, bps, codec, ideal_s, sum(r["left_out"] for r in records[: int(done)]), idle_mb, peak,
         probes.summary(), storm,
     )  # fmt: skip
 
@@ -405,8 +415,8 @@ def show(found: Result) -> None:
     print(f"{found.clients} clients, {found.drawn} in each round, {found.rounds} rounds")
     print(f"all connected after {found.connect_s:.1f} s, first round begins after "
           f"{found.first_round_s:.1f} s")  # fmt: skip
-    print(f"round {found.round_s:.2f} s, of the server's processor {found.server_cpu_s:.2f} s; "
-          f"ideal {found.ideal_s:.2f} s, times {found.round_s / found.ideal_s:.1f}: "
+    print(f"round {found.round_s:.2f} s, of processors the server takes {found.server_cpu_s:.2f} s "
+          f"and the clients {found.clients_cpu_s:.2f} s; ideal {found.ideal_s:.2f} s, times {found.round_s / found.ideal_s:.1f}: "
           f"{found.wire_bytes / MB:.1f} MB at {found.loopback_bps / 1e9:.1f} Gbit/s, codec of a "
           f"client {1000 * found.codec.client_s:.2f} ms and of the server "
           f"{1000 * found.codec.server_s:.2f} ms, {found.uplink_bits:.2f} bits up")  # fmt: skip
@@ -426,11 +436,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kill", action="store_true", help="the server dies without a word")
     parser.add_argument("--set", action="append", default=[], help="a setting of the server")
+    parser.add_argument("--folder", type=Path, help="new, for the run and the logs, which stay")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     raise_limit()  # for the processes that this one starts
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    with TemporaryDirectory() as name:
+    if options.folder is not None:
+        options.folder.mkdir()
+    kept = TemporaryDirectory() if options.folder is None else nullcontext(str(options.folder))
+    with kept as name:
         federation = Federation(
             Path(name), options.clients, options.drawn or options.clients, options.set
         )
