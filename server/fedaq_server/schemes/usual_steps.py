@@ -84,8 +84,8 @@ class NoiseSteps:
         weights = np.array([state.clients[name].weight for name in names])
         sent = updates(stacked([ranges[name] for name in names]), state, weights[:, None])
         largest = COARSEST * np.max(sent.sent.rms, axis=-1)
-        steps = coarsest_steps(state, weights, sent, NOISE, largest)
-        return max(self.uplink or 0.0, sum(steps.tolist()) / len(steps))
+        steps: list[float] = coarsest_steps(state, weights, sent, NOISE, largest).tolist()
+        return max(self.uplink or 0.0, sum(steps) / len(steps))
 
 
 def _is_any(spread: Spread) -> bool:
