@@ -25,9 +25,11 @@ import socket
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -55,7 +57,7 @@ LOADERS = 2
 MOST_MODELS = 1000
 PROBE_S = 0.5
 # Whoever looks at /metrics takes time of the server's.
-LOOK_S, LOOK_AT_STORM_S = 0.5, 0.1
+LOOK_S = 0.5
 # Seconds after which something has gone wrong.
 PATIENCE_S = 240.0
 WINDOW_S = 1.0
@@ -83,7 +85,7 @@ class Federation:
         given = [word for text in (*drawn, *self.settings) for word in ("--set", text)]
         process = Process(
             ["-m", "fedaq", "server", "--task", TASK, "--clients", str(self.clients),
-             "--rounds", "100000", "--resume", str(self.folder / "run"), "--quiet",
+             "--rounds", "100000", "--resume", str(self.folder / "run"), "--json-logs",
              "--port", str(self.port), "--metrics-port", str(self.metrics_port),
              "--dashboard-port", str(self.page_port), *given],
             self.folder / f"server-{self.starts}.log",
@@ -92,7 +94,7 @@ class Federation:
         return process
 
     def metrics(self) -> dict[str, float]:
-        """Return what /metrics says, by the name of the series; nothing while there is no server."""
+        """Return what /metrics says, by the name of the series; nothing without a server."""
         try:
             with _open(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as answer:
                 lines = answer.read().decode().splitlines()
@@ -101,8 +103,11 @@ class Federation:
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
-    def joined(self) -> float:
-        return self.metrics().get("fedaq_joins_total", 0.0)
+    def joins(self) -> list[float]:
+        """Return when clients joined since the last start, in seconds since 1970."""
+        log = (self.folder / f"server-{self.starts}.log").read_text().splitlines()
+        lines = [json.loads(line) for line in log if '"client joined"' in line]
+        return [datetime.fromisoformat(line["time"]).timestamp() for line in lines]
 
     def connected(self) -> float:
         return self.metrics().get("fedaq_connected_clients", 0.0)
@@ -312,6 +317,8 @@ class Result:
     clients_cpu_s: float
     wire_bytes: int
     uplink_bits: float
+    downlink_bits: float
+    parameters: int
     loopback_bps: float
     codec: CodecTime
     ideal_s: float
@@ -339,22 +346,14 @@ def peak_mb(pid: int) -> float:
 def restarted(federation: Federation, server: Process, how: int) -> tuple[Process, Storm]:
     """Stop the server and start it again; watch the clients come back."""
     server.stop(how)
-    ended = time.monotonic()
+    ended = time.time()
     again = federation.start()
-    listens = time.monotonic()
-    joins = [(listens, federation.joined())]
-    while federation.connected() < federation.clients:
-        if time.monotonic() - listens > PATIENCE_S:
-            raise SystemExit(f"{federation.connected():.0f} of {federation.clients} came back")
-        time.sleep(LOOK_AT_STORM_S)
-        joins.append((time.monotonic(), federation.joined()))
-    most = max(
-        (count - before) * WINDOW_S / max(at - since, WINDOW_S)
-        for since, before in joins
-        for at, count in joins
-        if 0 < at - since <= WINDOW_S
-    )
-    storm = Storm(listens - ended, time.monotonic() - listens, most / federation.clients)
+    listens = time.time()
+    until(lambda: federation.connected() >= federation.clients, "not all clients come back")
+    joins = federation.joins()
+    most = max(bisect_left(joins, at + WINDOW_S) - first for first, at in enumerate(joins))
+    back_s = joins[federation.clients - 1] - listens
+    storm = Storm(listens - ended, back_s, most / federation.clients)
     return again, storm
 
 
@@ -390,11 +389,27 @@ def measure(federation: Federation, rounds: int, how: int) -> Result:
     cores = psutil.cpu_count() or 1
     ideal_s = 8 * wire_bytes / bps + federation.drawn * (codec.client_s + codec.server_s) / cores
     return Result(
-        federation.clients, federation.drawn, connect_s, first_end_s - records[0]["seconds"],
-        int(done), median(r["seconds"] for r in steady), spent[0], sum(spent[1:]), int(wire_bytes),
-        bits, bps, codec, ideal_s, sum(r["left_out"] for r in records[: int(done)]), idle_mb, peak,
-        probes.summary(), storm,
-    )  # fmt: skip
+        clients=federation.clients,
+        drawn=federation.drawn,
+        connect_s=connect_s,
+        first_round_s=first_end_s - records[0]["seconds"],
+        rounds=int(done),
+        round_s=median(r["seconds"] for r in steady),
+        server_cpu_s=spent[0],
+        clients_cpu_s=sum(spent[1:]),
+        wire_bytes=int(wire_bytes),
+        uplink_bits=bits,
+        downlink_bits=median(r["downlink_bits"] for r in steady),
+        parameters=spec_of_task().parameters,
+        loopback_bps=bps,
+        codec=codec,
+        ideal_s=ideal_s,
+        left_out=sum(r["left_out"] for r in records[: int(done)]),
+        idle_mb=idle_mb,
+        peak_mb=peak,
+        probes=probes.summary(),
+        storm=storm,
+    )
 
 
 def loaders(federation: Federation) -> list[Process]:
@@ -415,11 +430,13 @@ def show(found: Result) -> None:
     print(f"{found.clients} clients, {found.drawn} in each round, {found.rounds} rounds")
     print(f"all connected after {found.connect_s:.1f} s, first round begins after "
           f"{found.first_round_s:.1f} s")  # fmt: skip
-    print(f"round {found.round_s:.2f} s, of processors the server takes {found.server_cpu_s:.2f} s "
-          f"and the clients {found.clients_cpu_s:.2f} s; ideal {found.ideal_s:.2f} s, times {found.round_s / found.ideal_s:.1f}: "
-          f"{found.wire_bytes / MB:.1f} MB at {found.loopback_bps / 1e9:.1f} Gbit/s, codec of a "
-          f"client {1000 * found.codec.client_s:.2f} ms and of the server "
-          f"{1000 * found.codec.server_s:.2f} ms, {found.uplink_bits:.2f} bits up")  # fmt: skip
+    print(f"round {found.round_s:.2f} s, ideal {found.ideal_s:.2f} s, times "
+          f"{found.round_s / found.ideal_s:.1f}; of processors the server takes "
+          f"{found.server_cpu_s:.2f} s and the clients {found.clients_cpu_s:.2f} s")  # fmt: skip
+    print(f"{found.wire_bytes / MB:.1f} MB a round, {found.loopback_bps / 1e9:.1f} Gbit/s, codec "
+          f"of a client {1000 * found.codec.client_s:.2f} ms and of the server "
+          f"{1000 * found.codec.server_s:.2f} ms; {found.uplink_bits:.2f} bits up and "
+          f"{found.downlink_bits:.2f} down")  # fmt: skip
     print(f"left out in all rounds: {found.left_out}")
     print(f"server {found.idle_mb:.0f} MB idle, peak {found.peak_mb - found.idle_mb:.0f} MB above")
     for name, (middle, longest, times) in found.probes.items():

@@ -53,7 +53,8 @@ async def main(server: str, task_name: str, first: int, count: int, at_once: int
     torch.set_num_threads(1)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     task = load_task(task_name, None)
-    learners = [NoiseLearner(task, task.train_data(None)) for _ in range(at_once)]
+    # Of the seed that runs have, else all would be sent the whole model first.
+    learners = [NoiseLearner(task, task.train_data(None), seed=1) for _ in range(at_once)]
     drawn = np.random.default_rng(derive_seed(first, "noise"))
     noise = drawn.standard_normal(2 * learners[0].weights.size, np.float32) * DEVIATION
     for learner in learners:
