@@ -230,7 +230,7 @@ def loopback_bps(size: int = 2**29) -> float:
 
 @dataclass(frozen=True)
 class CodecTime:
-    """Seconds of one thread for one client's round."""
+    """Seconds of a processor for one client's round."""
 
     client_s: float
     server_s: float
@@ -245,18 +245,18 @@ def codec_time(uplink_bits: float, folder: Path, times: int = 20) -> CodecTime:
     clients, servers = [], []
     total = np.zeros(spec.parameters, np.int64)
     for _ in range(times):
-        began = time.perf_counter()
+        began = time.thread_time()
         header, chunks, keys = _encoded(spec, values, step)
         model.digest(values)
-        clients.append(time.perf_counter() - began)
-        began = time.perf_counter()
+        clients.append(time.thread_time() - began)
+        began = time.thread_time()
         contribution = Contribution(
             Aggregate(spec, 2 * times, folder, total), header, 1, "a", Dither(keys.__getitem__)
         )
         for chunk in chunks:
             contribution.add(chunk)
         contribution.commit()
-        servers.append(time.perf_counter() - began)
+        servers.append(time.thread_time() - began)
     # A client decodes what comes down, too, which is coded as an update is.
     return CodecTime(median(clients) + median(servers), median(servers))
 
@@ -325,6 +325,8 @@ class Result:
     left_out: int
     idle_mb: float
     peak_mb: float
+    threads: int
+    open_files: int
     probes: dict[str, tuple[float, float, int]]
     storm: Storm
 
@@ -336,6 +338,10 @@ def rss_mb(pid: int) -> float:
 def cpu_s(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
+
+
+def files_of(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def peak_mb(pid: int) -> float:
@@ -373,6 +379,7 @@ def measure(federation: Federation, rounds: int, how: int) -> Result:
         with probes.at_work():
             until(lambda: federation.rounds() >= rounds, f"{rounds} rounds do not end")
         done, peak = federation.rounds(), peak_mb(server.pid)
+        threads, files = psutil.Process(server.pid).num_threads(), files_of(server.pid)
         spent = [(cpu_s(process.pid) - cpu) / done
                  for process, cpu in zip(processes, cpu_before, strict=True)]  # fmt: skip
         again, storm = restarted(federation, server, how)
@@ -407,6 +414,8 @@ def measure(federation: Federation, rounds: int, how: int) -> Result:
         left_out=sum(r["left_out"] for r in records[: int(done)]),
         idle_mb=idle_mb,
         peak_mb=peak,
+        threads=threads,
+        open_files=files,
         probes=probes.summary(),
         storm=storm,
     )
@@ -438,7 +447,8 @@ def show(found: Result) -> None:
           f"{1000 * found.codec.server_s:.2f} ms; {found.uplink_bits:.2f} bits up and "
           f"{found.downlink_bits:.2f} down")  # fmt: skip
     print(f"left out in all rounds: {found.left_out}")
-    print(f"server {found.idle_mb:.0f} MB idle, peak {found.peak_mb - found.idle_mb:.0f} MB above")
+    print(f"server {found.idle_mb:.0f} MB idle, peak {found.peak_mb - found.idle_mb:.0f} MB above; "
+          f"{found.threads} threads, {found.open_files} open files")  # fmt: skip
     for name, (middle, longest, times) in found.probes.items():
         print(f"{name}: median {1000 * middle:.0f} ms, longest {1000 * longest:.0f} ms of {times}")
     storm = found.storm
