@@ -133,24 +133,26 @@ async def connect(
 def in_turn(
     servers: Sequence[tuple[str, Access]], timeout_s: float
 ) -> Callable[[], AbstractAsyncContextManager[GrpcStream]]:
-    """Return what opens a stream to one of these servers: as `connect`, `once` at each call.
+    """Return what opens a stream to one of these servers: as `connect`, again and again.
 
-    It is the last one that was there, or, if it is there no more, the next.
+    It is the last one that was there, or, if it is there no more, the next. The first that is found
+    may yet have to start; from then on, each call tries `once`.
     """
-    turn = 0
+    turn, found = 0, False
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[GrpcStream]:
-        nonlocal turn
+        nonlocal turn, found
         address, access = servers[turn]
         async with AsyncExitStack() as stack:
             try:
                 stream = await stack.enter_async_context(
-                    connect(address, timeout_s, access, once=True)
+                    connect(address, timeout_s, access, once=found)
                 )
             except FedaqError:
                 turn = (turn + 1) % len(servers)
                 raise
+            found = True
             yield stream
 
     return opened
