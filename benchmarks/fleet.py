@@ -21,7 +21,6 @@ import asyncio
 import json
 import platform
 import signal
-import socket
 import sys
 import threading
 import time
@@ -37,18 +36,13 @@ from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 import grpc
-import numpy as np
 import psutil
+from ideal import CodecTime, codec_time, loopback_bps, spec_of
 from light_clients import join_message
 from round import MB, Process, free_port
 
-from fedaq.codec import coding, model, payload
-from fedaq.codec.given import Dither
-from fedaq.codec.model import ModelSpec
 from fedaq.net.grpc_options import CLIENT_OPTIONS, DIRECT, PATH
-from fedaq.tasks import load_task, signature_of
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.rounds.aggregation import Aggregate, Contribution
 from fedaq_server.transport.open_files import raise_limit
 
 TASK = "idle_task:m01"
@@ -61,7 +55,6 @@ LOOK_S = 0.5
 # Seconds after which something has gone wrong.
 PATIENCE_S = 240.0
 WINDOW_S = 1.0
-CHUNK_BYTES = 64 * 1024
 _open = build_opener(ProxyHandler({})).open
 
 
@@ -132,11 +125,6 @@ def until(condition: Callable[[], bool], problem: str, patience_s: float = PATIE
     return time.monotonic() - began
 
 
-def spec_of_task() -> ModelSpec:
-    task = load_task(TASK, None)
-    return signature_of(task, task.model())
-
-
 # ---- Probes ------------------------------------------------------------------
 
 
@@ -148,7 +136,7 @@ class Probes:
         self._federation = federation
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._ask)
-        self._join = join_message("one-more", spec_of_task())
+        self._join = join_message("one-more", spec_of(TASK))
         # No round is to count on it.
         self._join.readiness.declined = pb.DECLINE_REASON_BUSY
 
@@ -201,84 +189,6 @@ async def join_once(port: int, join: pb.Join) -> None:
         leave = pb.ClientMessage(leave=pb.Leave(reason="it only looked"))
         await call.write(leave.SerializeToString())
         await call.done_writing()
-
-
-# ---- The ideal -----------------------------------------------------------------
-
-
-def loopback_bps(size: int = 2**29) -> float:
-    """Return how many bits a second one connection of this machine to itself carries."""
-    piece = bytes(256 * 1024)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        sending = socket.create_connection(listening.getsockname())
-        receiving, _ = listening.accept()
-
-    def send() -> None:
-        with sending:
-            for _ in range(size // len(piece)):
-                sending.sendall(piece)
-
-    thread = threading.Thread(target=send)
-    began, buffer = time.monotonic(), bytearray(len(piece))
-    thread.start()
-    with receiving:
-        while receiving.recv_into(buffer):
-            pass
-    thread.join()
-    return 8 * size / (time.monotonic() - began)
-
-
-@dataclass(frozen=True)
-class CodecTime:
-    """Seconds of a processor for one client's round."""
-
-    client_s: float
-    server_s: float
-
-
-def codec_time(uplink_bits: float, folder: Path, times: int = 20) -> CodecTime:
-    """Measure the codec on an update that takes about so many bits per value."""
-    spec = spec_of_task()
-    values = np.random.default_rng(1).standard_normal(spec.parameters, np.float32) * 0.01
-    candidates = (_coded(spec, values, 0.01 * 2.0**power) for power in range(-4, 8))
-    step, _ = min(candidates, key=lambda each: abs(each[1] - uplink_bits * spec.parameters / 8))
-    clients, servers = [], []
-    total = np.zeros(spec.parameters, np.int64)
-    for _ in range(times):
-        began = time.thread_time()
-        header, chunks, keys = _encoded(spec, values, step)
-        model.digest(values)
-        clients.append(time.thread_time() - began)
-        began = time.thread_time()
-        contribution = Contribution(
-            Aggregate(spec, 2 * times, folder, total), header, 1, "a", Dither(keys.__getitem__)
-        )
-        for chunk in chunks:
-            contribution.add(chunk)
-        contribution.commit()
-        servers.append(time.thread_time() - began)
-    # A client decodes what comes down, too, which is coded as an update is.
-    return CodecTime(median(clients) + median(servers), median(servers))
-
-
-def _coded(spec: ModelSpec, values: Any, step: float) -> tuple[float, int]:
-    _, chunks, _ = _encoded(spec, values, step)
-    return step, sum(len(chunk.data) for chunk in chunks)
-
-
-def _encoded(spec: ModelSpec, values: Any, step: float) -> tuple[Any, list[Any], Any]:
-    count = len(spec.tensors)
-    spreads = payload.tensor_spreads(spec, values.__getitem__)
-    header = payload.plan_payload(spec, (16,) * count, spreads, (step,) * count)
-    keys = payload.transfer_keys(spec, 1, "uplink", "a", 1)
-    chunks = [
-        coding.encode(
-            header, values.__getitem__, keys, offset, length, 1, squeeze=True,
-            known=Dither(keys.__getitem__),
-        )[0]
-        for offset, length in header.chunks(CHUNK_BYTES)
-    ]  # fmt: skip
-    return header, chunks, keys
 
 
 # ---- The run -------------------------------------------------------------------
@@ -392,7 +302,7 @@ def measure(federation: Federation, rounds: int, how: int) -> Result:
     steady = records[1 : int(done)]
     wire_bytes = median(r["uplink_wire_bytes"] + r["downlink_wire_bytes"] for r in steady)
     bps, bits = loopback_bps(), median(r["uplink_bits"] for r in steady)
-    codec = codec_time(bits, federation.folder)
+    codec = codec_time(TASK, bits, federation.folder)
     cores = psutil.cpu_count() or 1
     ideal_s = 8 * wire_bytes / bps + federation.drawn * (codec.client_s + codec.server_s) / cores
     return Result(
@@ -407,7 +317,7 @@ def measure(federation: Federation, rounds: int, how: int) -> Result:
         wire_bytes=int(wire_bytes),
         uplink_bits=bits,
         downlink_bits=median(r["downlink_bits"] for r in steady),
-        parameters=spec_of_task().parameters,
+        parameters=spec_of(TASK).parameters,
         loopback_bps=bps,
         codec=codec,
         ideal_s=ideal_s,
