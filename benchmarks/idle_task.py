@@ -1,4 +1,4 @@
-"""Models of 1, 10 and 50 million parameters that do not learn, for benchmarks of the rest.
+"""Models of 0.1 to 100 million parameters that do not learn, for benchmarks of the rest.
 
 Their training shrinks every weight, so that there is an update with a range to send.
 """
@@ -66,6 +66,7 @@ def _task(parameters: int, train: Trainer = _train) -> Task:
     )
 
 
+m01 = _task(100_000)
 m1 = _task(1_000_000)
 # Its rounds are long enough for whoever watches to see every state of a client.
 m1_second = _task(1_000_000, _train_a_second)

@@ -12,14 +12,21 @@ from time import monotonic
 from typing import Any
 
 import grpc
-import torch
 
 from fedaq import PROTOCOL_VERSION
 from fedaq.codec import model
+from fedaq.codec.model import ModelSpec
 from fedaq.modules import signature
 from fedaq.net.grpc_options import CLIENT_OPTIONS, DIRECT, PATH
 from fedaq.tasks import load_task
 from fedaq.v1 import federation_pb2 as pb
+
+
+def join_message(name: str, spec: ModelSpec) -> pb.Join:
+    """Return the first message of a client with one example."""
+    return pb.Join(
+        protocol_version=PROTOCOL_VERSION, client=name, examples=1, model=model.to_message(spec)
+    )
 
 
 async def keep_alive(server: str, join: pb.Join, interval_s: float) -> float:
@@ -43,17 +50,8 @@ async def keep_alive(server: str, join: pb.Join, interval_s: float) -> float:
 
 
 async def main(server: str, task_name: str, count: str, interval_s: str) -> None:
-    with torch.device("meta"):  # shapes are enough
-        spec = signature.spec_of(load_task(task_name, None).model())
-    joins = [
-        pb.Join(
-            protocol_version=PROTOCOL_VERSION,
-            client=f"light-{number}",
-            examples=1,
-            model=model.to_message(spec),
-        )
-        for number in range(int(count))
-    ]
+    spec = signature.spec_of(load_task(task_name, None).model())
+    joins = [join_message(f"light-{number}", spec) for number in range(int(count))]
     clients = [keep_alive(server, join, float(interval_s)) for join in joins]
     print(max(await asyncio.gather(*clients)))
 

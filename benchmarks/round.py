@@ -107,6 +107,16 @@ class Process:
             raise SystemExit(f"{self._log.stem}: {self._log.read_text(errors='replace')}")
         return usage.ru_maxrss * 1024 / MB
 
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._popen.pid
+
+    def stop(self, how: int) -> None:
+        """Send it a signal and wait for its end."""
+        self._popen.send_signal(how)
+        self._popen.wait()
+
     def end(self) -> None:
         """End it if it still runs."""
         if self._popen.returncode is None:

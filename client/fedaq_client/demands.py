@@ -13,6 +13,7 @@ from fedaq.v1 import federation_pb2 as pb
 
 LARGEST_CHUNK_BYTES = 2 * 1024 * 1024
 SHORTEST_INTERVAL_S = 0.001
+LONGEST_WINDOW_S = 600.0
 
 
 def checked_training(welcome: pb.Welcome) -> Training:
@@ -31,6 +32,10 @@ def checked_training(welcome: pb.Welcome) -> Training:
         raise FedaqError(
             f"the server asks for a heartbeat every {welcome.heartbeat_interval_s:g} s, "
             "which cannot be"
+        )
+    if not 0 <= welcome.return_window_s <= LONGEST_WINDOW_S:
+        raise FedaqError(
+            f"the server asks for returns over {welcome.return_window_s:g} s, which cannot be"
         )
     return training
 

@@ -83,6 +83,8 @@ class Session:
         round is opened to it, and while it waits for the next, at every interval of heartbeats.
     welcomed : bool
         Whether the server has let the client in.
+    return_window_s : float
+        Seconds over which its clients spread their returns, once it is gone.
     means : Means
         What its device may spend, and what training takes there.
     turn : callable
@@ -103,6 +105,7 @@ class Session:
     on_event: Callable[[Event], None]
     process: bytes = b""
     welcomed: bool = False
+    return_window_s: float = 0.0
     on_training: Callable[[int, int], None] = lambda done, total: None
     on_transfer: Callable[[bool, int, int], None] = lambda down, done, total: None
     ready: Ready | None = None
@@ -134,7 +137,7 @@ class Session:
             self._training = checked_training(welcome)
             if self.below is not None:
                 self.below.begin(welcome, self._training)
-            self.welcomed = True
+            self.welcomed, self.return_window_s = True, welcome.return_window_s
             self.learner.begin(welcome.run_id)
             log.info("%s joined", self.name, extra=event("joined", client=self.name))
             self.on_event(Joined(self.name))

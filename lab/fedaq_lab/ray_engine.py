@@ -39,8 +39,11 @@ from fedaq.tasks.state import State
 from fedaq_client.learners import pooled_learner
 from fedaq_client.sharing import Share
 from fedaq_client.training import Learner, Own, Work
+from fedaq_lab.raylet import Raylet, raylet_of
 from fedaq_lab.turns import learners_needed
 
+# Ray's own words of its process that died: the last lines of its log, again and again.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^Raylet is terminated|has been marked dead")
 try:
     import ray
 except ModuleNotFoundError as missing:
@@ -80,11 +83,13 @@ class Cluster:
         What the training of a client takes of a GPU, where it trains on one.
     threads : int
         Steps of clients that may be waited for at a time.
+    raylet : Raylet
     """
 
     address: str
     gpus: float
     threads: int
+    raylet: Raylet
 
     @contextmanager
     def learners(
@@ -97,7 +102,7 @@ class Cluster:
         UserError
             If no node has what one client's training takes.
         """
-        with _workers(self.gpus, task, everything, settings) as workers:
+        with _workers(self, task, everything, settings) as workers:
             # While all slots train, others receive and send.
             number = learners_needed(settings, workers.slots + AHEAD)
             yield [_remote(workers, everything) for _ in range(number)]
@@ -117,7 +122,8 @@ def connected(address: str | None, gpus: float) -> Iterator[Cluster]:
     if not gpus > 0:
         raise UserError(f"--ray-gpus {gpus:g}: a client's training takes more than 0 of a GPU")
     if ray.is_initialized():
-        yield _cluster(gpus)
+        with _cluster(gpus) as cluster:
+            yield cluster
         return
     if address is not None:
         _refuse_silent(address)
@@ -139,7 +145,8 @@ def connected(address: str | None, gpus: float) -> Iterator[Cluster]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)  # Ray has put its own in its place
     try:
-        yield _cluster(gpus)
+        with _cluster(gpus) as cluster:
+            yield cluster
     finally:
         ray.shutdown()
 
@@ -155,9 +162,13 @@ def _refuse_silent(address: str) -> None:
         raise UserError(f"--ray-address {address}: cannot be reached: {why(error)}") from None
 
 
-def _cluster(gpus: float) -> Cluster:
+@contextmanager
+def _cluster(gpus: float) -> Iterator[Cluster]:
     cores = int(ray.cluster_resources().get("CPU", 0))
-    return Cluster(ray.get_runtime_context().gcs_address, gpus, cores + AHEAD)
+    here = ray.get_runtime_context()
+    raylet = raylet_of(here.get_node_id(), ray.nodes())
+    with raylet.witnessed():
+        yield Cluster(here.gcs_address, gpus, cores + AHEAD, raylet)
 
 
 @dataclass(frozen=True)
@@ -197,6 +208,7 @@ class _Workers:
     validate: Any
     task: Task
     settings: Settings
+    raylet: Raylet
     stopped: threading.Event = field(default_factory=threading.Event)
     _models: dict[bytes, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -226,10 +238,12 @@ class _Workers:
                 done = ray.get(ref, timeout=_LOOK_S)
                 break
             except ray.exceptions.GetTimeoutError:
+                self.raylet.check()
                 if self.stopped.is_set():
                     ray.cancel(ref, force=True)
                     raise FedaqError(f"{what} was stopped") from None
             except ray.exceptions.RayError as error:
+                self.raylet.check()
                 raise FedaqError(f"{what}: {_reason(error)}") from None
         if isinstance(done, _Failed):
             raise _KINDS[done.kind](done.message)
@@ -237,17 +251,19 @@ class _Workers:
 
 
 @contextmanager
-def _workers(gpus: float, task: Task, everything: Sized, settings: Settings) -> Iterator[_Workers]:
+def _workers(
+    cluster: Cluster, task: Task, everything: Sized, settings: Settings
+) -> Iterator[_Workers]:
     resources: dict[str, float] = {"num_cpus": settings.threads or 1}
     if settings.device == "cuda":
-        resources["num_gpus"] = gpus
+        resources["num_gpus"] = cluster.gpus
     slots = _slots(resources)
     place = _Place(__version__, tuple(sys.path), ray.put(task), _put(everything), settings)
     # A worker keeps the model that it has, and its GPU, for the clients to come.
     options: dict[str, Any] = {**resources, "max_retries": RETRIES, "max_calls": 0}
     at = _At(uuid4().hex, ray.put(place))
     train, validate = (ray.remote(**options)(_knowing(at, each)) for each in (_train, _validate))
-    found = _Workers(slots, train, validate, task, settings)
+    found = _Workers(slots, train, validate, task, settings, cluster.raylet)
     try:
         yield found
     finally:

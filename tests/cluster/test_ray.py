@@ -148,6 +148,32 @@ def test_a_sweep_that_was_stopped_is_resumed_on_the_cluster(cluster: str, tmp_pa
     assert (tmp_path / "sweep" / "compare.json").exists()
 
 
+def test_a_raylet_that_dies_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    """Ray's process of this machine: without it, Ray waits, and then exits with its own dump."""
+    command = fedaq_command(
+        "run", "--engine", "ray", "--task", "digits", "--clients", "4", "--rounds", "10000",
+        "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    log, deadline = tmp_path / "log", time.monotonic() + 120
+    with log.open("wb") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=file)
+    try:
+        while "round 2/" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        raylets = [each for each in psutil.Process(run.pid).children() if each.name() == "raylet"]
+        for each in raylets:
+            each.kill()
+        assert run.wait(60) == 1
+    finally:
+        run.kill()
+    # Where Ray has ended the run from within, another process says why.
+    while "has died" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    said = log.read_text()
+    assert f"(raylet, {raylets[0].pid}) has died" in said.splitlines()[-1]
+    assert "state-dump" not in said
+
+
 def test_an_address_at_which_nobody_is_is_told_of(tmp_path: Path) -> None:
     command = fedaq_command(
         "run", "--engine", "ray", "--ray-address", "127.0.0.1:1", "--out", str(tmp_path / "run")

@@ -9,9 +9,10 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from fedaq.codec.quantizer import Floats
+from fedaq_server.schemes.expected import coarsest_step, coarsest_steps
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, RoundState
 from fedaq_server.schemes.several import CodedBudgets
-from fedaq_server.schemes.spreads import arrays
+from fedaq_server.schemes.spreads import arrays, stacked
 from fedaq_server.schemes.step_grants import updates
 from fedaq_server.schemes.usual_steps import MOST_NOISE, NOISE, NoiseSteps
 from server.simulation import RADIO, SPEC, Simulation, spreads
@@ -127,3 +128,25 @@ def test_of_thousands_of_clients_each_step_is_finite() -> None:
     client = state.clients["client-0"]
     sent = updates(arrays(spreads(many.update(1, 0))), state, client.weight)
     assert 0 < steps.step(state, client, sent) < inf
+
+
+@profile(max_examples=30)
+@given(
+    st.lists(st.floats(-6, 3), min_size=1, max_size=5),
+    st.sampled_from([NOISE, MOST_NOISE]),
+    st.floats(-8, 4),
+)
+def test_steps_of_many_updates_are_those_of_each(
+    decades: list[float], tolerance: float, asked: float
+) -> None:
+    shares = (1 / len(decades),) * len(decades)
+    state = Simulation(shares=shares, radios=(RADIO,) * len(decades)).state(1, {})
+    rows = [spreads(update(10**each, i % 3)) for i, each in enumerate(decades)]
+    weights, step = np.array(shares), 10**asked
+    one_by_one = [
+        coarsest_step(state, client, updates(arrays(row), state, client.weight), tolerance, step)
+        for client, row in zip(state.clients.values(), rows, strict=True)
+    ]
+    together = updates(stacked(rows), state, weights[:, None])
+    found = coarsest_steps(state, weights, together, tolerance, np.full(len(rows), step))
+    assert found.tolist() == one_by_one

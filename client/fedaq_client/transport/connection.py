@@ -14,7 +14,7 @@ from fedaq.net.credentials import Certificates
 from fedaq.net.grpc_options import CLIENT_OPTIONS, DIRECT, PATH, PROXY
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.transport.access import PLAIN, Access
-from fedaq_client.transport.diagnosis import tls_problem
+from fedaq_client.transport.diagnosis import nobody_listens, tls_problem
 from fedaq_client.transport.proxies import way_hint
 
 _MISTAKES = (
@@ -26,6 +26,10 @@ _MISTAKES = (
 
 class NameTakenError(FedaqError):
     """A client of this name is connected: another one, or this one before it was restarted."""
+
+
+class NobodyListensError(FedaqError):
+    """The server's machine refused the connection: the server is gone, and not for this client."""
 
 
 class GrpcStream:
@@ -86,26 +90,34 @@ class GrpcStream:
 
 @asynccontextmanager
 async def connect(
-    address: str, timeout_s: float, access: Access = PLAIN
+    address: str, timeout_s: float, access: Access = PLAIN, *, once: bool = False
 ) -> AsyncIterator[GrpcStream]:
     """Open a stream to the server at ``host:port``.
+
+    Parameters
+    ----------
+    address : str
+    timeout_s : float
+        For how long to try.
+    access : Access
+    once : bool
+        Whether not to try again where nobody listens.
 
     Raises
     ------
     UserError
         If the two cannot agree on TLS.
+    NobodyListensError
+        If nobody listens there, and that was to be tried `once`.
     FedaqError
-        If there is no server within `timeout_s` seconds.
+        If there is no server in time.
     """
     async with channel_to(address, access) as channel:
         try:
             async with asyncio.timeout(timeout_s):
-                await _be_ready(channel, address, access)
+                await _be_ready(channel, address, access, once=once)
         except TimeoutError:
-            raise FedaqError(
-                f"no server at {address}; is it running, and is the address right? "
-                f"(--server host:port){way_hint(address, access.proxy)}"
-            ) from None
+            raise FedaqError(_missing(address, access)) from None
         method: Any = channel.stream_stream(
             PATH,
             request_serializer=None,
@@ -123,20 +135,24 @@ def in_turn(
 ) -> Callable[[], AbstractAsyncContextManager[GrpcStream]]:
     """Return what opens a stream to one of these servers: as `connect`, again and again.
 
-    It is the last one that was there, or, if it is there no more, the next.
+    It is the last one that was there, or, if it is there no more, the next. The first that is found
+    may yet have to start; from then on, each call tries `once`.
     """
-    turn = 0
+    turn, found = 0, False
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[GrpcStream]:
-        nonlocal turn
+        nonlocal turn, found
         address, access = servers[turn]
         async with AsyncExitStack() as stack:
             try:
-                stream = await stack.enter_async_context(connect(address, timeout_s, access))
+                stream = await stack.enter_async_context(
+                    connect(address, timeout_s, access, once=found)
+                )
             except FedaqError:
                 turn = (turn + 1) % len(servers)
                 raise
+            found = True
             yield stream
 
     return opened
@@ -162,7 +178,14 @@ def credentials_of(own: Certificates) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(own.ca, own.key or None, own.certificate or None)
 
 
-async def _be_ready(channel: grpc.aio.Channel, address: str, access: Access) -> None:
+def _missing(address: str, access: Access) -> str:
+    return (
+        f"no server at {address}; is it running, and is the address right? "
+        f"(--server host:port){way_hint(address, access.proxy)}"
+    )
+
+
+async def _be_ready(channel: grpc.aio.Channel, address: str, access: Access, *, once: bool) -> None:
     """Wait until there is a connection; one that TLS forbids is not waited for."""
     state = channel.get_state(try_to_connect=True)
     while state is not grpc.ChannelConnectivity.READY:
@@ -170,5 +193,7 @@ async def _be_ready(channel: grpc.aio.Channel, address: str, access: Access) -> 
             problem = await tls_problem(address, access)
             if problem is not None:
                 raise UserError(problem)
+            if once and await nobody_listens(address, access):
+                raise NobodyListensError(_missing(address, access))
         await channel.wait_for_state_change(state)
         state = channel.get_state(try_to_connect=True)

@@ -4,7 +4,9 @@ A connection of Python's own, with the same credentials, fails for the same reas
 """
 
 import asyncio
+import re
 import ssl
+from errno import ECONNREFUSED
 from pathlib import Path
 
 from fedaq.net.addresses import host_and_port
@@ -40,6 +42,20 @@ async def tls_problem(address: str, access: Access) -> str | None:
             return await _with(address, access.certificates, access.proxy)
     except (TimeoutError, OSError, ValueError):
         return None
+
+
+async def nobody_listens(address: str, access: Access) -> bool:
+    """Tell whether the server's machine is there and refuses the connection."""
+    host, port = host_and_port(address)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            _, writer = await opened(host, int(port), access.proxy)
+    except (TimeoutError, OSError, ValueError) as error:
+        # Of several addresses of a name, asyncio joins the texts.
+        found = re.findall(r"\[Errno (\d+)\]", str(error))
+        return isinstance(error, ConnectionRefusedError) or {*found} == {str(ECONNREFUSED)}
+    writer.close()
+    return False
 
 
 async def _without(address: str, proxy: str) -> str | None:

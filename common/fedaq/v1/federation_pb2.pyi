@@ -258,20 +258,22 @@ class Radio(_message.Message):
     def __init__(self, uplink_j_per_bit: _Optional[float] = ..., downlink_j_per_bit: _Optional[float] = ..., receive_j_per_bit: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s", "relays")
+    __slots__ = ("protocol_version", "run_id", "seed", "training", "heartbeat_interval_s", "relays", "return_window_s")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     RELAYS_FIELD_NUMBER: _ClassVar[int]
+    RETURN_WINDOW_S_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     run_id: str
     seed: int
     training: Training
     heartbeat_interval_s: float
     relays: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ..., relays: bool = ...) -> None: ...
+    return_window_s: float
+    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[str] = ..., seed: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., heartbeat_interval_s: _Optional[float] = ..., relays: bool = ..., return_window_s: _Optional[float] = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("local_epochs", "batch_size", "learning_rate", "momentum", "optimizer", "weight_decay", "schedule", "warmup_rounds", "step_rounds", "step_factor", "proximal", "clip_norm", "mixed_precision", "keep_optimizer")

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds between two looks; more where looking takes more than this share of the time.
-EVERY_S, LARGEST_SHARE = 0.5, 0.02
+# Seconds between two looks; more, but not many, where looking takes more than this share of a
+# processor. That it had to wait for one, says nothing.
+EVERY_S, LARGEST_SHARE, LONGEST_PAUSE_S = 0.5, 0.02, 5.0
 # Intervals of heartbeats after which a client that is connected counts as silent.
 SILENT = 2
 
@@ -234,10 +235,11 @@ async def _look(watch: Watch, hub: Hub) -> None:
     while True:
         await asyncio.sleep(pause_s)
         if hub.viewers:
-            began = time.perf_counter()
+            began = time.thread_time()
             try:
                 hub.publish(watch.view())
             except Exception:  # the rounds go on, and nobody else would hear of it
                 log.exception("the page shows nothing more of this run until it ends")
                 return
-            pause_s = max(EVERY_S, (time.perf_counter() - began) / LARGEST_SHARE)
+            pause_s = max(EVERY_S, (time.thread_time() - began) / LARGEST_SHARE)
+            pause_s = min(pause_s, LONGEST_PAUSE_S)

@@ -14,6 +14,7 @@ from fedaq_server.rounds.commit import aggregate, commit
 from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.round import begin
 from fedaq_server.transport.client import Client
+from fedaq_server.transport.roster import return_window_s
 from fedaq_server.transport.tcp_counter import WireCounter
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,8 @@ async def _participants(federation: Federation, number: int, *, resumed: bool) -
     if resumed:
         known = federation.ledger.clients().items()
         names = {name for name, memory in known if memory.present}
-        await roster.wait_for_all(names, settings.network.return_wait_s)
+        wait_s = settings.network.return_wait_s + return_window_s(len(names))
+        await roster.wait_for_all(names, wait_s)
     await roster.wait_for_lost(settings.network.return_wait_s)
     # Who is there and declines was waited for, but a round needs those who are ready.
     present = settings.clients if number == 1 else 0

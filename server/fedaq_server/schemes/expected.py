@@ -30,7 +30,7 @@ SHAKEN = 0.03
 START_STEP = 0.25
 
 # Halvings of 60 decades: to a thousandth of a price.
-_BISECTIONS = 18
+_BISECTIONS, _ENDS = 18, (1e-30, 1e30)
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,39 @@ def coarsest_step(
     return step if harm(step) <= most else min(greatest(harm, most), step)
 
 
+def coarsest_steps(
+    state: RoundState, weights: Array, sent: Updates, tolerance: float, steps: Array
+) -> Array:
+    """Return the `coarsest_step` of each of many updates, to the last bit.
+
+    Parameters
+    ----------
+    state : RoundState
+    weights : float64, shape (senders,)
+    sent : Updates
+        Of shape (senders, tensors).
+    tolerance : float
+    steps : float64, shape (senders,)
+    """
+    power, squares = np.sum(sent.power, axis=-1), state.squared_weights * weights
+    most = weights * np.minimum(np.where(power > 0, tolerance * power, inf), bearable_noise(state))
+
+    def harm(steps: Array) -> Array:
+        return sent.harm(steps[:, None], tolerance, squares[:, None])
+
+    low, high = (np.full(len(weights), log(end)) for end in _ENDS)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        is_below = harm(_exps(middle)) <= most
+        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+    return np.where(harm(steps) <= most, steps, np.minimum(_exps(low), steps))
+
+
+def _exps(exponents: Array) -> Array:
+    """Return the same numbers as `exp`: those of NumPy may differ in the last bit."""
+    return np.array(list(map(exp, exponents.tolist())))
+
+
 def step_for(sent: Updates, bits: float, longer: float) -> float:
     """Return the step with which an update takes so many bits."""
     return bisect(lambda step: float(sent.codes(step).total(longer)), bits)
@@ -203,7 +236,7 @@ def greatest(rising: Callable[[float], float], most: float) -> float:
 
 def _between(is_below: Callable[[float], bool]) -> tuple[float, float]:
     """Return two numbers next to each other, of which the first alone is below."""
-    low, high = log(1e-30), log(1e30)
+    low, high = map(log, _ENDS)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(exp(middle)) else (low, middle)

@@ -16,6 +16,16 @@ from fedaq_server.transport.client import Client
 # Clients that are gone of which is remembered when and how; of more, those that went first
 # are forgotten.
 REMEMBERED = 1000
+# Clients that come back a second, where all have lost the server, and how long that may take.
+RETURNS_PER_S, LONGEST_WINDOW_S = 50, 20.0
+
+
+def return_window_s(clients: int) -> float:
+    """Return over how many seconds so many clients spread their returns, once the server is gone.
+
+    Those of a few are there at once.
+    """
+    return min(clients / RETURNS_PER_S, LONGEST_WINDOW_S)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Roster:
         self._unfilled: set[str] = set()
         self._lost: dict[str, float] = {}
         self._changed = asyncio.Condition()
+        self._returns: dict[Client, asyncio.Future[Client]] = {}
         self.on_change: Callable[[int, int], None] = lambda count, wanted: None
 
     def get(self, name: str) -> Client | None:
@@ -137,6 +148,10 @@ class Roster:
     async def announce(self) -> None:
         """Wake who waits for a change of the roster."""
         self.on_change(self.count_ready(), self.wanted)
+        for gone, waiting in self._returns.items():
+            back = self._back(gone)
+            if back is not None and not waiting.done():
+                waiting.set_result(back)
         async with self._changed:
             self._changed.notify_all()
 
@@ -214,9 +229,12 @@ class Roster:
 
     async def wait_for_all(self, names: set[str], timeout_s: float) -> None:
         """Wait until all these clients are present, but no longer than `timeout_s` seconds."""
-        await self._wait(
-            lambda: names <= {client.name for client in self.present()}, len(names), timeout_s
-        )
+
+        def all_there() -> bool:
+            # Asked at every join of thousands, and at most of them no at the first name.
+            return all(name in self._clients and name not in self._aside for name in names)
+
+        await self._wait(all_there, len(names), timeout_s)
 
     async def wait_for_lost(self, wait_s: float) -> None:
         """Wait for clients whose connection broke, until `wait_s` seconds after it did."""
@@ -230,13 +248,23 @@ class Roster:
 
     async def wait_for_return(self, gone: Client, timeout_s: float) -> Client | None:
         """Return the client that is back on another stream, None if it is not in time."""
+        there = self._back(gone)
+        if there is not None:
+            return there
+        # One future each: of a thousand that come back, each would wake all the others.
+        back: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._returns[gone] = back
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await back
+        except TimeoutError:
+            return None
+        finally:
+            del self._returns[gone]
 
-        def back() -> Client | None:
-            client = self._clients.get(gone.name)
-            return None if client is gone else client
-
-        await self._wait(lambda: back() is not None, self.wanted, timeout_s)
-        return back()
+    def _back(self, gone: Client) -> Client | None:
+        client = self._clients.get(gone.name)
+        return None if client is gone else client
 
     async def _wait(self, condition: Callable[[], bool], wanted: int, timeout_s: float) -> bool:
         self.wanted = wanted

@@ -37,7 +37,7 @@ from fedaq_server.transport.faults import blame, is_fault
 from fedaq_server.transport.grpc_workaround import robust_server
 from fedaq_server.transport.patience import Read, patient
 from fedaq_server.transport.rate_limit import AddressCounts, Bucket, TurnedAway
-from fedaq_server.transport.roster import Roster
+from fedaq_server.transport.roster import Roster, return_window_s
 from fedaq_server.transport.stated import check_masks, check_software, open_account, stated_in
 from fedaq_server.transport.tcp_counter import received_bytes
 
@@ -154,6 +154,7 @@ class Admission:
                 training=to_message(self.training),
                 heartbeat_interval_s=network.heartbeat_interval_s,
                 relays=True,
+                return_window_s=return_window_s(max(self.settings.clients, len(self.roster))),
             )
         )
 
