@@ -9,9 +9,12 @@ In front of batch normalization's ``(x - mean) / sqrt(variance + eps)``, an erro
 in deviations, one of a variance in variances (Ioffe and Szegedy, arXiv 1502.03167).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fedaq.codec.model import Kind, ModelSpec
+from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats
 
 # What one unit of weights is, as a share of a deviation or variance. Of what comes up, an error
@@ -106,6 +109,39 @@ class Scaled:
         change = values - self._before[own] if self._base is not None else values.copy()
         in_units(change, self._unit[own])
         return change
+
+
+def falling_late(
+    header: Payload, values_at: Callable[[slice], Floats]
+) -> Callable[[slice], Floats]:
+    """Return `values_at`, so that what is rounded to the nearest leaves no variance too small.
+
+    A variance that falls does so by whole steps alone. Were it held too small, so would be its
+    unit, and the next change up that many times larger.
+
+    Parameters
+    ----------
+    header : Payload
+        How a difference is to be coded.
+    values_at : callable
+        Returns float32 values at any slice of one tensor: of statistics, changes in their units.
+    """
+    spec = header.spec
+    if not spec.has_statistics or not header.codes[-1].step:
+        return values_at
+    first, half = spec.statistics.start, np.float32(header.codes[-1].step / 2)
+    is_variance = np.zeros(spec.parameters - first, np.bool_)
+    for kind, part in _members(spec):
+        is_variance[part] = kind == Kind.VARIANCE
+
+    def at(part: slice) -> Floats:
+        values = values_at(part)
+        if part.start < first:
+            return values
+        own = is_variance[part.start - first : part.stop - first : part.step]
+        return np.where(own & (values < 0), np.minimum(values + half, np.float32(0)), values)
+
+    return at
 
 
 def taken_out(spec: ModelSpec, held: Floats) -> Floats:

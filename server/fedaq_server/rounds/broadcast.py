@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedaq.codec import coding, payload
+from fedaq.codec import coding, payload, statistics
 from fedaq.codec.coding import Content
 from fedaq.codec.given import Past, values_of
 from fedaq.codec.payload import Payload
@@ -113,10 +113,13 @@ class Source:
     def chunks(self, header: Payload) -> list[Callable[[], Frame]]:
         """Return a piece of work for each chunk."""
         keys = payload.transfer_keys(header.spec, self.seed, "downlink", self.round)
+        values_at = self.values_at
+        if self.base:
+            values_at = statistics.falling_late(header, values_at)
 
         def encode(offset: int, length: int) -> Frame:
             chunk, content = coding.encode(
-                header, self.values_at, keys, offset, length, self.round,
+                header, values_at, keys, offset, length, self.round,
                 squeeze=self.squeeze, nearest=bool(self.base), known=self.past,
             )  # fmt: skip
             message, past = chunk.frame(pb.ServerMessage), b""

@@ -23,6 +23,7 @@ from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, Catch
 from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.relayed import allowances, reserved_j
+from fedaq_server.rounds.turns import reporters
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, granted_down
 from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.schemes.spreads import samples_of
@@ -257,6 +258,7 @@ def _state(
 ) -> RoundState:
     settings = federation.settings
     total = sum(weights.values())
+    reporting = _reporting(federation, number, weights)
     states = {
         client.name: ClientState(
             client.name,
@@ -264,6 +266,7 @@ def _state(
             client.cost(settings, number),
             federation.roster.ranges.get(client.name),
             client.most_price,
+            client.name in reporting,
         )
         for client in clients
     }
@@ -297,6 +300,14 @@ def _state(
         ),
         total_weight=total,
     )
+
+
+def _reporting(federation: Federation, number: int, weights: Mapping[str, int]) -> frozenset[str]:
+    """Return the clients whose statistics count: all where that of some is not a mean of them."""
+    settings = federation.settings
+    if federation.rule is not None or settings.common_grid or federation.history is None:
+        return frozenset(weights)
+    return reporters(weights, number, federation.conduct.apart)
 
 
 def without_unpaid(current: Round) -> RoundState:
