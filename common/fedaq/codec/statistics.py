@@ -25,6 +25,8 @@ UPLINK, DOWNLINK = 2.0**-1, 4.0
 EPSILON = 1e-5
 # How far a variance may fall in one round, so that no error can make it vanish.
 LEAST_SHARE = 2.0**-8
+# A variance that falls takes the lower of two codes below this share of their geometric mean.
+FAR_BELOW = 0.5
 # Changes beyond this many units are cut; the unit of the next round is larger.
 LARGEST_CHANGE = 2.0**15
 
@@ -111,13 +113,14 @@ class Scaled:
         return change
 
 
-def falling_late(
-    header: Payload, values_at: Callable[[slice], Floats]
+def kept_high(
+    header: Payload, values_at: Callable[[slice], Floats], held: Floats
 ) -> Callable[[slice], Floats]:
-    """Return `values_at`, so that what is rounded to the nearest leaves no variance too small.
+    """Return values that are rounded to the nearest codes so that no variance is held too small.
 
-    A variance that falls does so by whole steps alone. Were it held too small, so would be its
-    unit, and the next change up that many times larger.
+    Were it, so would be its unit, and the next change up that many times larger. A variance that
+    is held too large only bears more noise. So one that falls between two codes takes the upper,
+    but where it is far nearer to the lower, as a factor.
 
     Parameters
     ----------
@@ -125,12 +128,15 @@ def falling_late(
         How a difference is to be coded.
     values_at : callable
         Returns float32 values at any slice of one tensor: of statistics, changes in their units.
+    held : float32, shape (statistics,)
+        What clients hold.
     """
-    spec = header.spec
-    if not spec.has_statistics or not header.codes[-1].step:
+    spec, step = header.spec, header.codes[-1].step
+    if not spec.has_statistics or not step:
         return values_at
-    first, half = spec.statistics.start, np.float32(header.codes[-1].step / 2)
-    is_variance = np.zeros(spec.parameters - first, np.bool_)
+    first = spec.statistics.start
+    in_unit = held / units(spec, held, DOWNLINK)
+    is_variance = np.zeros(held.size, np.bool_)
     for kind, part in _members(spec):
         is_variance[part] = kind == Kind.VARIANCE
 
@@ -138,8 +144,15 @@ def falling_late(
         values = values_at(part)
         if part.start < first:
             return values
-        own = is_variance[part.start - first : part.stop - first : part.step]
-        return np.where(own & (values < 0), np.minimum(values + half, np.float32(0)), values)
+        own = slice(part.start - first, part.stop - first, part.step)
+        falls, start = is_variance[own] & (values < 0), in_unit[own]
+        upper = np.ceil(values / step) * step
+        least = np.maximum(start, 0) * LEAST_SHARE
+        above, below = (np.maximum(start + code, least) for code in (upper, upper - step))
+        after = start + values
+        far = (after <= below) | (after < FAR_BELOW * np.sqrt(above * below))
+        rounded = np.where(far, upper - step, upper).astype(np.float32)
+        return np.where(falls, rounded, values)
 
     return at
 

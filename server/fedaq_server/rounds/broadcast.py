@@ -98,6 +98,8 @@ class Source:
         Of a difference: what clients know of the values.
     capture : bool
         Keep what they know with each chunk.
+    held : float32, shape (statistics,), optional
+        Of a difference: the statistics that clients hold.
     """
 
     values_at: Callable[[slice], Floats]
@@ -109,13 +111,14 @@ class Source:
     use: Callable[[Payload, Content], None] | None
     past: Past | None = None
     capture: bool = False
+    held: Floats | None = None
 
     def chunks(self, header: Payload) -> list[Callable[[], Frame]]:
         """Return a piece of work for each chunk."""
         keys = payload.transfer_keys(header.spec, self.seed, "downlink", self.round)
         values_at = self.values_at
-        if self.base:
-            values_at = statistics.falling_late(header, values_at)
+        if self.held is not None:
+            values_at = statistics.kept_high(header, values_at, self.held)
 
         def encode(offset: int, length: int) -> Frame:
             chunk, content = coding.encode(

@@ -356,6 +356,7 @@ async def _broadcast(
         _use_of_codes(federation),
         None if history is None else history.past,
         settings.capture,
+        None if history is None else history.held[federation.spec.statistics].copy(),
     )
     header = payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps)
     return await begin_broadcast(header, source, grant.limit_bytes, worker)

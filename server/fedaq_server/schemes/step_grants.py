@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from fedaq.codec.payload import Bits, step_bits
 from fedaq.codec.quantizer import Spread
 from fedaq.codec.statistics import DOWNLINK, UPLINK
-from fedaq_server.schemes.code_lengths import HEADER_BITS, ZERO_BITS, Codes, Tensors, tensors
+from fedaq_server.schemes.code_lengths import (
+    HEADER_BITS,
+    ZERO_BITS,
+    Codes,
+    Tensors,
+    root_mean_square,
+    tensors,
+)
 from fedaq_server.schemes.scheme import Grant, RoundState
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
@@ -25,8 +32,9 @@ MOST_KEPT = 0.4
 # docs/research/statistics.md: what other values do.
 # Noise of the mean of clients' statistics, and the step in which they go down, in deviations.
 FINE_NOISE, FINE_DOWN_STEP = 0.05, 0.5
-# They go down in every second round: an error down only makes the next change up larger.
-_DOWN_EVERY = 2
+# They go down when their root mean square has moved so far, in deviations: an error down only makes
+# the next change up larger.
+MOVED = 0.4
 
 
 @dataclass(frozen=True)
@@ -161,12 +169,12 @@ def uplink_grant(sent: Updates, step: float) -> Grant:
 def downlink_steps(state: RoundState, step: float) -> Array:
     """Return the step of each tensor that goes down: of statistics their own.
 
-    It is infinite in a round in which they do not go down.
+    It is infinite while they have moved too little to go down.
     """
     steps = np.full(len(state.spec.tensors), step)
     if state.differences and state.spec.has_statistics:
-        is_due = state.round == 1 or state.round % _DOWN_EVERY == 0
-        steps[-1] = FINE_DOWN_STEP / DOWNLINK if is_due else inf
+        moved = float(root_mean_square(state.downlink_ranges[-1]))
+        steps[-1] = FINE_DOWN_STEP / DOWNLINK if moved >= MOVED / DOWNLINK else inf
     return steps
 
 
