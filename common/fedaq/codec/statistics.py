@@ -25,8 +25,6 @@ UPLINK, DOWNLINK = 2.0**-1, 4.0
 EPSILON = 1e-5
 # How far a variance may fall in one round, so that no error can make it vanish.
 LEAST_SHARE = 2.0**-8
-# A variance that falls takes the lower of two codes below this share of their geometric mean.
-FAR_BELOW = 0.5
 # Changes beyond this many units are cut; the unit of the next round is larger.
 LARGEST_CHANGE = 2.0**15
 
@@ -119,8 +117,7 @@ def kept_high(
     """Return values that are rounded to the nearest codes so that no variance is held too small.
 
     Were it, so would be its unit, and the next change up that many times larger. A variance that
-    is held too large only bears more noise. So one that falls between two codes takes the upper,
-    but where it is far nearer to the lower, as a factor.
+    is held too large only bears more noise. So one that falls between two codes takes the upper.
 
     Parameters
     ----------
@@ -147,11 +144,8 @@ def kept_high(
         own = slice(part.start - first, part.stop - first, part.step)
         falls, start = is_variance[own] & (values < 0), in_unit[own]
         upper = np.ceil(values / step) * step
-        least = np.maximum(start, 0) * LEAST_SHARE
-        above, below = (np.maximum(start + code, least) for code in (upper, upper - step))
-        after = start + values
-        far = (after <= below) | (after < FAR_BELOW * np.sqrt(above * below))
-        rounded = np.where(far, upper - step, upper).astype(np.float32)
+        below = np.maximum(start + upper - step, np.maximum(start, 0) * LEAST_SHARE)
+        rounded = np.where(start + values <= below, upper - step, upper).astype(np.float32)
         return np.where(falls, rounded, values)
 
     return at

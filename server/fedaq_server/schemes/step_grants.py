@@ -31,7 +31,7 @@ KEPT = 5.0
 MOST_KEPT = 0.4
 # docs/research/statistics.md: what other values do.
 # Noise of the mean of clients' statistics, and the step in which they go down, in deviations.
-FINE_NOISE, FINE_DOWN_STEP = 0.05, 0.5
+FINE_NOISE, FINE_DOWN_STEP = 0.055, 0.5
 # They go down when their root mean square has moved so far, in deviations: an error down only makes
 # the next change up larger.
 MOVED = 0.4
