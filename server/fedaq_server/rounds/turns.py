@@ -74,8 +74,9 @@ def square_apart(
     shares = np.array(weights, np.float64) / sum(weights)
     known = tensors(stacked([(change,) for change in changes]), [mean.size], nearest=False)
     squares, step = known.rms[:, 0] ** 2, np.array(steps)
-    # What rounding added to the mean, as independent noise does.
-    noise = np.where(step > 0, known.errors(step[:, None])[:, 0] * squares, 0.0)
+    # What rounding added to the mean, as independent noise does; nothing to raw values.
+    errors = known.errors(np.where(step > 0, step, 1.0)[:, None])[:, 0]
+    noise = np.where(step > 0, errors, 0.0) * squares
     of_mean = float(np.mean(np.square(mean, dtype=np.float64))) - float(shares**2 @ noise)
     # The mean of some is nearer to each of them than that of all.
     return max(float(shares @ squares) - of_mean, 0.0) / (1 - float(shares @ shares))
