@@ -44,6 +44,9 @@ class Conduct:
         The median sums of magnitudes of the updates of the last rounds, as clients reported them.
     capped : set of str
         Clients that were told of for holding more than the limit of weights allows.
+    apart : float
+        Mean square of how far clients' statistics were from their mean, smoothed, in the units in
+        which they come up; infinite while nobody knows.
     """
 
     limits: LimitsSettings
@@ -52,6 +55,7 @@ class Conduct:
     medians: list[float] = field(default_factory=list)
     magnitudes: list[float] = field(default_factory=list)
     capped: set[str] = field(default_factory=set)
+    apart: float = inf
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON has it."""
@@ -60,15 +64,23 @@ class Conduct:
             "shut_out": [asdict(entry) for entry in list(self.shut_out.values())],
             "medians": self.medians,
             "magnitudes": self.magnitudes,
+            "apart": None if self.apart == inf else self.apart,
         }
 
     @classmethod
     def restored(cls, limits: LimitsSettings, state: Mapping[str, Any]) -> "Conduct":
         """Return what `state` was taken from."""
         shut_out = {entry["name"]: ShutOut(**entry) for entry in state["shut_out"]}
-        # Ledgers of earlier versions have no magnitudes.
-        magnitudes = list(state.get("magnitudes", []))
-        return cls(limits, dict(state["strikes"]), shut_out, list(state["medians"]), magnitudes)
+        # Ledgers of earlier versions have no magnitudes, and know nothing of statistics.
+        magnitudes, apart = list(state.get("magnitudes", [])), state.get("apart")
+        return cls(
+            limits,
+            dict(state["strikes"]),
+            shut_out,
+            list(state["medians"]),
+            magnitudes,
+            apart=inf if apart is None else apart,
+        )
 
     def weights(self, examples: Mapping[str, int]) -> dict[str, int]:
         """Return the weights of updates in a mean: what clients say they hold, up to a limit."""
@@ -111,6 +123,10 @@ class Conduct:
         """
         if len(norms) >= FEWEST_NORMS:
             self.medians = [*self.medians, median(norms)][-RECENT_ROUNDS:]
+
+    def learn_apart(self, square: float) -> None:
+        """Remember how far clients' statistics were from their mean in a round."""
+        self.apart = square if self.apart == inf else (self.apart + square) / 2
 
     def strike(self, name: str, round_number: int, reason: str) -> ShutOut | None:
         """Count a refusal; return why the client is shut out, if this was one too many."""

@@ -115,6 +115,34 @@ def test_no_width_or_step_decodes_a_variance_below_zero(
         assert (near[free] <= room[free]).all()
 
 
+@given(HELD, HELD, st.sampled_from([0.05, 0.125, 0.4, 1.0]))
+def test_no_variance_that_falls_is_held_below_what_it_is(
+    held: Floats, ahead: Floats, step: float
+) -> None:
+    weights = np.zeros(6, np.float32)
+    model, target = np.concatenate([weights, held]), np.concatenate([weights, ahead])
+    gain = statistics.Scaled(SPEC, target, model)
+    spreads = tensor_spreads(SPEC, gain.__getitem__)
+    header = plan_payload(SPEC, (1, 8), spreads, (0.0, step))
+    rounded = statistics.kept_high(header, gain.__getitem__, held)
+    assert rounded(slice(0, 6)).tobytes() == gain[slice(0, 6)].tobytes()
+    values = rounded(slice(6, 18))
+    if not header.codes[1].step:
+        assert values.tobytes() == gain[slice(6, 18)].tobytes()
+        return
+    step = header.codes[1].step
+    codes = step * np.floor(values / step + 0.5)
+    # Of any part of them, the same.
+    assert values[1::2].tobytes() == rounded(slice(7, 18, 2)).tobytes()
+    after = statistics.changed(
+        SPEC, held, codes.astype(np.float32), statistics.units(SPEC, held, statistics.DOWNLINK)
+    )
+    falls = ahead[VARIANCE] < held[VARIANCE]
+    assert (after[VARIANCE] >= ahead[VARIANCE] - 1e-5 * held[VARIANCE])[falls].all()
+    others = np.delete(np.arange(12), np.arange(12)[VARIANCE][falls])
+    assert (values[others] == gain[slice(6, 18)][others]).all()
+
+
 def test_raw_statistics_arrive_to_the_bit() -> None:
     """Division by powers of two: plain averaging stays plain averaging."""
     generator = np.random.default_rng(1)

@@ -23,6 +23,8 @@ from fedaq_lab.local import federate
 from fedaq_server.records.exporting import trained_model
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.saved import read_run
+from fedaq_server.rounds import round as server_round
+from fedaq_server.rounds import turns
 from fedaq_server.run import Run
 from fedaq_server.transport.tcp_counter import NoWire
 from system.live import settings_of
@@ -38,7 +40,11 @@ def normalized() -> nn.Module:
 
 
 def run_of(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, task: Task, **flags: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: Task,
+    clients: int = CLIENTS,
+    **flags: Any,
 ) -> tuple[Run, dict[str, Tensor], list[nn.Module]]:
     """Run a federation; return it, the server's state at its end, and the clients' modules."""
     monkeypatch.setattr(odd_models, "odd", task, raising=False)
@@ -52,9 +58,9 @@ def run_of(
 
     monkeypatch.setattr(learners, "Learner", learner)
     folder.mkdir(exist_ok=True)
-    run = Run(settings_of(CLIENTS, task="own", **flags), Ledger(folder), lambda record: None)
+    run = Run(settings_of(clients, task="own", **flags), Ledger(folder), lambda record: None)
     asyncio.run(federate(run))
-    assert all(record.clients == CLIENTS for record in run.records)
+    assert all(record.clients == clients for record in run.records)
     bound: Any = run.federation
     state = {
         tensor.name: torch.from_numpy(bound.model[part].copy()).view(tensor.shape)
@@ -131,12 +137,39 @@ def test_the_model_that_is_saved_is_what_clients_held_with_its_own_statistics(
     tested = task.evaluate(module, task.test_data(None))
     last = run.records[-1]
     assert (tested.accuracy, tested.loss) == (last.test_accuracy, last.test_loss)
+    assert far_from_measured(task, module) < 0.15
+
+
+def far_from_measured(task: Task, module: nn.Module) -> float:
+    """Return how far means are from those that are measured, in deviations."""
+    kept = {name: value.clone() for name, value in module.state_dict().items()}
     measure_statistics(module, task.train_data(None), 1)
-    for name, value in module.state_dict().items():
-        if name.endswith("running_mean"):
-            deviations = module.state_dict()[name.replace("mean", "var")].sqrt()
-            errors = (value - saved[name]) / deviations
-            assert errors.square().mean().sqrt() < 0.15, name
+    measured = module.state_dict()
+    errors = [
+        (measured[name] - kept[name]) / measured[name.replace("mean", "var")].sqrt()
+        for name in kept
+        if name.endswith("running_mean")
+    ]
+    return float(torch.cat(errors).square().mean().sqrt())
+
+
+def test_where_clients_take_turns_their_statistics_are_those_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+
+    def counted(*arguments: Any) -> frozenset[str]:
+        chosen = turns.reporters(*arguments)
+        heard.append(len(chosen))
+        return chosen
+
+    monkeypatch.setattr(server_round, "reporters", counted)
+    task = replace(digits, model=normalized)
+    run_of(tmp_path / "run", monkeypatch, task, clients=5, rounds=5)
+    assert heard[0] == 5 > heard[-1]
+    module = normalized()
+    module.load_state_dict(load_file(tmp_path / "run" / "model.safetensors"), strict=False)
+    assert far_from_measured(task, module) < 0.15
 
 
 def test_a_run_that_goes_on_after_its_last_round_saves_the_same_model(

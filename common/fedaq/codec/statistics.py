@@ -9,9 +9,12 @@ In front of batch normalization's ``(x - mean) / sqrt(variance + eps)``, an erro
 in deviations, one of a variance in variances (Ioffe and Szegedy, arXiv 1502.03167).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fedaq.codec.model import Kind, ModelSpec
+from fedaq.codec.payload import Payload
 from fedaq.codec.quantizer import Floats
 
 # What one unit of weights is, as a share of a deviation or variance. Of what comes up, an error
@@ -106,6 +109,46 @@ class Scaled:
         change = values - self._before[own] if self._base is not None else values.copy()
         in_units(change, self._unit[own])
         return change
+
+
+def kept_high(
+    header: Payload, values_at: Callable[[slice], Floats], held: Floats
+) -> Callable[[slice], Floats]:
+    """Return values that are rounded to the nearest codes so that no variance is held too small.
+
+    Were it, so would be its unit, and the next change up that many times larger. A variance that
+    is held too large only bears more noise. So one that falls between two codes takes the upper.
+
+    Parameters
+    ----------
+    header : Payload
+        How a difference is to be coded.
+    values_at : callable
+        Returns float32 values at any slice of one tensor: of statistics, changes in their units.
+    held : float32, shape (statistics,)
+        What clients hold.
+    """
+    spec, step = header.spec, header.codes[-1].step
+    if not spec.has_statistics or not step:
+        return values_at
+    first = spec.statistics.start
+    in_unit = held / units(spec, held, DOWNLINK)
+    is_variance = np.zeros(held.size, np.bool_)
+    for kind, part in _members(spec):
+        is_variance[part] = kind == Kind.VARIANCE
+
+    def at(part: slice) -> Floats:
+        values = values_at(part)
+        if part.start < first:
+            return values
+        own = slice(part.start - first, part.stop - first, part.step)
+        falls, start = is_variance[own] & (values < 0), in_unit[own]
+        upper = np.ceil(values / step) * step
+        below = np.maximum(start + upper - step, np.maximum(start, 0) * LEAST_SHARE)
+        rounded = np.where(start + values <= below, upper - step, upper).astype(np.float32)
+        return np.where(falls, rounded, values)
+
+    return at
 
 
 def taken_out(spec: ModelSpec, held: Floats) -> Floats:

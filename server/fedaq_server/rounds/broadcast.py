@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedaq.codec import coding, payload
+from fedaq.codec import coding, payload, statistics
 from fedaq.codec.coding import Content
 from fedaq.codec.given import Past, values_of
 from fedaq.codec.payload import Payload
@@ -98,6 +98,8 @@ class Source:
         Of a difference: what clients know of the values.
     capture : bool
         Keep what they know with each chunk.
+    held : float32, shape (statistics,), optional
+        Of a difference: the statistics that clients hold.
     """
 
     values_at: Callable[[slice], Floats]
@@ -109,14 +111,18 @@ class Source:
     use: Callable[[Payload, Content], None] | None
     past: Past | None = None
     capture: bool = False
+    held: Floats | None = None
 
     def chunks(self, header: Payload) -> list[Callable[[], Frame]]:
         """Return a piece of work for each chunk."""
         keys = payload.transfer_keys(header.spec, self.seed, "downlink", self.round)
+        values_at = self.values_at
+        if self.held is not None:
+            values_at = statistics.kept_high(header, values_at, self.held)
 
         def encode(offset: int, length: int) -> Frame:
             chunk, content = coding.encode(
-                header, self.values_at, keys, offset, length, self.round,
+                header, values_at, keys, offset, length, self.round,
                 squeeze=self.squeeze, nearest=bool(self.base), known=self.past,
             )  # fmt: skip
             message, past = chunk.frame(pb.ServerMessage), b""

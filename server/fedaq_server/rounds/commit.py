@@ -16,6 +16,7 @@ from fedaq_server.accounts import Accounts
 from fedaq_server.records.ledger import MOMENTS, Committed
 from fedaq_server.records.record import Relayed, RoundRecord
 from fedaq_server.records.rows import ClientMemory, Transfer
+from fedaq_server.rounds import turns
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
 from fedaq_server.rounds.federation import Federation
@@ -43,7 +44,7 @@ async def aggregate(current: Round, reports: list[Report]) -> Tested:
     else:
         await current.on_worker(current.aggregate.clear)
     with federation.metrics.phase("aggregation"):
-        await asyncio.to_thread(_advance, current, frames, moves=bool(reports))
+        await asyncio.to_thread(_advance, current, frames, reports)
         current.aggregate.close()
     with federation.metrics.phase("evaluation"):
         tested, _ = await asyncio.gather(
@@ -103,7 +104,7 @@ def _hops(accounts: Accounts, reports: list[Report]) -> dict[str, Relayed]:
     }
 
 
-def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:
+def _advance(current: Round, frames: list[Frame], reports: list[Report]) -> None:
     """Turn the global model into that of the next round; without updates, it does not move."""
     federation, header = current.federation, current.broadcast.payload
     model, history = federation.model, federation.history
@@ -116,10 +117,10 @@ def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:
     # is not added: statistics follow from weights and data, and nothing of them adds up.
     held = current.statistics if history is None else history.held[own]
     # Before the sum is overwritten.
-    changes = current.aggregate.mean(own)
+    changes = _statistics(current, reports)
     unit = statistics.units(federation.spec, held, statistics.UPLINK)
     advanced = statistics.changed(federation.spec, held, changes, unit)
-    optimizer = federation.optimizer if moves else None
+    optimizer = federation.optimizer if reports else None
     if federation.settings.added_to == "exact":
         _add(current.aggregate, optimizer, model, model)
     elif history is not None:
@@ -128,6 +129,29 @@ def _advance(current: Round, frames: list[Frame], *, moves: bool) -> None:
         for part, values in broadcast_values(header, frames):
             _add(current.aggregate, optimizer, values, model, part)
     model[own] = advanced
+
+
+def _statistics(current: Round, reports: list[Report]) -> Floats:
+    """Return the mean change of the statistics of those who reported them, in units."""
+    federation, spec = current.federation, current.federation.spec
+    changes = current.aggregate.mean(spec.statistics)
+    if not spec.has_statistics or current.masking is not None:
+        return changes
+    # Whoever says that nothing has changed sends nothing.
+    heard = [each for each in reports if each.update.codes[-1].bits or each.ranges[-1].is_zero]
+    if 0 < len(heard) < len(reports):
+        # All who did not report were taken to have changed nothing.
+        every = sum(report.weight for report in reports)
+        changes *= np.float32(every / sum(report.weight for report in heard))
+    apart = turns.square_apart(
+        [report.ranges[-1] for report in heard],
+        [report.weight for report in heard],
+        [report.update.codes[-1].step for report in heard],
+        changes,
+    )
+    if apart is not None:
+        federation.conduct.learn_apart(apart)
+    return changes
 
 
 def _add(

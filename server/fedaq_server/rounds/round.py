@@ -24,6 +24,7 @@ from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, Catch
 from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.relayed import allowances, reserved_j
+from fedaq_server.rounds.turns import reporters
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, granted_down
 from fedaq_server.schemes.sparse import sparsity_of
 from fedaq_server.schemes.spreads import samples_of
@@ -260,6 +261,7 @@ def _state(
 ) -> RoundState:
     settings = federation.settings
     total = sum(weights.values())
+    reporting = _reporting(federation, number, weights)
     states = {
         client.name: ClientState(
             client.name,
@@ -267,6 +269,7 @@ def _state(
             client.cost(settings, number),
             federation.roster.ranges.get(client.name),
             client.most_price,
+            client.name in reporting,
         )
         for client in clients
     }
@@ -309,6 +312,14 @@ def _release(federation: Federation, clients: int) -> Release | None:
         return None
     masked = settings.privacy.secure_aggregation
     return account.release(private_values(federation.spec), clients, masked=masked)
+
+
+def _reporting(federation: Federation, number: int, weights: Mapping[str, int]) -> frozenset[str]:
+    """Return the clients whose statistics count: all where that of some is not a mean of them."""
+    settings = federation.settings
+    if federation.rule is not None or settings.common_grid or federation.history is None:
+        return frozenset(weights)
+    return reporters(weights, number, federation.conduct.apart)
 
 
 def without_unpaid(current: Round) -> RoundState:
@@ -357,6 +368,7 @@ async def _broadcast(
         _use_of_codes(federation),
         None if history is None else history.past,
         settings.capture,
+        None if history is None else history.held[federation.spec.statistics].copy(),
     )
     header = payload.plan_payload(federation.spec, grant.bits, ranges, grant.steps)
     return await begin_broadcast(header, source, grant.limit_bytes, worker)

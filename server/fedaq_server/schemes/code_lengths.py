@@ -172,9 +172,9 @@ class Codes:
 
 
 def sample_codes(
-    samples: Sequence[Array], elements: Sequence[int], step: float, *, nearest: bool
+    samples: Sequence[Array], elements: Sequence[int], steps: Array | float, *, nearest: bool
 ) -> Codes:
-    """Return what tensors will take at a quantization step.
+    """Return what tensors will take at a quantization step, the same for all or one of each.
 
     Parameters
     ----------
@@ -183,20 +183,21 @@ def sample_codes(
     elements : sequence of int
         How many it has.
     """
+    steps = np.broadcast_to(steps, len(samples))
     shares = [
         code_weights(values / step, 1.0, nearest=nearest) / max(len(values), 1)
-        for values in samples
+        for values, step in zip(samples, steps, strict=True)
     ]
     sizes = np.array(elements, np.float64)
     bits = sizes * np.array([entropy(each) for each in shares])
     lo = np.array([values.min(initial=0.0) for values in samples])
     hi = np.array([values.max(initial=0.0) for values in samples])
     # What is rounded to zero of all values is not sent.
-    is_sent = np.maximum(-lo, hi) >= step / 2 if nearest else np.full(len(sizes), True)
+    is_sent = np.maximum(-lo, hi) >= steps / 2 if nearest else np.full(len(sizes), True)
     return Codes(
         np.where(is_sent, float(HEADER_BITS), ZERO_BITS),
         np.where(is_sent, bits, 0.0),
-        np.where(is_sent, sizes * step_bits(lo, hi, np.array(step)), 0.0),
+        np.where(is_sent, sizes * step_bits(lo, hi, steps), 0.0),
     )
 
 

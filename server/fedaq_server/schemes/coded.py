@@ -191,7 +191,7 @@ class CodedBudget:
         """Give the client the step of the price, and its limit."""
         now = self._round
         assert now is not None
-        sent = updates(arrays(ranges), state, client.weight)
+        sent = updates(arrays(ranges), state, client.weight, client.reports)
         step = resolution(plan.price, client.radio.uplink_j_per_bit, client.weight**2)
         share_j, longer = now.shares_j[client.name], self.longer.get(client.name, 1.0)
         if now.expected.is_first:

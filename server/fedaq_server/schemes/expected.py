@@ -14,7 +14,7 @@ from fedaq_server.schemes.optimizer import resolution, resolutions
 from fedaq_server.schemes.scheme import ClientState, RoundState
 from fedaq_server.schemes.spending import known_spreads
 from fedaq_server.schemes.spreads import Array, arrays, stacked
-from fedaq_server.schemes.step_grants import Updates, updates
+from fedaq_server.schemes.step_grants import Updates, downlink_steps, updates
 
 # docs/research/budget-constants.md: what other values do.
 # Nothing goes down in the first round; this is the uplink's usual share of a round.
@@ -111,7 +111,8 @@ class Expected:
     def down_codes(self, step: float) -> Codes:
         """Return what goes down at a step."""
         state = self.state
-        return sample_codes(self.samples, state.spec.elements, step, nearest=state.differences)
+        steps = downlink_steps(state, step)
+        return sample_codes(self.samples, state.spec.elements, steps, nearest=state.differences)
 
     def up_steps(self, price: float) -> Array:
         """Return the quantization step of each update, shape (senders,)."""
@@ -133,6 +134,7 @@ def expected(state: RoundState, longer: Longer, tolerance: float) -> Expected:
     """Return what is expected of a round."""
     clients = state.clients.values()
     weights = np.array([client.weight for client in clients])
+    reports = np.array([client.reports for client in clients])
     known = stacked(known_spreads(state, FIRST_UPDATE))
     usual = sum(longer.up.values()) / len(longer.up) if longer.up else 1.0
     return Expected(
@@ -140,7 +142,7 @@ def expected(state: RoundState, longer: Longer, tolerance: float) -> Expected:
         is_first=not longer.up,
         j_per_bit=np.array([client.radio.uplink_j_per_bit for client in clients]),
         squares=weights**2,
-        updates=updates(known, state, weights[:, None]),
+        updates=updates(known, state, weights[:, None], reports[:, None]),
         longer=np.array([[longer.up.get(name, usual)] for name in state.clients]),
         longer_down=longer.down,
         tolerance=tolerance,

@@ -33,6 +33,8 @@ class ClientState:
         Ranges of its last update per tensor, None before its first.
     most_price : float
         Of a relay: the price of a joule above which noise drowns its clients' updates.
+    reports : bool
+        Whether its statistics count in this round (`fedaq_server.rounds.turns`).
     """
 
     name: str
@@ -40,6 +42,7 @@ class ClientState:
     radio: RadioCost
     ranges: tuple[Spread, ...] | None
     most_price: float = inf
+    reports: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,12 @@ class RoundState:
         Behind a relay, the sum over all clients of the run if those of other relays are like these.
         """
         return sum(client.weight**2 for client in self.clients.values()) / self.share
+
+    @cached_property
+    def squared_reports(self) -> float:
+        """As `squared_weights`, of statistics: of the clients that report them."""
+        weights = [client.weight for client in self.clients.values() if client.reports]
+        return self.share * sum(weight**2 for weight in weights) / (sum(weights) ** 2 or 1.0)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class CodedBudgets(CodedBudget):
             return replace(granted, limit_bytes=planned.limits[client.name])
         if bought is None:
             return super().grant(state, plan, client, ranges)
-        sent = updates(arrays(ranges), state, client.weight)
+        sent = updates(arrays(ranges), state, client.weight, client.reports)
         step, limit = self._usual.step(state, client, sent), None
         if client.name in bought.bytes:
             bytes_ = bought.bytes[client.name]

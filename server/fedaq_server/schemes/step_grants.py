@@ -1,15 +1,27 @@
-"""Grants of quantization steps: what they send, how long it will be, and what is kept back."""
+"""Grants of quantization steps: what they send, how long it will be, and what is kept back.
+
+Steps are those of a price, but for statistics. An error of them stays in one test and is in no
+later model, so they have steps of their own, whatever a bit costs (docs/research/statistics.md).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedaq.codec.payload import Bits, step_bits
 from fedaq.codec.quantizer import Spread
-from fedaq_server.schemes.code_lengths import HEADER_BITS, ZERO_BITS, Codes, Tensors, tensors
+from fedaq.codec.statistics import DOWNLINK, UPLINK
+from fedaq_server.schemes.code_lengths import (
+    HEADER_BITS,
+    ZERO_BITS,
+    Codes,
+    Tensors,
+    root_mean_square,
+    tensors,
+)
 from fedaq_server.schemes.scheme import Grant, RoundState
 from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 
@@ -17,6 +29,12 @@ from fedaq_server.schemes.spreads import Array, Spreads, arrays, stacked
 KEPT = 5.0
 # A round that keeps more than this share of the power of the updates is worth less than it costs.
 MOST_KEPT = 0.4
+# docs/research/statistics.md: what other values do.
+# Noise of the mean of clients' statistics, and the step in which they go down, in deviations.
+FINE_NOISE, FINE_DOWN_STEP = 0.055, 0.5
+# They go down when their root mean square has moved so far, in deviations: an error down only makes
+# the next change up larger.
+MOVED = 0.4
 
 
 @dataclass(frozen=True)
@@ -33,12 +51,24 @@ class Updates:
         Sum of the squares of the values of each tensor, 0 of statistics: they are sent finely
         whatever the price, and say nothing of the noise of weights.
     weights : float64, shape () or (senders, 1)
+    fine_step : float
+        The step of statistics, of which `power` is 0; 0 where there are none.
+    reports : bool, shape () or (senders, 1)
+        Whether statistics are sent.
     """
 
     spreads: Spreads
     sent: Tensors
     power: Array
     weights: Array
+    fine_step: float
+    reports: NDArray[np.bool_]
+
+    def steps(self, steps: Array | float) -> Array | float:
+        """Return the step of each tensor: of statistics their own, of all others this one."""
+        if not self.fine_step:
+            return steps
+        return np.where(self._is_fine, self.fine_step, steps)
 
     def bits(self, steps: Array | float) -> NDArray[np.int64]:
         """Return the width of each tensor, 0 for one that is kept.
@@ -48,19 +78,22 @@ class Updates:
         steps : float or float64 array
             Quantization step; of shape (senders, 1) if each sender has its own.
         """
+        steps = self.steps(steps)
         bits, squares = self.sent.bits(steps), self.weights**2
         noise = squares * self.sent.errors(steps)
         gain = self.sent.elements * self.sent.rms**2 * (KEPT * self.weights - noise)
         # The noise that a bit is worth at the price that makes this step.
         worth = np.square(steps) * 2 * log(2) * squares / 4
         pays = (bits >= HEADER_BITS) | (gain > worth * (bits + HEADER_BITS - ZERO_BITS))
+        if self.fine_step:
+            pays = np.where(self._is_fine, self.reports, pays)
         widths = step_bits(self.spreads.lo, self.spreads.hi, np.asarray(steps))
         return np.where(pays, widths, 0)
 
     def codes(self, steps: Array | float) -> "Codes":
         """Return what each tensor's codes take at the steps."""
         widths = self.bits(steps)
-        is_sent = widths > 0
+        is_sent, steps = widths > 0, self.steps(steps)
         return Codes(
             np.where(is_sent, float(HEADER_BITS), ZERO_BITS),
             np.where(is_sent, self.sent.bits(steps), 0.0),
@@ -81,12 +114,30 @@ class Updates:
         harm: Array = np.sum(np.where(self.bits(steps) > 0, noise, kept), axis=-1)
         return harm
 
+    @property
+    def _is_fine(self) -> NDArray[np.bool_]:
+        last: NDArray[np.bool_] = np.arange(self.sent.elements.size) == self.sent.elements.size - 1
+        return last
 
-def updates(spreads: Spreads, state: RoundState, weights: Array | float) -> Updates:
+
+def updates(
+    spreads: Spreads,
+    state: RoundState,
+    weights: Array | float,
+    reports: NDArray[np.bool_] | bool = True,
+) -> Updates:
     """Return the updates of one sender or many, of the weights given."""
     sent = tensors(spreads, state.spec.elements, nearest=False)
     power = np.array(state.spec.coded_elements) * sent.rms**2
-    return Updates(spreads, sent, power, np.asarray(weights, np.float64))
+    fine = FINE_NOISE / UPLINK * (6 / state.squared_reports) ** 0.5
+    return Updates(
+        spreads,
+        sent,
+        power,
+        np.asarray(weights, np.float64),
+        fine if state.spec.has_statistics else 0.0,
+        np.asarray(reports, np.bool_),
+    )
 
 
 def mean_power(state: RoundState, ranges: Mapping[str, tuple[Spread, ...]]) -> float:
@@ -102,7 +153,8 @@ def mean_power(state: RoundState, ranges: Mapping[str, tuple[Spread, ...]]) -> f
 def foreseen(state: RoundState, spreads: Spreads, steps: Array) -> dict[str, Bits]:
     """Return the bits of every client, if its update has these spreads."""
     weights = np.array([client.weight for client in state.clients.values()])
-    bits = updates(spreads, state, weights[:, None]).bits(steps[:, None])
+    reports = np.array([client.reports for client in state.clients.values()])
+    bits = updates(spreads, state, weights[:, None], reports[:, None]).bits(steps[:, None])
     return dict(zip(state.clients, map(tuple, bits.tolist()), strict=True))
 
 
@@ -111,17 +163,28 @@ def uplink_grant(sent: Updates, step: float) -> Grant:
 
     What is left out is kept by the client and comes with its next update.
     """
-    return step_grant(sent.bits(step), step)
+    return step_grant(sent.bits(step), sent.steps(step))
+
+
+def downlink_steps(state: RoundState, step: float) -> Array:
+    """Return the step of each tensor that goes down: of statistics their own.
+
+    It is infinite while they have moved too little to go down.
+    """
+    steps = np.full(len(state.spec.tensors), step)
+    if state.differences and state.spec.has_statistics:
+        moved = float(root_mean_square(state.downlink_ranges[-1]))
+        steps[-1] = FINE_DOWN_STEP / DOWNLINK if moved >= MOVED / DOWNLINK else inf
+    return steps
 
 
 def downlink_grant(state: RoundState, step: float) -> Grant:
     """Return the grant of what goes down, but for differences that would be rounded to zero."""
-    spreads = arrays(state.downlink_ranges)
-    least = step / 2 if state.differences else 0.0
-    sent = np.maximum(-spreads.lo, spreads.hi) >= least
-    return step_grant(np.where(sent, step_bits(spreads.lo, spreads.hi, np.array(step)), 0), step)
+    spreads, steps = arrays(state.downlink_ranges), downlink_steps(state, step)
+    sent = np.maximum(-spreads.lo, spreads.hi) >= (steps / 2 if state.differences else 0.0)
+    return step_grant(np.where(sent, step_bits(spreads.lo, spreads.hi, steps), 0), steps)
 
 
-def step_grant(bits: NDArray[np.int64], step: float) -> Grant:
-    """Return a grant of one step, but for tensors of no bits."""
-    return Grant(tuple(bits.tolist()), tuple(np.where(bits > 0, step, 0.0).tolist()))
+def step_grant(bits: NDArray[np.int64], steps: Array | float) -> Grant:
+    """Return a grant of these steps, but for tensors of no bits."""
+    return Grant(tuple(bits.tolist()), tuple(np.where(bits > 0, steps, 0.0).tolist()))
