@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
@@ -12,7 +12,7 @@ from fedaq.codec import chunks, coding, model, payload
 from fedaq.codec.chunks import Chunk, expected
 from fedaq.codec.common_grid import cut
 from fedaq.codec.payload import Payload
-from fedaq.codec.quantizer import Key, Spread
+from fedaq.codec.quantizer import Spread
 from fedaq.codec.sparse import Sparsity
 from fedaq.codec.subset import Subset
 from fedaq.declines import Decline
@@ -349,16 +349,17 @@ class Session:
         if grant.uplink_reaches:
             cut(self.learner.weights, grant.uplink_reaches, spec.slices)
         update = payload.plan_payload(spec, bits, ranges, tuple(grant.uplink_steps))
+        keys = payload.transfer_keys(spec, welcome.seed, "uplink", self.name, self._round)
         if plan.HasField("clipping"):
-            keys, most = self._keys(update, welcome), plan.clipping.rounded
+            most = plan.clipping.rounded
             await asyncio.to_thread(shorten, self.learner.weights, update, keys, most)
-        coded: Iterable[Chunk] = self._coded(update, plan, welcome)
+        coded: Iterable[Chunk] = self.learner.coded(update, keys, plan)
         if grant.limit_bytes:
             update, coded = await asyncio.to_thread(
                 coding.within,
                 update,
                 grant.limit_bytes,
-                lambda coarser: list(self._coded(coarser, plan, welcome)),
+                lambda coarser: list(self.learner.coded(coarser, keys, plan)),
             )
         await asyncio.to_thread(self.learner.keep_rest, self._round, update)
         sent_bytes = update.header_bytes
@@ -369,12 +370,6 @@ class Session:
             sent_bytes += chunk.cost_bytes
             self.on_transfer(False, chunk.offset + chunk.size, update.code_bytes)
         return update, sent_bytes
-
-    def _coded(self, update: Payload, plan: pb.RoundPlan, welcome: pb.Welcome) -> Iterator[Chunk]:
-        return self.learner.coded(update, self._keys(update, welcome), plan)
-
-    def _keys(self, update: Payload, welcome: pb.Welcome) -> tuple[Key, ...]:
-        return payload.transfer_keys(update.spec, welcome.seed, "uplink", self.name, self._round)
 
     async def _send_masked(
         self,
