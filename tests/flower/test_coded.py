@@ -342,7 +342,7 @@ def test_a_budget_of_bytes_is_kept(budget: int, fractions: tuple[float, float]) 
     arrays = run(Coded(inner, budget_bytes=budget), grid, 20)
     # Flower's own bytes of a message: its metadata, names, metrics, config.
     own = 200 * len(grid.sizes)
-    assert 0.6 * budget < total(grid) < budget + own
+    assert 0.9 * budget < total(grid) < budget + own
     assert np.isfinite(arrays["fc.weight"]).all()
     if budget == 300_000:
         assert distance(arrays) < 0.2 * distance(beginning())

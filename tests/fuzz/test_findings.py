@@ -73,7 +73,10 @@ def test_every_seed_of_a_target_is_decoded_to_its_end(name: str) -> None:
 
 def test_messages_that_are_changed_reach_every_field() -> None:
     budget = pb.DeviceBudget(joules=1.0)
-    right = pb.ClientMessage(join=pb.Join(client="c", model=model.to_message(SPEC), budget=budget))
+    relayed = pb.Relayed(clients=2, examples=20)
+    right = pb.ClientMessage(
+        join=pb.Join(client="c", model=model.to_message(SPEC), budget=budget, relayed=relayed)
+    )
     changed = set()
     for number in range(500):
         other = pb.ClientMessage()

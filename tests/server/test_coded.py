@@ -162,6 +162,31 @@ def test_fewer_rounds_are_run_where_noise_would_drown_what_is_sent() -> None:
     assert len(all_) == 30
 
 
+@pytest.mark.parametrize("taken", [0.0, 0.3, 0.9])
+def test_what_a_last_round_leaves_buys_no_coarser_one(taken: float) -> None:
+    """Nothing would undo its noise."""
+    simulation = Simulation(rounds=10)
+    scheme = CodedBudget(2 * simulation.bit_j())
+    first = scheme.plan(simulation.state(1, {}))
+    assert first is not None
+    seen = {f"client-{i}": spreads(simulation.update(1, i)) for i in range(3)}
+    lengths = dict.fromkeys(seen, 1000)
+    for name, client in simulation.state(1, {}).clients.items():
+        scheme.grant(simulation.state(1, {}), first, client, seen[name])
+    scheme.learn(Outcome(1, 0.5, 1.0, 1.0, seen, 0.1 * scheme.budget_j, lengths))
+    # Far finer steps are asked for at once: all that is left is for this round.
+    scheme.tolerance /= 20
+    last = scheme.plan(simulation.state(2, seen))
+    assert last is not None
+    left = scheme.budget_j - scheme.spent_j
+    scheme.learn(Outcome(2, 0.5, 0.5, 1.0, seen, taken * left, {}))
+    assert scheme.last_step > 0
+    scheme.tolerance *= 20
+    later = scheme.plan(simulation.state(3, seen))
+    assert later is None or later.price <= last.price
+    assert (later is None) == (taken > 0)
+
+
 def test_a_run_that_a_budget_ends_says_why_and_what_would_do(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

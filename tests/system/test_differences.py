@@ -282,7 +282,9 @@ def test_the_next_round_waits_until_the_difference_of_this_one_is_held(
 
 
 # Of `fedaq`, three clients, with the records of the rounds: tests/lab/test_compare.py.
-@pytest.mark.parametrize("scheme", [pytest.param("fedaq", marks=pytest.mark.slow), "stc", "topk"])
+@pytest.mark.parametrize(
+    "scheme", ["stc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fedaq", "topk"))]
+)
 def test_processes_and_one_process_give_the_same_model(scheme: str, commands: Commands) -> None:
     settings = settings_of(2, rounds=3, scheme=scheme)
     in_one = commands.folder / "in-one"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import fedaq_client.training
+import fedaq_client.learners
 import fedaq_server.run
 from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
@@ -25,7 +25,7 @@ def test_modules_of_their_own_memory_give_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = carried_out(tmp_path / "plain")
-    for module in (fedaq_client.training, fedaq_server.run):
+    for module in (fedaq_client.learners, fedaq_server.run):
         # The processor by another name.
         monkeypatch.setattr(module, "device_named", lambda name: torch.device("cpu", 0))
     apart = carried_out(tmp_path / "apart")

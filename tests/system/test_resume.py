@@ -35,6 +35,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k not in OF_THE_MOMENT} for record in rounds]
 
 
+def slow(*settings: str) -> Any:
+    return pytest.param(settings, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -51,10 +55,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
             "training.schedule=cosine",
             "training.clip_norm=1",
         ),
-        ("server_optimizer.kind=fedavgm", "server_optimizer.learning_rate=0.3", "scheme=fixed"),
-        ("server_optimizer.kind=fedyogi", "aggregation=median", "fedaq.uplink_resolution=0.01"),
+        slow("server_optimizer.kind=fedavgm", "server_optimizer.learning_rate=0.3", "scheme=fixed"),
+        slow("server_optimizer.kind=fedyogi", "aggregation=median", "fedaq.uplink_resolution=0.01"),
         ("scheme=stc", "stc.fraction=1/50"),
-        ("scheme=topk", "topk.fraction=1/50"),
+        slow("scheme=topk", "topk.fraction=1/50"),
     ],
     ids=["differences", "budget", "batteries", "models", "adam", "momentum", "yogi", "stc", "topk"],
 )
@@ -229,7 +233,7 @@ def stopped(server: Running) -> None:
 
 def test_a_server_that_is_told_to_stop_can_be_resumed(commands: Commands) -> None:
     port = free_port()
-    flags = ["--clients", 1, "--rounds", 6, "--set", "training.local_epochs=20"]
+    flags = ["--clients", 1, "--rounds", 6, "--set", "training.local_epochs=8"]
     server = commands.start("server", *flags, "--port", port, "--out", "new")
     client = commands.start("client", "--server", f"127.0.0.1:{port}", "--name", "anna")
     server.wait_for("round 2/")

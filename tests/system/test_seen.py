@@ -50,7 +50,7 @@ def test_json_logs_tell_a_run_from_the_first_client_to_the_last(commands: Comman
     assert names[:2] == ["metrics listening", "listening"]
     assert names[2:4] == ["client joined"] * 2
     assert names[4:9] == ["round began", "round committed"] * 2 + ["run over"]
-    assert names[9:] == ["client left"] * 2
+    assert names[9:] == ["client left"] * 2, lines[9:]
     for line in lines:
         assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
         assert line["level"] == "info"

@@ -79,7 +79,9 @@ def test_the_doctor_outlives_an_older_protobuf(
     assert "1 must be put right before this can work" in ended.out
 
 
-@pytest.mark.parametrize("encoding", NARROW)
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "the C locale", pytest.param("Latin 1", marks=pytest.mark.slow)]
+)
 def test_an_output_that_lacks_a_character(encoding: str, commands: Commands) -> None:
     """Marks of the doctor, borders of the table, and the name of a folder."""
     doctor = commands.start("doctor", "server", "--port", free_port(), env=NARROW[encoding])

@@ -17,7 +17,7 @@ from fedaq import tasks
 from fedaq.errors import UserError
 from fedaq.tasks import Task, measure_statistics, train_classifier
 from fedaq.tasks.digits import task as digits
-from fedaq_client import training
+from fedaq_client import learners
 from fedaq_client.training import Learner
 from fedaq_lab.local import federate
 from fedaq_server.records.exporting import trained_model
@@ -50,7 +50,7 @@ def run_of(
         modules.append(one.model)
         return one
 
-    monkeypatch.setattr(training, "Learner", learner)
+    monkeypatch.setattr(learners, "Learner", learner)
     folder.mkdir(exist_ok=True)
     run = Run(settings_of(CLIENTS, task="own", **flags), Ledger(folder), lambda record: None)
     asyncio.run(federate(run))
@@ -321,7 +321,7 @@ def test_a_client_without_the_file_is_refused(
 
     monkeypatch.setattr(odd_models, "odd", replace(digits, model=frozen_base), raising=False)
     monkeypatch.setitem(tasks.BUILT_IN, "own", "odd_models:odd")
-    monkeypatch.setattr(training, "Learner", learner)
+    monkeypatch.setattr(learners, "Learner", learner)
     run = Run(settings_of(CLIENTS, task="own", start_from=path), Ledger(tmp_path), lambda r: None)
     with pytest.raises(UserError, match="same file by --from"):
         asyncio.run(federate(run))

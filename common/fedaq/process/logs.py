@@ -80,7 +80,7 @@ def begin(*, as_json: bool = False, quiet: bool = False) -> None:
         handler.setFormatter(_LineFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Other libraries' chatter is not an event of ours.
-    for package in ("fedaq", "fedaq_server", "fedaq_client"):
+    for package in ("fedaq", "fedaq_server", "fedaq_client", "fedaq_relay"):
         logging.getLogger(package).setLevel(level)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours_to_mend)
 

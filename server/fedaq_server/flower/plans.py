@@ -105,6 +105,7 @@ class _Spending:
     receivers: set[int] = field(default_factory=set)
     update_ranges: dict[str, tuple[Spread, ...]] = field(default_factory=dict)
     uplink_bytes: dict[str, int] = field(default_factory=dict)
+    downlink_bytes: int | None = None
 
 
 class Plans:
@@ -238,12 +239,14 @@ class Plans:
                 update_ranges=spending.update_ranges,
                 energy_j=spending.energy_j,
                 uplink_bytes=spending.uplink_bytes,
+                downlink_bytes=spending.downlink_bytes,
             )
         )
         self._spending = _Spending()
 
     def _prepare(self, number: int, training: list[int], receiving: list[int]) -> bool:
         self._state = self._state_of(number, training, receiving)
+        self._spending.downlink_bytes = None
         try:
             self._plan = self._scheme.plan(self._state)
         except UserError as error:
@@ -252,8 +255,9 @@ class Plans:
             return False
         if not self._is_sent:
             grant = granted_down(self._plan.downlink, self._state)
-            self._reference.advance(grant, self._news, number)
-            self._is_sent = True
+            # Of no plan but this one, the scheme learns how long codes are.
+            sent = self._reference.advance(grant, self._news, number)
+            self._spending.downlink_bytes, self._is_sent = sent, True
         return True
 
     def _state_of(self, number: int, training: list[int], receiving: list[int]) -> RoundState:

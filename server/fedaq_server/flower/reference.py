@@ -110,7 +110,13 @@ class Reference:
         return Scaled(self.layout.spec, self.exact, self.held.flat)
 
     def advance(self, grant: Grant, spreads: tuple[Spread, ...], round_number: int) -> int:
-        """Code a difference as it was granted, hold what follows from it, return its bytes."""
+        """Code a difference as it was granted, and hold what follows from it.
+
+        Returns
+        -------
+        int
+            Bytes of its headers and codes; 0 if there is nothing new.
+        """
         spec, gain = self.layout.spec, self.gain()
         planned = payload.plan_payload(spec, grant.bits, spreads, grant.steps)
         header, coded = payloads.encoded(
@@ -124,6 +130,7 @@ class Reference:
             limit_bytes=grant.limit_bytes or 0,
         )
         message = payloads.to_message(header, coded, round_number, self.digest)
+        payload_bytes = message.ByteSize()
         if self.layout.dtypes != self.held.layout.dtypes:
             message.dtypes.extend(self.layout.dtypes)
         if self._exact_arrays != self.held.exact:
@@ -136,7 +143,7 @@ class Reference:
         self.held, self.digest = held, held.digest()
         self._steps.append(step)
         self._drop_old()
-        return step.size
+        return payload_bytes
 
     def way(self, holds: bytes) -> list[Step]:
         """Return what brings a node from what it holds (empty: nothing) to the held model."""

@@ -101,6 +101,8 @@ class CodedBudget:
     coarsest : float
         The step of what goes down at which noise would drown updates, smoothed; 0 before one was
         seen.
+    last_step : float
+        That of a round that was taken for the last too early; 0 before one was.
     """
 
     budget_j: float
@@ -111,6 +113,7 @@ class CodedBudget:
     least_loss: float = inf
     power: float = 0.0
     coarsest: float = 0.0
+    last_step: float = 0.0
     _round: "_Round | None" = None
     _least_price: float = 0.0  # of a relay: what its own server has found
     _most_price: float = 0.0
@@ -141,10 +144,13 @@ class CodedBudget:
         dearest, coarsest = self._dearest(now)
         dearest = min(dearest, *(client.most_price for client in state.clients.values()))
         self._most_price, is_relay = dearest, self._least_price > 0
-        round_j = now.round_j(dearest)
-        rounds = rounds_worth(state, left, round_j)
         # The last round may be worse than that, rather than much be left.
         worst = _WORST_STEP**2 * dearest
+        if self.last_step:
+            # It took all that was left, but for what it was expected to. A coarser one undoes it.
+            worst = dearest = min(dearest, (self.last_step / downlink_step(state, 1.0)) ** 2)
+        round_j = now.round_j(dearest)
+        rounds = rounds_worth(state, left, round_j)
         pays = rounds >= 1 or state.round == 1 or LAST_SHARE * left >= now.round_j(worst)
         if not (pays or is_relay):
             self._unpaid(state, round_j)
@@ -211,7 +217,10 @@ class CodedBudget:
         self.spent_j += outcome.energy_j
         self._learn_lengths(outcome, now.sent, now.down_codes())
         self.coarsest = now.coarsest
-        self._judge(outcome, now.expected.state)
+        state = now.expected.state
+        if now.is_last and not now.expected.is_first and state.round < state.rounds:
+            self.last_step = downlink_step(state, now.price)
+        self._judge(outcome, state)
 
     def _dearest(self, now: Expected) -> tuple[float, float]:
         """Return the price above which noise would drown what is sent, and its downlink step.
