@@ -75,7 +75,7 @@ def hadamard() -> Floats:
     """Return an orthogonal matrix of `BLOCK` rows."""
     matrix: NDArray[np.float64] = np.ones((1, 1))
     while len(matrix) < BLOCK:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+        matrix = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]), matrix)
     found: Floats = (matrix / BLOCK**0.5).astype(np.float32)
     return found
 
@@ -87,8 +87,7 @@ def rotated(values: Floats, signs: Floats) -> Floats:
     """Return values times signs, rotated block by block."""
     padded = np.zeros(len(signs), np.float32)
     padded[: len(values)] = values
-    out: Floats = ((padded * signs).reshape(-1, BLOCK) @ ROTATION).ravel()
-    return out
+    return np.asarray(((padded * signs).reshape(-1, BLOCK) @ ROTATION).ravel(), np.float32)
 
 
 def rotated_back(values: Floats, signs: Floats, count: int) -> Floats:
@@ -101,7 +100,8 @@ def coded(
     values: Floats, sent: NDArray[np.bool_], step: float, way: Way, levels: int, drawn: Floats
 ) -> Floats:
     """Return what arrives of an update."""
-    codes = np.rint(values / step) if way.keep_rounding else np.floor(values / step + drawn)
+    scaled = values / np.float32(step)
+    codes = np.rint(scaled) if way.keep_rounding else np.floor(scaled + drawn)
     out: Floats = np.where(sent, np.clip(codes, -levels, levels) * step, 0).astype(np.float32)
     return out
 
