@@ -73,10 +73,11 @@ WAYS = {
 
 def hadamard() -> Floats:
     """Return an orthogonal matrix of `BLOCK` rows."""
-    matrix = np.ones((1, 1), np.float32)
+    matrix: NDArray[np.float64] = np.ones((1, 1))
     while len(matrix) < BLOCK:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix / np.float32(BLOCK**0.5)
+        matrix = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]), matrix)
+    found: Floats = (matrix / BLOCK**0.5).astype(np.float32)
+    return found
 
 
 ROTATION = hadamard()
@@ -86,20 +87,21 @@ def rotated(values: Floats, signs: Floats) -> Floats:
     """Return values times signs, rotated block by block."""
     padded = np.zeros(len(signs), np.float32)
     padded[: len(values)] = values
-    out: Floats = ((padded * signs).reshape(-1, BLOCK) @ ROTATION).ravel()
-    return out
+    return np.asarray(((padded * signs).reshape(-1, BLOCK) @ ROTATION).ravel(), np.float32)
 
 
 def rotated_back(values: Floats, signs: Floats, count: int) -> Floats:
     """Undo it."""
-    return ((values.reshape(-1, BLOCK) @ ROTATION.T).ravel() * signs)[:count]
+    out: Floats = ((values.reshape(-1, BLOCK) @ ROTATION.T).ravel() * signs)[:count]
+    return out
 
 
 def coded(
     values: Floats, sent: NDArray[np.bool_], step: float, way: Way, levels: int, drawn: Floats
 ) -> Floats:
     """Return what arrives of an update."""
-    codes = np.rint(values / step) if way.keep_rounding else np.floor(values / step + drawn)
+    scaled = values / np.float32(step)
+    codes = np.rint(scaled) if way.keep_rounding else np.floor(scaled + drawn)
     out: Floats = np.where(sent, np.clip(codes, -levels, levels) * step, 0).astype(np.float32)
     return out
 
@@ -121,7 +123,7 @@ def to_target(
     levels, joules = ceil(way.reach / step), 0.0
     for number in range(1, ROUNDS + 1):
         sent, wide = rng.random(padded) < 1 / one_in, []
-        signs = rng.choice(np.float32([-1, 1]), padded)
+        signs = rng.choice(np.array([-1, 1], np.float32), padded)
         total = np.zeros(padded)
         for client in range(clients):
             learner.lend(shares[client], Own())

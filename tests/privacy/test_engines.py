@@ -54,13 +54,16 @@ def _normalized() -> nn.Module:
 
 def test_statistics_are_averaged_whole_beside_a_part_of_the_weights(tmp_path: Path) -> None:
     task = replace(load_task("digits", None), model=_normalized)
+    chosen: dict[str, Any] = {
+        "masked": {"privacy": {"secure_aggregation": True}},
+        "seen": {"coding": {"common_grid": True}},
+    }
     found = [
-        fedaq.run(task, clients=3, rounds=3, out=tmp_path / name, engine="local", progress=False,
-                  **options)
-        for name, options in (
-            ("masked", {"privacy": {"secure_aggregation": True}}),
-            ("seen", {"coding": {"common_grid": True}}),
+        fedaq.run(
+            task, clients=3, rounds=3, out=tmp_path / name, engine="local", progress=False,
+            **options,
         )
+        for name, options in chosen.items()
     ]  # fmt: skip
     models = [load_file(tmp_path / name / "model.safetensors") for name in ("masked", "seen")]
     for name, values in models[0].items():

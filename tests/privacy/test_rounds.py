@@ -205,10 +205,8 @@ def test_a_part_of_the_values_is_the_same_part_of_all_whoever_drops_out(tmp_path
     """Without steps that are set, one value in so many is sent: masked or not, the same ones."""
     drops = {2: dies_before("update"), 5: dies_before("unmasking")}
     chosen: dict[str, Any] = {
-        "fedaq__uplink_resolution": None,
-        "fedaq__downlink_resolution": None,
-        "rounds": 2,
-    }
+        "fedaq__uplink_resolution": None, "fedaq__downlink_resolution": None, "rounds": 2,
+    }  # fmt: skip
     masked = _ran(tmp_path, drops, **chosen)
     assert [record.clients for record in masked.records] == [5, 4]
     assert len(set(masked.model.tolist())) > 1

@@ -1,5 +1,6 @@
 """What share of the values, in which steps, masked updates are sent with: against brute force."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from math import inf, log2
@@ -64,6 +65,14 @@ def joules_of(state: RoundState) -> Limit:
     return Limit(up, 8 * state.downlink_j_per_bit, fixed, inf)
 
 
+def choices(
+    widths: Sequence[float] = WIDTHS, most_bits: int = MAX_BITS, state: RoundState | None = None
+) -> list[Choice]:
+    return candidates(
+        state or state_of(), widths, is_first=False, most_bits=most_bits, most_noise=MOST_NOISE
+    )
+
+
 def noise_of(one_in: int, step: float, clients: int) -> float:
     """Noise of values of these widths, drawn and rounded, over the mean square of their mean."""
     rng = np.random.default_rng(5)
@@ -71,8 +80,8 @@ def noise_of(one_in: int, step: float, clients: int) -> float:
     for tensor, width in zip(SPEC.tensors, WIDTHS, strict=True):
         values = rng.laplace(0, width / 2**0.5, 200_000)
         up = (one_in * values / step) % 1
-        error = np.mean(up * (1 - up)) * step**2
-        power += tensor.elements * masked_choice.SHARED * width**2
+        error = float(np.mean(up * (1 - up))) * step**2
+        power += tensor.elements * width**2
         total += tensor.elements * error / one_in / clients
     return one_in - 1 + total / power
 
@@ -82,7 +91,7 @@ def noise_of(one_in: int, step: float, clients: int) -> float:
 def test_the_choice_is_the_best_of_all(clients: int, up: float) -> None:
     state = state_of(clients, up=up)
     joules = joules_of(state)
-    found = candidates(state, WIDTHS, is_first=False, most_bits=MAX_BITS, most_noise=MOST_NOISE)
+    found = choices(state=state)
     chosen = best_choice(found, joules)
     down = {choice.one_in: choice.down_bytes for choice in found}
     most = -inf
@@ -103,7 +112,7 @@ def test_the_choice_is_the_best_of_all(clients: int, up: float) -> None:
 
 def test_dear_keys_make_few_rounds_of_much_and_dear_codes_many_of_little() -> None:
     state = state_of()
-    found = candidates(state, WIDTHS, is_first=False, most_bits=MAX_BITS, most_noise=MOST_NOISE)
+    found = choices(state=state)
     usual = joules_of(state)
     dear = best_choice(found, replace(usual, fixed=100 * usual.fixed))
     cheap = best_choice(found, replace(usual, fixed=0.0))
@@ -114,23 +123,21 @@ def test_dear_keys_make_few_rounds_of_much_and_dear_codes_many_of_little() -> No
 def test_steps_are_powers_of_two_in_the_unit_of_the_updates() -> None:
     for scale in (1e-3, 1.0, 2.0**7):
         widths = [scale * width for width in WIDTHS]
-        for choice in candidates(
-            state_of(), widths, is_first=False, most_bits=MAX_BITS, most_noise=MOST_NOISE
-        ):
+        for choice in choices(widths):
             assert log2(choice.step) == round(log2(choice.step))
             assert 0.05 < choice.step / (choice.one_in * scale * WIDTHS[0]) < 50
 
 
 def test_codes_have_no_more_bits_than_sums_leave_them() -> None:
     wide = (0.001, 30.0)
-    for choice in candidates(state_of(), wide, is_first=False, most_bits=4, most_noise=MOST_NOISE):
+    for choice in choices(wide, most_bits=4):
         grid = [grid_code(choice.step, masked_choice.REACH * choice.one_in * w) for w in wide]
         assert max(code.bits for code in grid) <= 4
 
 
 def test_a_round_of_more_joules_has_no_more_noise() -> None:
     state = state_of()
-    found = candidates(state, WIDTHS, is_first=False, most_bits=MAX_BITS, most_noise=MOST_NOISE)
+    found = choices(state=state)
     joules, before = joules_of(state), inf
     for most in np.geomspace(1e-4, 10, 40):
         chosen = best_within(found, [replace(joules, most=float(most))])
