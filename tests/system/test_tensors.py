@@ -109,7 +109,7 @@ def test_unquantized_statistics_are_the_weighted_mean_of_the_clients(
     downlink: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = replace(digits, model=normalized)
-    flags = {"scheme": "fp32", "coding__downlink": downlink, "rounds": 1}
+    flags: dict[str, Any] = {"scheme": "fp32", "coding__downlink": downlink, "rounds": 1}
     trained: list[dict[str, Tensor]] = []
     sizes: list[int] = []
 
