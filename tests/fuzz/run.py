@@ -151,7 +151,8 @@ async def fuzz_servers(
                     await _beset(server, honest, scheme, messages // len(SCHEMES), seed, report)
                     refusals.update(server.refusals())
         except* (FindingError, TimeoutError) as group:
-            report(Row(f"live, {scheme}", 0, 0, 0, str(group.exceptions[0])))
+            ended = group.exceptions[0]
+            report(Row(f"live, {scheme}", 0, 0, 0, str(ended) or type(ended).__name__))
     return dict(refusals.most_common())
 
 

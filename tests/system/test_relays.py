@@ -295,7 +295,7 @@ def test_a_relay_lets_its_clients_go_while_its_server_is_gone_and_goes_on_with_i
     commands: Commands,
 ) -> None:
     root, port = free_port(), free_port()
-    folder, rounds = commands.folder, 8
+    folder, rounds = commands.folder, 16
     start = f"server --task digits --clients 1 --rounds {rounds} --port {root} --resume root {FAST}"
     server = commands.start(*start.split())
     relay = start_relay(commands, "near", root, port)

@@ -67,9 +67,9 @@ def square_apart(
     Returns
     -------
     float or None
-        None of fewer than two.
+        None of fewer than two, or of no values.
     """
-    if len(changes) < LEAST_REPORTS:
+    if len(changes) < LEAST_REPORTS or not mean.size:
         return None
     shares = np.array(weights, np.float64) / sum(weights)
     known = tensors(stacked([(change,) for change in changes]), [mean.size], nearest=False)
