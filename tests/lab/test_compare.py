@@ -13,7 +13,10 @@ from fedaq_lab.comparison_table import Line, costs_of_privacy, short, summarize
 from system.commands import Commands
 
 
-@pytest.mark.parametrize("scheme", [["--scheme", "fedaq"], ["--set", "energy.budget_j=0.2"]])
+@pytest.mark.parametrize(
+    "scheme",
+    [["--scheme", "fedaq"], pytest.param(["--set", "energy.budget_j=0.2"], marks=pytest.mark.slow)],
+)
 def test_both_engines_give_the_same_model_byte_for_byte(
     scheme: Sequence[str], commands: Commands
 ) -> None:

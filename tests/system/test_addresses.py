@@ -20,7 +20,7 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-@pytest.mark.parametrize("host", ["::1", "[::1]"])
+@pytest.mark.parametrize("host", ["::1", pytest.param("[::1]", marks=pytest.mark.slow)])
 def test_a_server_on_an_ipv6_address(host: str, commands: Commands) -> None:
     port = free_port()
     examined = commands.run("doctor", "server", "--host", host, "--port", port)

@@ -92,6 +92,7 @@ def test_both_sides_go_on_where_the_disk_of_their_words_is_full(
     assert is_whole(tmp_path / "new", 3)
 
 
+@pytest.mark.slow
 def test_a_full_disk_where_failed_handshakes_are_logged(start: Start, tmp_path: Path) -> None:
     """There a thread reads standard error and passes it on."""
     with Path("/dev/full").open("wb") as full:

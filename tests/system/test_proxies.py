@@ -107,6 +107,7 @@ def test_each_variable_stands_in_no_way(
     assert found.description.clients == 0
 
 
+@pytest.mark.slow
 def test_a_whole_run_health_and_the_doctor_with_all_of_them(port: int, commands: Commands) -> None:
     run = commands.run("run", "--clients", 2, "--rounds", 2, env=ALL_DEAD)
     assert (run.code, run.err) == (0, "")

@@ -45,7 +45,7 @@ def slow(*settings: str) -> Any:
         (),
         ("energy.budget_j=0.08", "network.heartbeat_interval_s=1"),
         ("energy.device_budget=1J,client-2:8mJ", "energy.budget=100kB", "min_clients=1"),
-        ("coding.entropy=false", "coding.downlink=model", "base=exact", "scheme=feddq"),
+        slow("coding.entropy=false", "coding.downlink=model", "base=exact", "scheme=feddq"),
         (
             "server_optimizer.kind=fedadam",
             "training.optimizer=adamw",
@@ -57,7 +57,7 @@ def slow(*settings: str) -> Any:
         ),
         slow("server_optimizer.kind=fedavgm", "server_optimizer.learning_rate=0.3", "scheme=fixed"),
         slow("server_optimizer.kind=fedyogi", "aggregation=median", "fedaq.uplink_resolution=0.01"),
-        ("scheme=stc", "stc.fraction=1/50"),
+        slow("scheme=stc", "stc.fraction=1/50"),
         slow("scheme=topk", "topk.fraction=1/50"),
     ],
     ids=["differences", "budget", "batteries", "models", "adam", "momentum", "yogi", "stc", "topk"],

@@ -60,7 +60,8 @@ def enough_files() -> None:
         pytest.skip(f"{limit} open files are too few to be {STRANGERS} strangers")
 
 
-@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tls", [False, True])
 def test_a_crowd_of_strangers_takes_no_file_that_a_round_needs(
     commands: Commands, tls: bool
 ) -> None:

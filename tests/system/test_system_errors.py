@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,12 @@ from fedaq.errors import refused
 from system.commands import Commands, Ended, free_port
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits are set by a shell of Linux")
+
+
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 NARROW = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "the C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -80,7 +87,11 @@ def test_the_doctor_outlives_an_older_protobuf(
 
 
 @pytest.mark.parametrize(
-    "encoding", ["ascii", "the C locale", pytest.param("Latin 1", marks=pytest.mark.slow)]
+    "encoding",
+    [
+        "the C locale",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ascii", "Latin 1")),
+    ],
 )
 def test_an_output_that_lacks_a_character(encoding: str, commands: Commands) -> None:
     """Marks of the doctor, borders of the table, and the name of a folder."""

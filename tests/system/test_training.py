@@ -81,7 +81,7 @@ def test_a_client_that_is_killed_goes_on_with_its_optimizer(commands: Commands) 
     assert not list((commands.folder / "states").iterdir())
 
 
-@pytest.mark.parametrize("attribute", ["task", "going_on"])
+@pytest.mark.parametrize("attribute", [pytest.param("task", marks=pytest.mark.slow), "going_on"])
 def test_the_regression_that_the_guide_shows_learns(attribute: str, commands: Commands) -> None:
     page = ROOT / "docs" / "how-to" / "training.md"
     code = "\n\n".join(text for language, text in blocks(page) if language == "python")
