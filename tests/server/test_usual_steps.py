@@ -92,6 +92,16 @@ def test_what_goes_down_is_finer_by_the_noise_that_averages_out() -> None:
     assert max(plan.downlink.steps) == pytest.approx(0.01 * state.squared_weights**0.5)
 
 
+def test_what_goes_down_to_a_crowd_is_as_fine_as_what_goes_to_ten() -> None:
+    """A step up of as many times as there are clients brings the same noise to their mean."""
+    downs = []
+    for clients in (10, 40, 1000):
+        many = Simulation(shares=(1 / clients,) * clients, radios=(RADIO,) * clients)
+        downs.append(NoiseSteps(0.01 * clients).steps(many.state(2, {}))[1])
+    assert downs == pytest.approx([downs[0]] * 3)
+    assert downs[0] == pytest.approx(0.1 * 10**-0.5)
+
+
 def test_a_round_without_an_update_teaches_nothing() -> None:
     scheme = CodedBudgets(inf)
     scheme.plan(SIMULATION.state(1, {}))
@@ -128,6 +138,35 @@ def test_of_thousands_of_clients_each_step_is_finite() -> None:
     client = state.clients["client-0"]
     sent = updates(arrays(spreads(many.update(1, 0))), state, client.weight)
     assert 0 < steps.step(state, client, sent) < inf
+
+
+@pytest.mark.parametrize(
+    ("clients", "alike", "crowd"),
+    [(10, 0.0, 1.0), (100, 1.0, 1.0), (100, 0.0, 0.1), (400, 0.5, 0.92)],
+)
+def test_of_what_clients_do_not_agree_on_less_noise_is_borne_the_more_they_are(
+    clients: int, alike: float, crowd: float
+) -> None:
+    """Updates are rounded at random, and their mean is what is known of them."""
+    many = Simulation(shares=(1 / clients,) * clients, radios=(RADIO,) * clients)
+    state, rng = many.state(1, {}), np.random.default_rng(1)
+    common = rng.normal(size=SPEC.parameters)
+    steps, ranges, mean = NoiseSteps(None), {}, np.zeros(SPEC.parameters)
+    for name, client in state.clients.items():
+        own = rng.normal(size=SPEC.parameters)
+        values = (alike**0.5 * common + (1 - alike) ** 0.5 * own).astype(np.float32)
+        ranges[name] = spreads(values)
+        known = updates(arrays(ranges[name]), state, client.weight)
+        granted = steps.step(state, client, known)
+        codes = np.floor(values / granted + rng.random(SPEC.parameters))
+        mean += granted * codes / clients
+    learned = steps.learned(state, ranges, float(mean @ mean))
+    # It is smoothed: of the first round, the half of its decades.
+    assert learned.crowd == pytest.approx(crowd**0.5, rel=0.3)
+    assert learned.uplink is not None
+    unaware = steps.learned(state, ranges).uplink
+    assert unaware is not None
+    assert learned.uplink <= unaware
 
 
 @profile(max_examples=30)

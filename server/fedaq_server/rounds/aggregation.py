@@ -35,6 +35,9 @@ STATISTICS_SHARE = 2.0**-6
 _SUM_BITS = 60
 _MAX_SHIFT = 30
 
+# Values that are looked at together.
+_BLOCK_VALUES = 2**18
+
 
 class Aggregate:
     """The running sum of one round.
@@ -120,6 +123,14 @@ class Aggregate:
         scale = ldexp(1.0, -self.exponent) / max(self.examples, 1)
         kernels.add_scaled(zeros, self.total[part], scale, zeros)
         return zeros
+
+    def power(self, part: slice) -> float:
+        """Return the sum of the squares of `mean` at a part of the flat array of all tensors."""
+        squares = 0.0
+        for first in range(part.start, part.stop, _BLOCK_VALUES):
+            values = self.mean(slice(first, min(first + _BLOCK_VALUES, part.stop)))
+            squares += float(np.sum(np.square(values, dtype=np.float64)))
+        return squares
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -33,8 +33,15 @@ from fedaq_server.transport.tcp_counter import WireCounter
 NAMED = 8
 
 
-async def aggregate(current: Round, reports: list[Report]) -> Tested:
-    """Make the model of the next round, write it to the disk, and test it."""
+async def aggregate(current: Round, reports: list[Report]) -> tuple[Tested, float | None]:
+    """Make the model of the next round, write it to the disk, and test it.
+
+    Returns
+    -------
+    Tested
+    float or None
+        The `Outcome.mean_power`.
+    """
     federation = current.federation
     frames = await current.broadcast.coded()
     if current.differences is not None:
@@ -44,18 +51,22 @@ async def aggregate(current: Round, reports: list[Report]) -> Tested:
     else:
         await current.on_worker(current.aggregate.clear)
     with federation.metrics.phase("aggregation"):
-        await asyncio.to_thread(_advance, current, frames, reports)
+        power = await asyncio.to_thread(_advance, current, frames, reports)
         current.aggregate.close()
     with federation.metrics.phase("evaluation"):
         tested, _ = await asyncio.gather(
             asyncio.to_thread(_tested, federation, current.number),
             asyncio.to_thread(_write_model, federation, current.number),
         )
-    return tested
+    return tested, power
 
 
 async def commit(
-    current: Round, reports: list[Report], tested: Tested, wire: WireCounter
+    current: Round,
+    reports: list[Report],
+    tested: Tested,
+    mean_power: float | None,
+    wire: WireCounter,
 ) -> RoundRecord:
     """Measure the round, let the scheme learn from it, and commit it to the ledger."""
     federation = current.federation
@@ -67,7 +78,9 @@ async def commit(
         declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s, epsilon=_told(current, reports),
     )  # fmt: skip
-    outcome = _outcome(record, reports, downlink, _widths(current, reports))
+    outcome = replace(
+        _outcome(record, reports, downlink, _widths(current, reports)), mean_power=mean_power
+    )
     await asyncio.to_thread(federation.scheme.learn, outcome)
     transfers = tuple(_transfers(current, downlink, reports))
     federation.accounts.charge(
@@ -104,8 +117,14 @@ def _hops(accounts: Accounts, reports: list[Report]) -> dict[str, Relayed]:
     }
 
 
-def _advance(current: Round, frames: list[Frame], reports: list[Report]) -> None:
-    """Turn the global model into that of the next round; without updates, it does not move."""
+def _advance(current: Round, frames: list[Frame], reports: list[Report]) -> float | None:
+    """Turn the global model into that of the next round; without updates, it does not move.
+
+    Returns
+    -------
+    float or None
+        The `Outcome.mean_power`.
+    """
     federation, header = current.federation, current.broadcast.payload
     model, history = federation.model, federation.history
     if current.capture is not None:
@@ -118,6 +137,9 @@ def _advance(current: Round, frames: list[Frame], reports: list[Report]) -> None
     held = current.statistics if history is None else history.held[own]
     # Before the sum is overwritten.
     changes = _statistics(current, reports)
+    power = None
+    if reports and isinstance(current.aggregate, Aggregate):
+        power = current.aggregate.power(slice(0, own.start))
     unit = statistics.units(federation.spec, held, statistics.UPLINK)
     advanced = statistics.changed(federation.spec, held, changes, unit)
     optimizer = federation.optimizer if reports else None
@@ -129,6 +151,7 @@ def _advance(current: Round, frames: list[Frame], reports: list[Report]) -> None
         for part, values in broadcast_values(header, frames):
             _add(current.aggregate, optimizer, values, model, part)
     model[own] = advanced
+    return power
 
 
 def _statistics(current: Round, reports: list[Report]) -> Floats:

@@ -94,8 +94,8 @@ async def run_round(
         # Whoever reported, and also when the run is stopped: it does not outlive the round.
         if current.differences is not None:
             await current.differences.advanced
-    tested = await aggregate(current, reports)
-    return await commit(current, reports, tested, wire)
+    tested, mean_power = await aggregate(current, reports)
+    return await commit(current, reports, tested, mean_power, wire)
 
 
 def _reached(federation: Federation, record: RoundRecord) -> bool:

@@ -196,6 +196,9 @@ class Outcome:
     widths : tuple of float
         Per tensor, the weighted mean of the updates' root mean squares; empty where updates have
         no common grid, or none arrived.
+    mean_power : float, optional
+        Sum of the squares of the mean update, of what is coded, as it was decoded; None where
+        nobody knows.
     """
 
     round: int
@@ -208,6 +211,7 @@ class Outcome:
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     downlink_bytes: int | None = None
     widths: tuple[float, ...] = ()
+    mean_power: float | None = None
 
 
 class Scheme(Protocol):

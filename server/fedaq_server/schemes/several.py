@@ -66,11 +66,14 @@ class CodedBudgets(CodedBudget):
         the noise that updates bear.
     noise_step : float, optional
         The uplink's that does, once an update was seen.
+    crowd : float
+        As of `NoiseSteps`.
     """
 
     uplink: float | None = None
     downlink: float | None = None
     noise_step: float | None = None
+    crowd: float = 1.0
     _planned: "_Planned | None" = None
     _bought: "_Bought | None" = None
 
@@ -132,13 +135,15 @@ class CodedBudgets(CodedBudget):
             return
         self.spent_j += outcome.energy_j
         self._learn_lengths(outcome, bought.sent, bought.down)
-        if isinstance(self._usual, NoiseSteps):
-            self.noise_step = self._usual.learned(bought.state, outcome.update_ranges)
+        usual = self._usual
+        if isinstance(usual, NoiseSteps):
+            learned = usual.learned(bought.state, outcome.update_ranges, outcome.mean_power)
+            self.noise_step, self.crowd = learned.uplink, learned.crowd
 
     @property
     def _usual(self) -> ConstantSteps | NoiseSteps:
         if self.uplink is None or self.downlink is None:
-            return NoiseSteps(self.noise_step)
+            return NoiseSteps(self.noise_step, self.crowd)
         return ConstantSteps(self.uplink, self.downlink)
 
     def _expected(self, state: RoundState) -> Expected:

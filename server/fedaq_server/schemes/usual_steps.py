@@ -15,7 +15,7 @@ from fedaq_server.schemes.code_lengths import COARSEST
 from fedaq_server.schemes.expected import FIRST_UPDATE, coarsest_step, coarsest_steps, start_step
 from fedaq_server.schemes.scheme import ClientState, RoundState
 from fedaq_server.schemes.spending import known_spreads
-from fedaq_server.schemes.spreads import arrays, stacked
+from fedaq_server.schemes.spreads import Array, arrays, stacked
 from fedaq_server.schemes.step_grants import Updates, updates
 
 # docs/research/resolutions.md: what other values do.
@@ -23,6 +23,8 @@ from fedaq_server.schemes.step_grants import Updates, updates
 NOISE = 0.3
 # The most that it may become while they shrink.
 MOST_NOISE = 3.0
+# Both were found with so many clients.
+CLIENTS = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,34 +60,86 @@ class NoiseSteps:
     ----------
     uplink : float, optional
         The step, in the unit of the weights; None before the first update.
+    crowd : float
+        The mean square of the mean update of a round, over what it would be with `CLIENTS` clients:
+        of what differs between clients, less is left where they are many. So much of the noise
+        is borne; 1 with fewer.
     """
 
     uplink: float | None
+    crowd: float = 1.0
 
     def steps(self, state: RoundState) -> tuple[float, float]:
         """Return the step of updates, and that of what goes down."""
         up = self.uplink or _guess(state)
-        down = state.squared_weights**0.5 * up
+        # Steps up grow with the clients, whose noise averages out. That of what goes down does not:
+        # it is as fine as with `CLIENTS`.
+        squares = state.squared_weights
+        down = (squares * min(1.0, CLIENTS * squares)) ** 0.5 * up
         return up, down if self.uplink else start_step(state) or down
 
     def step(self, state: RoundState, client: ClientState, sent: Updates) -> float:
         """Return the step, or a finer one that does not drown this update."""
         if self.uplink is None:
             return _of_noise(state, client, sent) or CODED_UPLINK
-        return coarsest_step(state, client, sent, MOST_NOISE, self.uplink)
+        return coarsest_step(state, client, sent, MOST_NOISE * self.crowd, self.uplink)
 
-    def learned(self, state: RoundState, ranges: Mapping[str, tuple[Spread, ...]]) -> float | None:
-        """Return the step that follows from the updates of a round."""
+    def learned(
+        self,
+        state: RoundState,
+        ranges: Mapping[str, tuple[Spread, ...]],
+        mean_power: float | None = None,
+    ) -> "NoiseSteps":
+        """Return what follows from the updates of a round.
+
+        Parameters
+        ----------
+        state : RoundState
+            Of the round.
+        ranges : mapping of str to tuple of Spread
+            Of the updates that arrived.
+        mean_power : float, optional
+            Of their mean, as it was decoded.
+        """
         # An update of zeros bears no noise, and takes none.
         names = [name for name in sorted(ranges) if any(map(_is_any, ranges[name]))]
         if not names:
-            return self.uplink
+            return self
         # All at once: one by one, a thousand clients would take as long as the rest of a round.
         weights = np.array([state.clients[name].weight for name in names])
         sent = updates(stacked([ranges[name] for name in names]), state, weights[:, None])
         largest = COARSEST * np.max(sent.sent.rms, axis=-1)
-        steps: list[float] = coarsest_steps(state, weights, sent, NOISE, largest).tolist()
-        return max(self.uplink or 0.0, sum(steps) / len(steps))
+        crowd = self.crowd
+        if mean_power is not None:
+            tolerance, most = (
+                (NOISE, largest)
+                if self.uplink is None
+                else (MOST_NOISE * crowd, np.full(len(names), self.uplink))
+            )
+            granted = coarsest_steps(state, weights, sent, tolerance, most)
+            crowd = (crowd * _crowd(sent, granted, mean_power)) ** 0.5
+        steps: list[float] = coarsest_steps(state, weights, sent, NOISE * crowd, largest).tolist()
+        return NoiseSteps(max(self.uplink or 0.0, sum(steps) / len(steps)), crowd)
+
+
+def _crowd(sent: Updates, steps: Array, mean_power: float) -> float:
+    """Return `NoiseSteps.crowd` of one round, by what its mean update was.
+
+    Of what clients agree on, all is in the mean; of what differs, one part in as many as they are.
+    """
+    shares = sent.weights[:, 0] / np.sum(sent.weights)
+    clients = 1 / float(np.sum(shares**2))
+    if clients <= CLIENTS:
+        return 1.0
+    each = float(np.sum(shares * np.sum(sent.power, axis=-1)))
+    noise = np.sum(sent.power * sent.sent.errors(steps[:, None]), axis=-1)
+    mean = mean_power - float(np.sum(shares**2 * noise))
+    agreed = min(max((clients * mean - each) / (clients - 1), 0.0), each)
+
+    def power(clients: float) -> float:
+        return agreed + (each - agreed) / clients
+
+    return power(clients) / power(CLIENTS)
 
 
 def _is_any(spread: Spread) -> bool:
