@@ -242,7 +242,7 @@ def test_joules_are_not_overspent_either(tmp_path: Path, masked: bool) -> None:
     done = ran(tmp_path, rounds=9, energy__budget=f"{budget_j:.9f}J", **chosen)
     spent_j = sum(record.energy_j for record in done.records)
     assert 1 <= len(done.records) < 9
-    assert spent_j <= budget_j
+    assert spent_j <= budget_j * (1 + 1e-12)
     assert budget_j - spent_j < 2 * dearest_j
     # Planned for nine rounds, of which these are a part.
     assert done.records[-1].epsilon < EPSILON / 1.5
