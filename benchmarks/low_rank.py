@@ -20,13 +20,12 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import log
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from powersgd import J_PER_BIT, Channel, learners_of
+from powersgd import J_PER_BIT, Channel, learners_of, parser_of
 from quantizers import table_of
 
 from fedaq.codec import coding, holding, payload
@@ -193,11 +192,7 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Low rank for what goes down.")
-    parser.add_argument("--task", default="digits")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's data")
-    parser.add_argument("--clients", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser = parser_of("Low rank for what goes down.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", type=float, default=0.93, help="in the test's accuracy")
     parser.add_argument("--up", type=float, nargs="+", default=(0.1,))

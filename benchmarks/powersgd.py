@@ -143,12 +143,18 @@ def train(
         yield task.evaluate(module, test).accuracy, channel.sent_bytes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="PowerSGD with feedback in a federation.")
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what a federation in one process is asked for."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--task", default="digits")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's data")
     parser.add_argument("--clients", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=30)
+    return parser
+
+
+def main() -> None:
+    parser = parser_of("PowerSGD with feedback in a federation.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", type=float, default=0.93, help="in the test's accuracy")
     parser.add_argument("--ranks", type=int, nargs="+", default=(1, 2, 4))

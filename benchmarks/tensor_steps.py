@@ -12,11 +12,11 @@ three seeds.
 """
 
 import argparse
-from pathlib import Path
 from statistics import mean
 
 import torch
 from low_rank import Asked, train
+from powersgd import parser_of
 from quantizers import table_of
 
 from fedaq.process.terminal import console
@@ -28,11 +28,7 @@ SEEDS = (1, 2, 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Steps of each tensor's own.")
-    parser.add_argument("--task", default="digits")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's data")
-    parser.add_argument("--clients", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser = parser_of("Steps of each tensor's own.")
     parser.add_argument("--times", type=float, nargs="+", default=(0.7, 1, 2, 4))
     options = parser.parse_args()
     torch.set_num_threads(1)

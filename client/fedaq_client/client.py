@@ -19,7 +19,7 @@ from fedaq_client.events import Event
 from fedaq_client.learners import learner_of
 from fedaq_client.means import Meter, means_of
 from fedaq_client.naming import name_of, part_of
-from fedaq_client.privacy import Privacy
+from fedaq_client.privacy import privacy_of
 from fedaq_client.readiness import Ready
 from fedaq_client.training import Learner
 from fedaq_client.transport.access import servers_of
@@ -220,11 +220,7 @@ class Client:
             own.give_up_after_s,
             ready=self._ready,
             means=self._means,
-            privacy=Privacy(
-                self._settings.privacy.secure_aggregation,
-                self._servers[0][1].certificates,
-                self._settings.is_private,
-            ),
+            privacy=privacy_of(self._settings, self._servers[0][1].certificates),
         )
 
     def _learner(self) -> Learner:

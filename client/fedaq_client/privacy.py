@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedaq.errors import UserError
 from fedaq.net.credentials import Certificates
+from fedaq.settings import Settings
 
 if TYPE_CHECKING:
     from fedaq.privacy.member import Member
@@ -59,6 +60,11 @@ class Privacy:
 
 
 SEEN = Privacy()
+
+
+def privacy_of(settings: Settings, certificates: Certificates | None = None) -> Privacy:
+    """Return what a client with these settings keeps from its server."""
+    return Privacy(settings.privacy.secure_aggregation, certificates, settings.is_private)
 
 
 def can_mask() -> bool:

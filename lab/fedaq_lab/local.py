@@ -26,7 +26,7 @@ from fedaq.settings import Settings, load_settings
 from fedaq.tasks import Task, read_data
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.endings import ServerStoppedError
-from fedaq_client.privacy import Privacy
+from fedaq_client.privacy import privacy_of
 from fedaq_client.session import Session
 from fedaq_client.sharing import shares_of
 from fedaq_client.training import Learner
@@ -134,7 +134,7 @@ async def _federate(run: Run, pool: Pool) -> None:
                     session = Session(
                         _ClientEnd(down, up), member.name, member.learner, None,
                         lambda progress: None, turn=member.turn,
-                        privacy=Privacy(run.settings.privacy.secure_aggregation),
+                        privacy=privacy_of(run.settings),
                     )  # fmt: skip
                     group.create_task(_serve(admission, _ServerEnd(up, down)))
                     group.create_task(_participate(session))

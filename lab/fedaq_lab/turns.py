@@ -8,5 +8,5 @@ def learners_needed(settings: Settings, at_most: int) -> int:
 
     Masked updates are exchanged by all clients of a round at once.
     """
-    of_round = settings.sample or settings.clients
+    of_round = settings.taking_part
     return of_round if settings.privacy.secure_aggregation else min(of_round, at_most)

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from fedaq.codec import payload
 from fedaq.codec.chunks import Chunk
 from fedaq.codec.model import ModelSpec, TensorSpec
-from fedaq.codec.quantizer import Range
+from fedaq.codec.quantizer import LARGEST_VALUE, Range
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
-from fedaq_server.rounds.aggregation import LARGEST_VALUE, Aggregate, Contribution
+from fedaq_server.rounds.aggregation import Aggregate, Contribution
 from packed_codes import to_chunk
 from wire import oracle
 from wire.cases import CHUNK_BYTES, SPECS, Sent, payloads, ranges_of

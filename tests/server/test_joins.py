@@ -116,26 +116,29 @@ def test_who_knows_plain_sgd_only_may_not_join_where_more_is_asked(tmp_path: Pat
     asyncio.run(federate(tmp_path, act, clients=HONEST, training__proximal=0.01))
 
 
-def test_who_sends_updates_whole_only_may_not_join_where_parts_are_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("training", "flags", "says"),
+    [
+        (2, {"scheme": "stc"}, "a part of each update (scheme stc), which fedaq 0.1.0"),
+        (
+            3,
+            {"scheme": "fedaq", "privacy__epsilon": 100.0},
+            "clip their updates (privacy.epsilon), which fedaq 0.1.0",
+        ),
+    ],
+    ids=["parts of updates", "clipped updates"],
+)
+def test_who_does_not_know_what_is_asked_of_updates_may_not_join(
+    training: int, flags: dict[str, Any], says: str, tmp_path: Path
+) -> None:
     async def act(address: str, spec: ModelSpec) -> None:
         async with raw_client(address, spec) as client:
-            await client.join(software="fedaq 0.1.0", training=2)
+            await client.join(software="fedaq 0.1.0", training=training)
             code, details = await client.status()
             assert code == grpc.StatusCode.FAILED_PRECONDITION
-            assert "a part of each update (scheme stc), which fedaq 0.1.0 does not do" in details
+            assert f"{says} does not do" in details
 
-    asyncio.run(federate(tmp_path, act, clients=HONEST, scheme="stc"))
-
-
-def test_who_clips_no_update_may_not_join_where_the_model_is_private(tmp_path: Path) -> None:
-    async def act(address: str, spec: ModelSpec) -> None:
-        async with raw_client(address, spec) as client:
-            await client.join(software="fedaq 0.1.0", training=3)
-            code, details = await client.status()
-            assert code == grpc.StatusCode.FAILED_PRECONDITION
-            assert "clip their updates (privacy.epsilon), which fedaq 0.1.0 does not do" in details
-
-    asyncio.run(federate(tmp_path, act, clients=HONEST, scheme="fedaq", privacy__epsilon=100.0))
+    asyncio.run(federate(tmp_path, act, clients=HONEST, **flags))
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert f"default is {NetworkSettings().chunk_bytes:,}, and less\nwith more than " in PAGE
     assert quantizer.LARGEST_MAGNITUDE == 2.0**126
     assert quantizer.SMALLEST_STEP == 2.0**-126
-    assert aggregation.LARGEST_VALUE == 2.0**16
+    assert quantizer.LARGEST_VALUE == 2.0**16
     assert grpc_options.PATH in PAGE
     assert f"one of the {payload.COARSENINGS - 1} coarser ones" in PAGE
     assert f"kind 3 more than {entropy.MAX_DEPTH} deep" in PAGE

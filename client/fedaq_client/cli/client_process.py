@@ -19,7 +19,7 @@ from fedaq_client.events import Event, Sent
 from fedaq_client.learners import learner_of
 from fedaq_client.means import means_of
 from fedaq_client.naming import name_of, part_of
-from fedaq_client.privacy import Privacy
+from fedaq_client.privacy import privacy_of
 from fedaq_client.returning import CONNECT_S, take_part
 from fedaq_client.transport.access import servers_of
 from fedaq_client.transport.connection import in_turn
@@ -74,11 +74,7 @@ def run_client(*, config: Path | None, flags: Mapping[str, Any], assignments: li
                     on_training=display.on_training,
                     on_transfer=display.on_transfer,
                     means=means_of(own),
-                    privacy=Privacy(
-                        settings.privacy.secure_aggregation,
-                        servers[0][1].certificates,
-                        settings.is_private,
-                    ),
+                    privacy=privacy_of(settings, servers[0][1].certificates),
                 )
             )
 

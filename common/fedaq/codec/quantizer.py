@@ -23,6 +23,8 @@ RAW_BITS = 32
 SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 # A rounded step may lift the last code above `hi`; this far down it stays a float32.
 LARGEST_MAGNITUDE = 2.0**126
+# Updates beyond this magnitude are refused; it fixes the scale of their sum.
+LARGEST_VALUE = 2.0**16
 
 Floats = NDArray[np.float32]
 

@@ -6,7 +6,7 @@ of the whole updates. Both ends draw from the seed of the run, and nothing of it
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +43,7 @@ class Subset:
 
         Of statistics and the like, all are.
         """
-        return tuple(
-            self._drawn(number, elements) if self.one_in > 1 and tensor.kind == Kind.CODED else None
-            for number, (tensor, elements) in enumerate(
-                zip(self.spec.tensors, self.spec.elements, strict=True)
-            )
-        )
+        return _places(self)
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -71,12 +66,25 @@ class Subset:
                 values[part] = 0
                 values[part][places] = kept
 
-    def _drawn(self, tensor: int, elements: int) -> Places:
-        """Return the places whose 32 bits of the stream are below the share of all that is due.
 
-        The stream is that of Philox 4x64-10, of which each word is two, the lower half first.
-        """
-        key = derive_key(self.seed, "subset", self.round, tensor)
-        stream = np.random.Philox(key=key.number).random_raw((elements + 1) // 2)
-        words = stream.astype("<u8", copy=False).view("<u4")[:elements]
-        return np.flatnonzero(words < 2**32 // self.one_in)
+# A server plans with it and adds up by it, and clients of one process send by it: drawn once.
+@lru_cache(maxsize=1)
+def _places(subset: Subset) -> tuple[Places | None, ...]:
+    tensors = zip(subset.spec.tensors, subset.spec.elements, strict=True)
+    return tuple(
+        _drawn(subset, number, elements)
+        if subset.one_in > 1 and tensor.kind == Kind.CODED
+        else None
+        for number, (tensor, elements) in enumerate(tensors)
+    )
+
+
+def _drawn(subset: Subset, tensor: int, elements: int) -> Places:
+    """Return the places whose 32 bits of the stream are below the share of all that is due.
+
+    The stream is that of Philox 4x64-10, of which each word is two, the lower half first.
+    """
+    key = derive_key(subset.seed, "subset", subset.round, tensor)
+    stream = np.random.Philox(key=key.number).random_raw((elements + 1) // 2)
+    words = stream.astype("<u8", copy=False).view("<u4")[:elements]
+    return np.flatnonzero(words < 2**32 // subset.one_in)

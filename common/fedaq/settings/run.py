@@ -261,9 +261,8 @@ class Settings(Section):
         return ""
 
     def _too_few_to_mask(self) -> str:
-        taking_part = self.clients if self.sample is None else self.sample
-        if min(taking_part, self.clients) < FEWEST_MASKED:
-            return f"{taking_part} clients do not hide each other; {FEWEST_MASKED} do"
+        if self.taking_part < FEWEST_MASKED:
+            return f"{self.taking_part} clients do not hide each other; {FEWEST_MASKED} do"
         return ""
 
     @property
@@ -300,6 +299,11 @@ class Settings(Section):
         """Number of clients that are drawn for a round; None for all that are there."""
         chosen = self.clients_per_round
         return None if chosen is None else _number_of(chosen, self.clients)
+
+    @property
+    def taking_part(self) -> int:
+        """Number of clients of a round, if all are there."""
+        return min(self.sample or self.clients, self.clients)
 
     @property
     def entropy(self) -> bool:

@@ -133,8 +133,7 @@ def privacy(settings: Settings, values: int) -> Finding:
     values : int
         Of an update.
     """
-    own, rounds = settings.privacy, settings.rounds
-    clients = min(settings.sample or settings.clients, settings.clients)
+    own, rounds, clients = settings.privacy, settings.rounds, settings.taking_part
     try:
         account = PrivacyAccount.of(settings, {}, FIRST_CLIP, values)
     except UserError as error:

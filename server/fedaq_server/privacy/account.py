@@ -97,8 +97,7 @@ class PrivacyAccount:
             account.multiplier = planned(own.epsilon, own.delta, settings.rounds, values)
         if account.adapts:
             account.clip = account.within(account.clip)
-        taking_part = min(settings.sample or settings.clients, settings.clients)
-        account.release(values, taking_part, masked=own.secure_aggregation)
+        account.release(values, settings.taking_part, masked=own.secure_aggregation)
         return account
 
     def release(self, values: int, clients: int, *, masked: bool) -> Release:

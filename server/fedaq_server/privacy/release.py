@@ -11,7 +11,7 @@ from math import ceil, floor, ldexp, log2, sqrt
 from fedaq.codec.common_grid import LEAST_STEP, largest_code, reached_code, sum_bits
 from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import ZERO, TensorCode
-from fedaq.codec.quantizer import MAX_BITS
+from fedaq.codec.quantizer import LARGEST_VALUE, MAX_BITS
 from fedaq.errors import UserError
 from fedaq.privacy.clipping import COUNT_UNIT, rounded_norm
 from fedaq.privacy.layout import WIDEST_CODES
@@ -30,8 +30,6 @@ TAIL = 10.0
 # Where shares of noise are made for the fewest who may stay but one, all together have no more
 # than this many times the variance: three of three make theirs for one.
 MOST_VARIANCE = 3.0
-# What a sum has room for, for each client (`aggregation.LARGEST_VALUE`).
-LARGEST_VALUE = 2.0**16
 
 
 @dataclass(frozen=True)

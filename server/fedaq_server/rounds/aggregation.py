@@ -22,14 +22,12 @@ from fedaq.codec.coding import Codes, Content
 from fedaq.codec.given import Given
 from fedaq.codec.model import Kind, ModelSpec
 from fedaq.codec.payload import Payload, Piece
-from fedaq.codec.quantizer import Floats, Grid, Range
+from fedaq.codec.quantizer import LARGEST_VALUE, Floats, Grid, Range
 from fedaq.errors import ProtocolError
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.rounds.gathered import Gathered
 from fedaq_server.rounds.spool import Spool
 
-# Updates beyond this magnitude are refused; it fixes the scale of the sum.
-LARGEST_VALUE = 2.0**16
 # What one unit of a statistic weighs in the norm of an update beside one of weights.
 STATISTICS_SHARE = 2.0**-6
 _SUM_BITS = 60
@@ -129,7 +127,7 @@ class Aggregate:
         squares = 0.0
         for first in range(part.start, part.stop, _BLOCK_VALUES):
             values = self.mean(slice(first, min(first + _BLOCK_VALUES, part.stop)))
-            squares += float(np.sum(np.square(values, dtype=np.float64)))
+            squares += kernels.statistics(values).squares
         return squares
 
     def close(self) -> None:

@@ -78,9 +78,7 @@ async def commit(
         declined=current.declined, price=current.plan.price,
         seconds=time.monotonic() - current.started_s, epsilon=_told(current, reports),
     )  # fmt: skip
-    outcome = replace(
-        _outcome(record, reports, downlink, _widths(current, reports)), mean_power=mean_power
-    )
+    outcome = _outcome(record, reports, downlink, _widths(current, reports), mean_power)
     await asyncio.to_thread(federation.scheme.learn, outcome)
     transfers = tuple(_transfers(current, downlink, reports))
     federation.accounts.charge(
@@ -277,7 +275,11 @@ def _widths(current: Round, reports: list[Report]) -> tuple[float, ...]:
 
 
 def _outcome(
-    record: RoundRecord, reports: list[Report], downlink: Downlink, widths: tuple[float, ...]
+    record: RoundRecord,
+    reports: list[Report],
+    downlink: Downlink,
+    widths: tuple[float, ...],
+    mean_power: float | None,
 ) -> Outcome:
     return Outcome(
         round=record.round,
@@ -290,4 +292,5 @@ def _outcome(
         uplink_bytes={report.client.name: report.payload_bytes for report in reports},
         downlink_bytes=downlink.payload_bytes,
         widths=widths,
+        mean_power=mean_power,
     )

@@ -297,7 +297,7 @@ def _state(
                 for name, client in states.items()
             },
             settings.rounds - number + 1,
-            min(1.0, (settings.sample or settings.clients) / settings.clients),
+            settings.taking_part / settings.clients,
             down_j,
             extra_j + relays_j,
         ),

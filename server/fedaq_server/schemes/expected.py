@@ -163,46 +163,43 @@ def coarsest_step(
     state: RoundState, client: ClientState, sent: Updates, tolerance: float, step: float
 ) -> float:
     """Return a step, or the coarsest that does not drown updates, if all are like this one."""
-    squares, weight = state.squared_weights * client.weight, client.weight
-    most = weight * min(tolerance * float(np.sum(sent.power)) or inf, bearable_noise(state))
-
-    def harm(step: float) -> float:
-        return float(sent.harm(step, tolerance, squares))
-
-    return step if harm(step) <= most else min(greatest(harm, most), step)
+    return float(coarsest_steps(state, np.array(client.weight), sent, tolerance, np.array(step)))
 
 
 def coarsest_steps(
     state: RoundState, weights: Array, sent: Updates, tolerance: float, steps: Array
 ) -> Array:
-    """Return the `coarsest_step` of each of many updates, to the last bit.
+    """Return the `coarsest_step` of one update or of each of many.
 
     Parameters
     ----------
     state : RoundState
-    weights : float64, shape (senders,)
+    weights : float64, shape () or (senders,)
     sent : Updates
-        Of shape (senders, tensors).
+        Of shape (tensors,) or (senders, tensors).
     tolerance : float
-    steps : float64, shape (senders,)
+    steps : float64, as the weights
     """
     power, squares = np.sum(sent.power, axis=-1), state.squared_weights * weights
     most = weights * np.minimum(np.where(power > 0, tolerance * power, inf), bearable_noise(state))
 
     def harm(steps: Array) -> Array:
-        return sent.harm(steps[:, None], tolerance, squares[:, None])
+        return sent.harm(steps[..., None], tolerance, squares[..., None])
 
-    low, high = (np.full(len(weights), log(end)) for end in _ENDS)
+    is_fine = harm(steps) <= most
+    if np.all(is_fine):
+        return steps
+    low, high = (np.full(weights.shape, log(end)) for end in _ENDS)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         is_below = harm(_exps(middle)) <= most
         low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return np.where(harm(steps) <= most, steps, np.minimum(_exps(low), steps))
+    return np.where(is_fine, steps, np.minimum(_exps(low), steps))
 
 
 def _exps(exponents: Array) -> Array:
     """Return the same numbers as `exp`: those of NumPy may differ in the last bit."""
-    return np.array(list(map(exp, exponents.tolist())))
+    return np.array(list(map(exp, exponents.ravel().tolist()))).reshape(exponents.shape)
 
 
 def step_for(sent: Updates, bits: float, longer: float) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 
 from fedaq.codec.common_grid import LEAST_STEP
 from fedaq.codec.model import Kind
-from fedaq.codec.quantizer import Spread
+from fedaq.codec.quantizer import LARGEST_VALUE, Spread
 from fedaq_server.schemes.code_lengths import sample_codes, tensors
 from fedaq_server.schemes.expected import downlink_step
 from fedaq_server.schemes.scheme import RoundState
@@ -34,8 +34,8 @@ RISEN = 1.5
 SHARED = 0.3
 # The range of codes, in root mean squares of an update. What lies beyond is cut.
 REACH = 6.0
-# The server takes no larger update.
-LARGEST_REACH = 2.0**15
+# Rounded up to whole steps, a reach stays within what the server takes.
+LARGEST_REACH = LARGEST_VALUE / 2
 # Before the first update: how wide it may be turns out so many times too much.
 NARROW = 4.0
 # Bits of what goes down, for each value that was sent, before anything went.
