@@ -4,14 +4,15 @@
 
 So many go to the decoders (`targets`, guided by coverage), and as many to live servers
 (`live`): conversations that hypothesis changes, streams of changed messages, connections of
-bytes that are hardly HTTP/2. A finding is an exception that no peer is meant to see, a crash,
-a message that takes seconds, rounds that do not go on, or memory that grows. The exit code
-is 1 if there is one.
+bytes that are hardly HTTP/2. A few are sent in runs with masks and noise (`private_runs`). A
+finding is an exception that no peer is meant to see, a crash, a message that takes seconds, rounds
+that do not go on, or memory that grows. The exit code is 1 if there is one.
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from fuzz import live, raw_bytes  # noqa: E402
+from fuzz import live, private_runs, raw_bytes  # noqa: E402
 from fuzz.live import Count, FindingError, Honest, Server  # noqa: E402
 
 # Shares of the messages, in percent.
@@ -38,6 +39,7 @@ DECODERS = {
     "run.json": 5, "signature": 5,
 }  # fmt: skip
 CONVERSATIONS_PER_MILLE = 4
+PRIVATE_PER_MILLE = 5
 SCHEMES = ("fedaq", "fixed")
 WARM_SHARE = 0.2
 # What a process may take beyond what it has when it is warm, and what it may keep.
@@ -72,6 +74,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep inputs of findings here")
     chosen = parser.parse_args()
+    # What is refused in this process, and why, is not a finding.
+    logging.disable(logging.WARNING)
     console = Console()
     rows: list[Row] = []
 
@@ -153,7 +157,22 @@ async def fuzz_servers(
         except* (FindingError, TimeoutError) as group:
             ended = group.exceptions[0]
             report(Row(f"live, {scheme}", 0, 0, 0, str(ended) or type(ended).__name__))
+    with TemporaryDirectory(prefix="fedaq-fuzz-", dir=MEMORY) as folder:
+        for way in private_runs.WAYS:
+            await _private(way, messages * PRIVATE_PER_MILLE // 1000, seed, Path(folder), report)
     return dict(refusals.most_common())
+
+
+async def _private(
+    way: str, messages: int, seed: int, folder: Path, report: Callable[[Row], None]
+) -> None:
+    started, target = time.monotonic(), f"runs, {way}"
+    try:
+        count = await private_runs.private_runs(way, messages, seed, folder)
+    except FindingError as finding:
+        report(Row(target, 0, time.monotonic() - started, 0, str(finding)))
+    else:
+        report(Row(target, count.messages, time.monotonic() - started, 0.0))
 
 
 async def _beset(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.private_runs import WAYS
+
 MESSAGES = 2000
 PATIENCE_S = 240
 
@@ -23,3 +25,4 @@ def test_mutated_messages_end_neither_decoder_nor_server() -> None:
         for kind in ("conversations", "streams", "connections")
         for scheme in ("fedaq", "fixed")
     )
+    assert all(f"runs, {way}: " in ended.stdout for way in WAYS)

@@ -26,7 +26,7 @@ from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
 from privacy.federation import settings_of
 
-RUNS, CLIENTS, ROUNDS, VALUES = 300, 3, 2, 4
+RUNS, CLIENTS, ROUNDS, VALUES = 200, 3, 2, 4
 EPSILON, DELTA = 2.0, 1e-3
 # Nearer to what is planted than to nothing, where false alarms are few if there is little noise.
 THRESHOLD = 0.75 * ROUNDS
@@ -101,13 +101,13 @@ def test_runs_tell_no_more_of_a_client_than_epsilon_allows(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True], ids=["seen", "masked"])
-def test_runs_tell_more_where_the_noise_is_a_tenth(
+def test_runs_tell_more_where_the_noise_is_a_twentieth(
     masked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = noise.discrete_gaussian
     for place in (noise, of_clients):
         monkeypatch.setattr(
-            place, "discrete_gaussian", lambda deviation, size: right(deviation / 10, size)
+            place, "discrete_gaussian", lambda deviation, size: right(deviation / 20, size)
         )
     false, true = (
         alarms(tmp_path / str(planted), monkeypatch, planted=planted, masked=masked)
