@@ -158,16 +158,20 @@ class Session:
     async def _all_rounds(self, welcome: pb.Welcome) -> NoReturn:
         heart = asyncio.create_task(self._heartbeat(welcome.heartbeat_interval_s))
         try:
-            plan = await self._next_plan(welcome)
+            # While a client waits, it holds no plan: of thousands in one process they add up.
+            plan: pb.RoundPlan | None = None
             while True:
                 try:
-                    async with self.turn(self):
-                        await self._take_part(plan, welcome)
-                    plan = await self._next_plan(welcome)
+                    await self._one_round(plan or await self._next_plan(welcome), welcome)
+                    plan = None
                 except SupersededError as newer:
                     plan = newer.plan
         finally:
             heart.cancel()
+
+    async def _one_round(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
+        async with self.turn(self):
+            await self._take_part(plan, welcome)
 
     async def _next_plan(self, welcome: pb.Welcome) -> pb.RoundPlan:
         """Wait for a round; say meanwhile whether it may count on this client."""

@@ -157,9 +157,6 @@ class Run:
         self.roster = Roster()
         self.conduct = ledger.conduct(settings.limits)
         self.accounts = ledger.accounts(settings)
-        self.roster.ranges = {
-            name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
-        }
         history = None
         if settings.differences:
             shortest = min(self.settings.network.chunk_bytes, LEAST_CHUNK_BYTES)

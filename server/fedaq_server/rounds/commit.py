@@ -15,7 +15,7 @@ from fedaq.codec.quantizer import Floats
 from fedaq_server.accounts import Accounts
 from fedaq_server.records.ledger import MOMENTS, Committed
 from fedaq_server.records.record import Relayed, RoundRecord
-from fedaq_server.records.rows import ClientMemory, Transfer
+from fedaq_server.records.rows import Transfer
 from fedaq_server.rounds import turns
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
@@ -87,7 +87,7 @@ async def commit(
         current.charged,
         record.energy_j,
     )
-    committed = _committed(federation, record, transfers)
+    committed = _committed(current, record, transfers)
     await asyncio.to_thread(federation.commit, committed)
     federation.on_round(committed, current.plan)
     return record
@@ -239,20 +239,15 @@ def _transfers(current: Round, downlink: Downlink, reports: list[Report]) -> Ite
             yield Transfer(name, "uplink", current.charged[name], counted=name in counted)
 
 
-def _committed(
-    federation: Federation, record: RoundRecord, transfers: tuple[Transfer, ...]
-) -> Committed:
-    roster, history = federation.roster, federation.history
-    present = {client.name for client in roster.everyone()} - federation.accounts.empty.keys()
-    clients = {
-        name: ClientMemory(name in present, roster.ranges.get(name))
-        for name in sorted(present | roster.ranges.keys())
-    }
+def _committed(current: Round, record: RoundRecord, transfers: tuple[Transfer, ...]) -> Committed:
+    federation, history = current.federation, current.federation.history
+    there = {client.name for client in federation.roster.everyone()}
     sent = None if history is None else history.sent
     return Committed(
         record,
         transfers,
-        clients,
+        there - federation.accounts.empty.keys(),
+        current.ranges,
         federation.scheme,
         sent,
         federation.conduct,
