@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 # For what waiting clients keep; the rest of it is in the memory of the system's files, while there
 # is room.
-MEMORY_BYTES = 2 * 1024 * 1024
+MEMORY_BYTES = 1024 * 1024
 
 
 class Population:

@@ -149,6 +149,7 @@ class Ledger:
         # `_checkpoint` has to know what the file names without the log.
         self._database.execute("PRAGMA wal_autocheckpoint = 0")
         self._database.execute("PRAGMA journal_size_limit = 0")
+        self._database.execute("PRAGMA cache_size = -512")  # in KiB
         migrate(self._database, self._file)
 
     def begin(self, settings: Mapping[str, Any], run_id: str = "") -> None:
