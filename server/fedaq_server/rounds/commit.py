@@ -5,13 +5,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from math import isfinite
+from math import isfinite, nan
 
 import numpy as np
 
 from fedaq.codec import statistics
 from fedaq.codec.common_grid import figures_of, mean_figures
 from fedaq.codec.quantizer import Floats
+from fedaq.tasks import Evaluation
 from fedaq_server.accounts import Accounts
 from fedaq_server.records.ledger import MOMENTS, Committed
 from fedaq_server.records.record import Relayed, RoundRecord
@@ -195,6 +196,8 @@ def _add(
 
 def _tested(federation: Federation, number: int) -> Tested:
     evaluation, metric = federation.evaluate(number), federation.metric
+    if evaluation is None:
+        return Tested(Evaluation(loss=nan), (), is_tested=False)
     said = evaluation.loss, evaluation.metrics.get(metric.name, evaluation.loss)
     if all(map(isfinite, said)):
         return Tested(evaluation, ())
