@@ -152,6 +152,17 @@ def test_the_server_knows_the_joules_of_both_hops_and_keeps_its_budget(tmp_path:
     assert records[-1].test_accuracy > 0.5
 
 
+def test_a_budget_of_bytes_says_which_hop_it_is_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    federated(tmp_path, RELAYS, rounds=2, energy__budget="1J,5MB")
+    [said] = {each for each in caplog.messages if "energy.budget" in each}
+    assert said == (
+        "energy.budget: 5 MB are for the hop to this server alone; what the clients of relay-0, "
+        "relay-1 send and receive takes nothing of them"
+    )
+
+
 def test_clients_tests_of_the_model_pass_through_relays(tmp_path: Path) -> None:
     flags = {"task": "system.number_task:held_back", "scheme": "fp32", "rounds": 3}
     _, directly = federated(tmp_path / "direct", 0, **flags)

@@ -23,7 +23,7 @@ from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, CatchUp, History
 from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
-from fedaq_server.rounds.relayed import allowances, reserved_j
+from fedaq_server.rounds.relayed import allowances, reserved_j, tell_what_is_not_counted
 from fedaq_server.rounds.turns import reporters
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, granted_down
 from fedaq_server.schemes.sparse import sparsity_of
@@ -172,6 +172,8 @@ async def begin(
 
     `resumed` tells of the first round after the server was stopped.
     """
+    if number == 1 or resumed:
+        tell_what_is_not_counted(federation.accounts, clients)
     started_s, declined = time.monotonic(), federation.roster.declined()
     catch_ups = _catch_ups(federation, clients, resumed=resumed)
     going_down = await asyncio.to_thread(_going_down, federation, number)
