@@ -16,9 +16,10 @@ import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from population import population_task
+
 import fedaq
 from fedaq_server.records.record import RoundRecord
-from population import population_task
 
 SHOWN = 6
 SERVER = tracemalloc.Filter(inclusive=True, filename_pattern="*/fedaq_server/*")
