@@ -229,8 +229,7 @@ class Session:
                 trained = await self._train(plan, welcome)
             else:
                 trained = await self.below.update(plan)
-            loss = trained.train_loss
-            self.on_event(Trained(plan.round, loss))
+            self.on_event(Trained(plan.round, loss := trained.train_loss))
             subset = Subset(self.learner.spec, welcome.seed, plan.round, max(1, plan.one_in))
             spreads = await asyncio.to_thread(self._spreads, plan, subset)
             holds = await asyncio.to_thread(self._holds) if plan.prove else b""
@@ -270,8 +269,7 @@ class Session:
             await self._say_ready()
             self.on_event(Declined(error.decline.reason, error.decline.detail))
             return
-        update, update_bytes = sent
-        bits = update.sent_bits(update_bytes)
+        bits = sent[0].sent_bits(sent[1])
         self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
 
     async def _train(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> pb.RangeReport:
