@@ -27,9 +27,9 @@ SERVER = tracemalloc.Filter(inclusive=True, filename_pattern="*/fedaq_server/*")
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--clients", type=int, default=4000)
+    parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--sampled", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--page", action="store_true")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
