@@ -1,5 +1,6 @@
 """What a client says when its training is over."""
 
+from collections.abc import Mapping
 from math import nan
 
 from fedaq.codec import headers
@@ -11,7 +12,20 @@ from fedaq.v1 import federation_pb2 as pb
 
 def trained(loss: float, validation: tuple[Evaluation, int] | None) -> pb.RangeReport:
     """Return what is known of a training; what it took is to be added."""
-    return pb.RangeReport(train_loss=loss, validation=_validation_in(validation))
+    report = pb.RangeReport(train_loss=loss)
+    if validation is not None:
+        evaluation, examples = validation
+        values = {LOSS: evaluation.loss, **evaluation.metrics}
+        report.validation.CopyFrom(validated(examples, values))
+    return report
+
+
+def validated(examples: int, values: Mapping[str, float]) -> pb.Validation:
+    """Return what a test on so many examples that are held back gave, by the metric."""
+    return pb.Validation(
+        examples=examples,
+        metrics=[pb.Metric(name=name, value=value) for name, value in values.items()],
+    )
 
 
 def seen(
@@ -38,15 +52,4 @@ def failure(round_number: int, tensors: int, holds: bytes) -> pb.RangeReport:
     nothing = pb.TensorRange(lo=nan, hi=nan)
     return pb.RangeReport(
         round=round_number, ranges=[nothing] * tensors, train_loss=nan, holds=holds
-    )
-
-
-def _validation_in(validation: tuple[Evaluation, int] | None) -> pb.Validation | None:
-    if validation is None:
-        return None
-    evaluation, examples = validation
-    values = {LOSS: evaluation.loss, **evaluation.metrics}
-    return pb.Validation(
-        examples=examples,
-        metrics=[pb.Metric(name=name, value=value) for name, value in values.items()],
     )

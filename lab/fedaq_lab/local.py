@@ -7,7 +7,6 @@ are enough for any number of clients.
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     closing,
@@ -122,7 +121,7 @@ async def federate(run: Run, pool: Pool = HERE) -> None:
 
 
 async def _federate(run: Run, pool: Pool) -> None:
-    with ThreadPoolExecutor(pool.threads, "work") as worker:
+    with pool.executor() as worker:
         asyncio.get_running_loop().set_default_executor(worker)
         base = base_of(run.settings.start_from, run.ledger.start_path)
         settings = run.settings.model_copy(update={"start_from": base})

@@ -1,6 +1,7 @@
 """Where the clients of an engine have their training done."""
 
 from collections.abc import Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -16,16 +17,10 @@ LEARNERS = 4
 
 
 class Pool(Protocol):
-    """Where clients have their training done.
+    """Where clients have their training done."""
 
-    Attributes
-    ----------
-    threads : int
-        For heavy steps, of this process.
-    """
-
-    @property
-    def threads(self) -> int: ...  # noqa: D102
+    def executor(self) -> ThreadPoolExecutor:
+        """Return what the heavy steps of a run have done in this process."""
 
     def learners(
         self, task: Task, everything: Sized, settings: Settings
@@ -36,7 +31,9 @@ class Pool(Protocol):
 class Here:
     """Clients train in this process, one after the other."""
 
-    threads = 1
+    def executor(self) -> ThreadPoolExecutor:
+        """Return one thread: all steps wait for each other."""
+        return ThreadPoolExecutor(1, "work")
 
     @contextmanager
     def learners(

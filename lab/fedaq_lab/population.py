@@ -1,7 +1,7 @@
 """Many clients that take turns with few learners.
 
-A client that waits for its next round is a few numbers: the digest of the model that it holds,
-which is kept once for all that hold the same, and what is its own (`fedaq_client.training.Own`),
+A client that waits for its next round is a number: that of the model that it holds, which is kept
+once for all that hold the same, and what is its own (`fedaq_client.training.Own`),
 if there is something. What has not been used for long lies on the disk (`Shelf`).
 """
 
@@ -25,8 +25,9 @@ from fedaq_lab.shelf import Shelf
 
 T = TypeVar("T")
 
-# For what waiting clients keep.
-MEMORY_BYTES = 64 * 1024 * 1024
+# For what waiting clients keep; the rest of it is in the memory of the system's files, while there
+# is room.
+MEMORY_BYTES = 1024 * 1024
 
 
 class Population:
@@ -53,10 +54,10 @@ class Population:
         self._lock = threading.Lock()
         self._first = learners[0].held.copy()
         self._first_digest = model.digest(self._first, learners[0].past.noted)
-        # Of clients that have taken part, and of how many each model is.
-        self._digests: dict[int, bytes] = {}
+        # Of each client the digest of its model, and of how many each model is.
+        self._digests = np.full(len(shares), self._first_digest, f"V{model.DIGEST_BYTES}")
         self._holders: Counter[bytes] = Counter()
-        self._with_own: set[int] = set()
+        self._with_own = np.zeros(len(shares), bool)
         # Of what each learner has in its memory.
         self._loaded = {id(learner): self._first_digest for learner in learners}
         self._free: asyncio.LifoQueue[Learner] = asyncio.LifoQueue()
@@ -65,7 +66,7 @@ class Population:
 
     @property
     def models(self) -> int:
-        """Number of different models that are kept."""
+        """Number of different models that are kept, besides the first."""
         return len(self._holders)
 
     @asynccontextmanager
@@ -90,13 +91,12 @@ class Population:
 
     def _lend(self, learner: Learner, client: int) -> bytes:
         with self._lock:
-            digest = self._digests.get(client, self._first_digest)
+            digest: bytes = self._digests[client].tobytes()
             if self._loaded[id(learner)] != digest:
                 self._load(learner, digest)
-            kept = client in self._with_own
-            learner.lend(
-                self._shares[client], _unpacked(self._shelf.get(_of(client))) if kept else Own()
-            )
+            kept = self._with_own[client]
+            own = _unpacked(self._shelf.get(_of(client))) if kept else Own()
+            learner.lend(self._shares[client], own)
             return digest
 
     def _take_back(self, learner: Learner, client: int, digest: bytes) -> None:
@@ -107,21 +107,22 @@ class Population:
             own = learner.taken_back()
             if own.unsent or own.state or own.buffers:
                 self._shelf.put(_of(client), _packed(own))
-                self._with_own.add(client)
-            elif client in self._with_own:
+                self._with_own[client] = True
+            elif self._with_own[client]:
                 self._shelf.drop(_of(client))
-                self._with_own.remove(client)
+                self._with_own[client] = False
 
     def _note(self, learner: Learner, client: int, digest: bytes) -> None:
-        before = self._digests.get(client)
-        if digest == (before or self._first_digest):
+        before = self._digests[client].tobytes()
+        if digest == before:
             return
-        if digest not in self._holders:
-            content = learner.held.tobytes() + learner.past.noted.tobytes()
-            self._shelf.put(digest.hex(), content)
         self._digests[client] = digest
-        self._holders[digest] += 1
-        if before is not None:
+        if digest != self._first_digest:
+            if digest not in self._holders:
+                content = learner.held.tobytes() + learner.past.noted.tobytes()
+                self._shelf.put(digest.hex(), content)
+            self._holders[digest] += 1
+        if before != self._first_digest:
             self._holders[before] -= 1
             if not self._holders[before]:
                 del self._holders[before]
@@ -129,7 +130,7 @@ class Population:
 
     def _load(self, learner: Learner, digest: bytes) -> None:
         self._loaded[id(learner)] = digest
-        if digest == self._first_digest and digest not in self._holders:
+        if digest == self._first_digest:
             learner.held[:] = self._first
             learner.past.noted.fill(0)
             return

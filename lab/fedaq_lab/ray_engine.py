@@ -1,7 +1,8 @@
 """The clients' training as tasks on a Ray cluster: everything else of a run is where it always is.
 
-A task is a pure function: the held model, the places of the client's examples and what it keeps go
-there; the update, the loss and what it keeps from then on come back. So Ray may carry it out again
+A task is a pure function: the held model, the places of clients' examples and what they keep go
+there; the updates, the losses and what they keep from then on come back. Where training takes no
+longer than the way there and back, a task is for several clients. So Ray may carry it out again
 wherever a worker dies, and the bytes are the same. The data and the task are in the object store,
 once on every node; a worker process has one model, for whichever client it trains. To try again is
 for Ray to do; what it gives up ends the run.
@@ -16,29 +17,25 @@ import signal
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from fedaq import __version__
 from fedaq.codec.quantizer import Floats
-from fedaq.errors import FedaqError, NotFiniteError, UserError, why
+from fedaq.errors import FedaqError, UserError, why
 from fedaq.settings import Settings
-from fedaq.tasks import Evaluation, Examples, Task, blamed
-from fedaq.tasks.hardware import use_threads
+from fedaq.tasks import Evaluation, Examples, Task, initial_model
 from fedaq.tasks.state import State
-from fedaq_client.learners import pooled_learner
 from fedaq_client.sharing import Share
 from fedaq_client.training import Learner, Own, Work
+from fedaq_lab.batches import Batches
+from fedaq_lab.one_at_work import OneAtWork, waiting
+from fedaq_lab.ray_worker import KINDS, At, Failed, Place, Request, carry_out
 from fedaq_lab.raylet import Raylet, raylet_of
 from fedaq_lab.turns import learners_needed
 
@@ -64,11 +61,10 @@ MODELS = 16
 CONNECT_S = 5.0
 # Clients that receive or send while the others train.
 AHEAD = 2
+# Clients of a task at the most, and what the learners of all that may be at work take at the most
+# for that.
+CLIENTS_OF_TASK, LEARNERS_BYTES = 8, 64 * 1024 * 1024
 _LOOK_S = 1.0
-
-_KINDS: dict[str, type[FedaqError]] = {
-    kind.__name__: kind for kind in (NotFiniteError, UserError, FedaqError)
-}
 
 
 @dataclass(frozen=True)
@@ -84,12 +80,19 @@ class Cluster:
     threads : int
         Steps of clients that may be waited for at a time.
     raylet : Raylet
+    turn : threading.Lock
+        Of the thread that works, and does not wait for the cluster.
     """
 
     address: str
     gpus: float
     threads: int
     raylet: Raylet
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def executor(self) -> ThreadPoolExecutor:
+        """Return threads that take turns."""
+        return OneAtWork(self.threads, self.turn)
 
     @contextmanager
     def learners(
@@ -104,7 +107,8 @@ class Cluster:
         """
         with _workers(self, task, everything, settings) as workers:
             # While all slots train, others receive and send.
-            number = learners_needed(settings, workers.slots + AHEAD)
+            at_work = workers.slots * workers.clients_of_task + AHEAD
+            number = learners_needed(settings, at_work)
             yield [_remote(workers, everything) for _ in range(number)]
 
 
@@ -168,29 +172,7 @@ def _cluster(gpus: float) -> Iterator[Cluster]:
     here = ray.get_runtime_context()
     raylet = raylet_of(here.get_node_id(), ray.nodes())
     with raylet.witnessed():
-        yield Cluster(here.gcs_address, gpus, cores + AHEAD, raylet)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where workers find what all clients of a run share, and which run it is.
-
-    `path` has the folders of this process's modules: a task may lie in one that Ray does not know.
-    """
-
-    version: str
-    path: tuple[str, ...]
-    task: Any
-    data: Any
-    settings: Settings
-
-
-@dataclass(frozen=True)
-class _At:
-    """Where a `_Place` is in the object store; workers read it once."""
-
-    key: str
-    place: Any
+        yield Cluster(here.gcs_address, gpus, cores * CLIENTS_OF_TASK + AHEAD, raylet)
 
 
 @dataclass
@@ -200,24 +182,57 @@ class _Workers:
     Attributes
     ----------
     slots : int
-        Clients that can train at a time.
+        Tasks that can be carried out at a time.
+    clients_of_task : int
+        At the most.
     """
 
     slots: int
-    train: Any
-    validate: Any
+    clients_of_task: int
+    task_of_ray: Any
     task: Task
     settings: Settings
     raylet: Raylet
+    turn: threading.Lock
     stopped: threading.Event = field(default_factory=threading.Event)
     _models: dict[bytes, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def model(self, held: Floats) -> Any:
+    def __post_init__(self) -> None:
+        # One more, so that who is done finds another.
+        self._batches = Batches(self._carry_out, self.slots + 1, self.clients_of_task)
+
+    def ask(self, request: Request) -> Any:
+        """Wait for what a worker says.
+
+        Raises
+        ------
+        FedaqError
+            What it raised; or if Ray could not carry it out, or the run is stopped.
+        """
+        with waiting(self.turn):
+            said = self._batches.ask(request)
+        if isinstance(said, Failed):
+            raise KINDS[said.kind](said.message)
+        return said
+
+    def _carry_out(self, requests: Sequence[Request]) -> Sequence[Any]:
+        if self.stopped.is_set():
+            raise FedaqError(f"{requests[0].what} was stopped")
+        digests = [blake2b(each.held.data, digest_size=16).digest() for each in requests]
+        models = dict(zip(digests, (each.held for each in requests), strict=True))
+        places = {digest: place for place, digest in enumerate(models)}
+        told = [
+            replace(each, held=places[digest])
+            for each, digest in zip(requests, digests, strict=True)
+        ]
+        ref = self.task_of_ray.remote(told, *(self._model(*each) for each in models.items()))
+        return self._result(ref, requests[0].what)
+
+    def _model(self, digest: bytes, held: Floats) -> Any:
         """Return a model, or where a large one is: in the object store, once for all clients."""
         if held.nbytes <= SMALL_BYTES:
             return held
-        digest = blake2b(held.data, digest_size=16).digest()
         with self._lock:
             found = self._models.pop(digest, None)
             self._models[digest] = ray.put(held) if found is None else found
@@ -225,18 +240,11 @@ class _Workers:
                 del self._models[next(iter(self._models))]
             return self._models[digest]
 
-    def result(self, ref: Any, what: str) -> Any:
-        """Wait for what a task returns.
-
-        Raises
-        ------
-        FedaqError
-            What the task raised; or if Ray could not carry it out, or the run is stopped.
-        """
+    def _result(self, ref: Any, what: str) -> Sequence[Any]:
         while True:
             try:
-                done = ray.get(ref, timeout=_LOOK_S)
-                break
+                done: Sequence[Any] = ray.get(ref, timeout=_LOOK_S)
+                return done
             except ray.exceptions.GetTimeoutError:
                 self.raylet.check()
                 if self.stopped.is_set():
@@ -245,9 +253,6 @@ class _Workers:
             except ray.exceptions.RayError as error:
                 self.raylet.check()
                 raise FedaqError(f"{what}: {_reason(error)}") from None
-        if isinstance(done, _Failed):
-            raise _KINDS[done.kind](done.message)
-        return done
 
 
 @contextmanager
@@ -258,19 +263,20 @@ def _workers(
     if settings.device == "cuda":
         resources["num_gpus"] = cluster.gpus
     slots = _slots(resources)
-    place = _Place(__version__, tuple(sys.path), ray.put(task), _put(everything), settings)
+    place = Place(__version__, tuple(sys.path), ray.put(task), _put(everything), settings)
     # A worker keeps the model that it has, and its GPU, for the clients to come.
     options: dict[str, Any] = {**resources, "max_retries": RETRIES, "max_calls": 0}
-    at = _At(uuid4().hex, ray.put(place))
-    train, validate = (ray.remote(**options)(_knowing(at, each)) for each in (_train, _validate))
-    found = _Workers(slots, train, validate, task, settings, cluster.raylet)
+    at = At(uuid4().hex, ray.put(place))
+    task_of_ray = ray.remote(**options)(_knowing(at, carry_out))
+    each = _clients_of_task(task, settings, slots)
+    found = _Workers(slots, each, task_of_ray, task, settings, cluster.raylet, cluster.turn)
     try:
         yield found
     finally:
         found.stopped.set()
 
 
-def _knowing(at: _At, function: Callable[..., Any]) -> Callable[..., Any]:
+def _knowing(at: At, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that knows the place: one among its arguments is traced at every call."""
 
     def known(*arguments: Any) -> Any:
@@ -278,6 +284,15 @@ def _knowing(at: _At, function: Callable[..., Any]) -> Callable[..., Any]:
 
     known.__name__ = known.__qualname__ = function.__name__
     return known
+
+
+def _clients_of_task(task: Task, settings: Settings, slots: int) -> int:
+    """Return for how many clients a task may be: each has a learner here meanwhile."""
+    model = initial_model(task, settings.seed, settings.start_from)
+    # In a learner: the module, the held model, and what is on the way.
+    learner_bytes = 3 * 4 * sum(each.numel() for each in model.parameters())
+    fit = LEARNERS_BYTES // (slots * learner_bytes)
+    return max(1, min(CLIENTS_OF_TASK, fit, settings.taking_part // (2 * slots)))
 
 
 def _slots(resources: dict[str, float]) -> int:
@@ -334,22 +349,15 @@ class _RemoteLearner(Learner):
         """Have a worker test the held model on what is held back, if something is."""
         if self._held_back is None:
             return None
-        with blamed(self.task, "evaluate"):
-            ref = self.workers.validate.remote(
-                self.workers.model(self.held), self._share, self._own.buffers
-            )
-        evaluation, buffers = self.workers.result(ref, "the test of a client")
+        request = Request(self.held, self._share, self._own.buffers)
+        evaluation, buffers = self.workers.ask(request)
         self._own = replace(self._own, buffers=buffers)
         return evaluation, len(self._held_back)
 
     def work(self, work: Work, progress: Callable[[int, int], None]) -> tuple[float, State]:
         """Have a worker train from the held model; leave in `weights` what has changed."""
-        ref = self.workers.train.remote(
-            self.workers.model(self.held), self._share, self._own.buffers, work
-        )
-        loss, update, state, buffers = self.workers.result(
-            ref, f"round {work.round}: the training of a client"
-        )
+        request = Request(self.held, self._share, self._own.buffers, work)
+        loss, update, state, buffers = self.workers.ask(request)
         self.weights[:] = update
         self._own = replace(self._own, buffers=buffers)
         return loss, state
@@ -362,77 +370,3 @@ def _remote(workers: _Workers, everything: Sized) -> Learner:
     )
     learner.workers = workers
     return learner
-
-
-# ---- In a worker ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """An error that is the run's own; exceptions lose their kind on the way."""
-
-    kind: str
-    message: str
-
-
-# Of the run that this process works for, and no other.
-_learner: tuple[str, Learner] | None = None
-
-
-def _learner_of(at: _At) -> Learner:
-    global _learner  # noqa: PLW0603  a worker process outlives its tasks
-    if _learner is None or _learner[0] != at.key:
-        place: _Place = ray.get(at.place)
-        if place.version != __version__:
-            raise UserError(
-                f"a Ray worker has fedaq {__version__}, the run {place.version}; install the same "
-                "fedaq on every node"
-            )
-        sys.path.extend(folder for folder in place.path if folder not in sys.path)
-        use_threads(place.settings.threads, default=1)
-        task, everything = ray.get([place.task, place.data])
-        if isinstance(everything, tuple):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that they cannot be written to: nobody does
-                everything = Examples(*map(torch.from_numpy, everything))
-        _learner = (at.key, pooled_learner(task, everything, place.settings))
-    return _learner[1]
-
-
-def _lent(at: _At, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]) -> Learner:
-    learner = _learner_of(at)
-    learner.held[:] = held
-    learner.lend(share, Own(buffers=buffers))
-    return learner
-
-
-def _train(
-    at: _At,
-    held: NDArray[np.float32],
-    share: Share,
-    buffers: dict[str, Tensor],
-    work: Work,
-) -> Any:
-    try:
-        learner = _lent(at, held, share, buffers)
-        with blamed(learner.task, "training"):
-            loss, state = learner.work(work, lambda done, total: None)
-        return loss, learner.weights, state, learner.taken_back().buffers
-    except FedaqError as error:
-        return _failed(error)
-
-
-def _validate(at: _At, held: NDArray[np.float32], share: Share, buffers: dict[str, Tensor]) -> Any:
-    try:
-        learner = _lent(at, held, share, buffers)
-        with blamed(learner.task, "evaluate"):
-            found = learner.validate()
-        assert found is not None
-        return found[0], learner.taken_back().buffers
-    except FedaqError as error:
-        return _failed(error)
-
-
-def _failed(error: FedaqError) -> _Failed:
-    kind = next(name for name, kind in _KINDS.items() if isinstance(error, kind))
-    return _Failed(kind, str(error))

@@ -22,13 +22,12 @@ class Shelf:
         self._memory_bytes = memory_bytes
         self._used_bytes = 0
         self._held: OrderedDict[str, bytes] = OrderedDict()
-        self._spilled: set[str] = set()
         self._place: TemporaryDirectory[str] | None = None
 
     @property
     def spilled(self) -> int:
         """Number of files."""
-        return len(self._spilled)
+        return 0 if self._place is None else sum(1 for _ in Path(self._place.name).iterdir())
 
     def put(self, key: str, content: bytes) -> None:
         """Keep a content, in the place of one of this key."""
@@ -46,9 +45,10 @@ class Shelf:
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
-        if key not in self._spilled:
-            raise KeyError(key)
-        content = self._path(key).read_bytes()
+        try:
+            content = self._path(key).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(key) from None
         # Its file stays: to spill it again costs nothing.
         self._hold(key, content)
         return content
@@ -56,9 +56,8 @@ class Shelf:
     def drop(self, key: str) -> None:
         """Forget what is kept, if something is."""
         self._used_bytes -= len(self._held.pop(key, b""))
-        if key in self._spilled:
-            self._spilled.remove(key)
-            self._path(key).unlink()
+        if self._place is not None:
+            self._path(key).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the files."""
@@ -71,9 +70,9 @@ class Shelf:
         while self._used_bytes > self._memory_bytes and len(self._held) > 1:
             oldest, spilt = self._held.popitem(last=False)
             self._used_bytes -= len(spilt)
-            if oldest not in self._spilled:
-                self._path(oldest).write_bytes(spilt)
-                self._spilled.add(oldest)
+            path = self._path(oldest)
+            if not path.exists():
+                path.write_bytes(spilt)
 
     def _path(self, key: str) -> Path:
         if self._place is None:

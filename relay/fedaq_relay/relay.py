@@ -23,6 +23,7 @@ from fedaq.settings import Settings
 from fedaq.tasks import Task, Training
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_client.endings import GivenUpError
+from fedaq_client.reports import validated
 from fedaq_client.session import Stream
 from fedaq_client.training import Learner
 from fedaq_server.records.ledger import Committed, Ledger
@@ -33,7 +34,7 @@ from fedaq_server.run import Run
 from fedaq_server.schemes.hop import PricedHop, hop_scheme
 from fedaq_server.schemes.scheme import Plan
 from fedaq_server.serve import listening, metrics_exposed, page_shown
-from fedaq_server.transport.client import Client
+from fedaq_server.transport.client import MAX_EXAMPLES, Client
 from fedaq_server.transport.tcp_counter import NoWire, WireCounter, socket_counter
 
 log = logging.getLogger(__name__)
@@ -281,6 +282,11 @@ class Relay:
         )
         if not record.clients:
             report.relayed.clients = 0
+        if record.client_metrics:
+            examples = sum(each.examples for each in record.validations.values())
+            report.validation.CopyFrom(
+                validated(min(examples, MAX_EXAMPLES), record.client_metrics)
+            )
         if record.training_j:
             report.training_j = record.training_j
         return report

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
-from math import nan, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,9 +157,6 @@ class Run:
         self.roster = Roster()
         self.conduct = ledger.conduct(settings.limits)
         self.accounts = ledger.accounts(settings)
-        self.roster.ranges = {
-            name: memory.ranges for name, memory in ledger.clients().items() if memory.ranges
-        }
         history = None
         if settings.differences:
             shortest = min(self.settings.network.chunk_bytes, LEAST_CHUNK_BYTES)
@@ -288,9 +285,9 @@ class Run:
             np.copyto(tested, federation.model)
         return tested
 
-    def _evaluated(self, number: int, test_data: Any) -> Evaluation:
+    def _evaluated(self, number: int, test_data: Any) -> Evaluation | None:
         if not self.tests:
-            return Evaluation(loss=nan)
+            return None
         self._bound.load(self._tested(number))
         with given_back():
             return evaluated(self.task, self._bound.module, test_data)

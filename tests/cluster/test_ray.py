@@ -57,7 +57,7 @@ def test_the_model_is_that_of_the_local_engine(
 def workers() -> list[psutil.Process]:
     """Return the processes of the cluster that train."""
     children = psutil.Process().children(recursive=True)
-    return [each for each in children if each.name() in ("ray::_train", "ray::IDLE")]
+    return [each for each in children if each.name() in ("ray::carry_out", "ray::IDLE")]
 
 
 def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from fedaq_server.metrics import Metrics
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+RELAYS = ROOT / "examples" / "relays"
+RELAYED: dict[str, Any] = yaml.safe_load((RELAYS / "docker-compose.yml").read_text())["services"]
+EVERY_SERVICE = [*SERVICES.items(), *RELAYED.items()]
 OURS = ("certs", "server", "client")
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "fedaq.json"
 UNIT = ROOT / "client" / "systemd" / "fedaq-client.service"
@@ -26,9 +29,8 @@ DOCKERFILES = {role: (ROOT / role / "Dockerfile").read_text() for role in ("serv
 # ---- Compose ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_hardened_and_limited(name: str) -> None:
-    service = SERVICES[name]
+@pytest.mark.parametrize(("name", "service"), EVERY_SERVICE)
+def test_every_service_is_hardened_and_limited(name: str, service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "cap_add" not in service
@@ -80,9 +82,33 @@ def test_only_the_one_shot_service_has_the_authority() -> None:
 
 
 def test_ports_are_published_on_this_machine_alone_unless_asked() -> None:
-    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    ports = [port for _, service in EVERY_SERVICE for port in service.get("ports", ())]
     assert ports
     assert [port for port in ports if not port.startswith("${BIND:-127.0.0.1}:")] == []
+
+
+def test_clients_behind_a_relay_reach_nobody_but_it() -> None:
+    networks = {name: set(service.get("networks", ())) for name, service in RELAYED.items()}
+    assert networks == {
+        "certs": set(),
+        "server": {"far"},
+        **{name: {"far", name} for name in ("north", "south")},
+        **{f"{name}-client": {name} for name in ("north", "south")},
+    }
+    for name in ("north", "south"):
+        assert RELAYED[f"{name}-client"]["environment"]["SERVER"] == f"{name}:50051"
+        assert RELAYED[f"{name}-client"]["scale"] == 3
+        assert RELAYED[name]["depends_on"]["server"] == {"condition": "service_healthy"}
+    holders = [n for n, each in RELAYED.items() if any("authority:" in v for v in each["volumes"])]
+    assert holders == ["certs"]
+
+
+def test_every_volume_of_the_relays_is_named_once() -> None:
+    document = yaml.safe_load((RELAYS / "docker-compose.yml").read_text())
+    mounted = [v.split(":")[0] for service in RELAYED.values() for v in service["volumes"]]
+    assert {name for name in mounted if not name.startswith(".")} == set(document["volumes"])
+    for place in {name for name in mounted if name.startswith(".")}:
+        assert (RELAYS / place).is_dir()
 
 
 def test_images_from_elsewhere_have_a_version() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from fedaq.codec.chunks import Chunk, parse
 from fedaq.codec.common_grid import small_weights
-from fedaq.codec.quantizer import Floats
+from fedaq.codec.quantizer import Floats, Spread
 from fedaq.errors import FedaqError
 from fedaq.net.credentials import Certificates
 from fedaq.settings import Settings, load_settings
@@ -30,7 +30,7 @@ from fedaq_client.transport.access import PLAIN, Access
 from fedaq_client.transport.connection import connect
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
-from fedaq_server.records.rows import ClientMemory, Transfer
+from fedaq_server.records.rows import Transfer
 from fedaq_server.run import Run
 from fedaq_server.serve import serve
 
@@ -187,7 +187,8 @@ async def federate(
                 for number in range(1, clients + 1):
                     group.create_task(one(number))
             await server
-        return Done(run, run.records, run.ledger.clients(), transfers)
+        names = [f"client-{number}" for number in range(1, clients + 1)]
+        return Done(run, run.records, run.ledger.ranges(names), transfers)
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class Done:
 
     run: Run
     records: list[RoundRecord]
-    memories: dict[str, ClientMemory]
+    ranges: dict[str, tuple[Spread, ...]]
     transfers: list[Transfer]
 
     @property

@@ -65,7 +65,7 @@ def _ran(
     facts["ledger"] = rows_of(folder / "run" / "ledger.sqlite")
     facts["model"] = done.model.tolist()
     facts["transfers"] = done.transfers
-    facts["memories"] = done.memories
+    facts["ranges"] = done.ranges
     return heard, facts
 
 

@@ -127,7 +127,7 @@ class Federation:
 
 def committed(number: int, sent: Sent) -> Committed:
     return Committed(
-        replace(RECORD, round=number), (), {}, load_scheme(SETTINGS), sent,
+        replace(RECORD, round=number), (), set(), {}, load_scheme(SETTINGS), sent,
         Conduct(SETTINGS.limits),
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from fedaq.settings import Settings, load_settings
 from fedaq_server.conduct import Conduct
 from fedaq_server.records.ledger import Committed, Ledger
 from fedaq_server.records.record import RoundRecord
-from fedaq_server.records.rows import ClientMemory, Transfer
+from fedaq_server.records.rows import Transfer
 from fedaq_server.records.run_folder import new_run, resumed_run
 from fedaq_server.records.scheme_state import restored, state_of
 from fedaq_server.records.sent import Difference, Sent
@@ -55,7 +55,8 @@ def committed(number: int, settings: Settings, **changes: Any) -> Committed:
     return Committed(
         record=replace(RECORD, round=number),
         transfers=(Transfer("anna", "uplink", 7, True), Transfer("anna", "downlink", 9, True)),
-        clients={"anna": ClientMemory(True, (SPREAD,)), "bert": ClientMemory(False, None)},
+        present={"anna", "carl"},
+        ranges={"anna": (SPREAD,), "bert": (SPREAD,) * 2},
         scheme=load_scheme(settings),
         sent=Sent(
             tuple(Difference(n, bytes([n]) * 8, 10 * n, 0, 100 * n, (1, n)) for n in range(number))
@@ -80,9 +81,10 @@ def test_what_was_committed_comes_back(tmp_path: Path) -> None:
     # NaN is not equal to itself; repr tells every bit of the others.
     assert repr(first) == repr(RECORD)
     assert repr(second) == repr(replace(RECORD, round=2))
-    assert again.clients() == {
-        "anna": ClientMemory(True, (SPREAD,)),
-        "bert": ClientMemory(False, None),
+    assert again.present() == {"anna", "carl"}
+    assert again.ranges(["anna", "bert", "carl", "dora"]) == {
+        "anna": (SPREAD,),
+        "bert": (SPREAD,) * 2,
     }
     assert again.sent() == committed(2, settings).sent
     assert Settings.model_validate(again.settings()) == settings
@@ -206,19 +208,21 @@ def test_the_order_of_columns_does_not_matter(tmp_path: Path) -> None:
 def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
     """A round in which one of a hundred clients took part writes the row of that one."""
     settings = load_settings(environment={})
-    everyone = {f"client-{n}": ClientMemory(True, (SPREAD,)) for n in range(100)}
+    everyone = {f"client-{n}": (SPREAD,) for n in range(100)}
     ledger = Ledger(tmp_path)
-    ledger.commit(replace(committed(1, settings), clients=everyone))
-    later = {**everyone, "client-7": ClientMemory(True, (replace(SPREAD, lo=-1.0),))}
-    del later["client-8"]
+    ledger.commit(replace(committed(1, settings), present=everyone.keys(), ranges=everyone))
+    present, changed = everyone.keys() - {"client-8"}, {"client-7": (replace(SPREAD, lo=-1.0),)}
     before = ledger._database.total_changes
-    ledger.commit(replace(committed(2, settings), clients=later))
+    ledger.commit(replace(committed(2, settings), present=present, ranges=changed))
     # The round, two transfers, two clients, a difference, what clients hold after it, the scheme,
     # the conduct and the accounts.
     assert ledger._database.total_changes - before == 10
+    # Those of clients that took no part are read from the disk.
+    assert ledger.ranges(everyone) == {**everyone, **changed}
     ledger.close()
-    again = Ledger(tmp_path).clients()
-    assert again == {**later, "client-8": ClientMemory(False, (SPREAD,))}
+    again = Ledger(tmp_path)
+    assert again.present() == present
+    assert again.ranges(everyone) == {**everyone, **changed}
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100])

@@ -17,7 +17,9 @@ import pytest
 import fedaq
 from fedaq.errors import UserError
 from fedaq.settings import Settings
-from fedaq.tasks import load_task, train_classifier
+from fedaq.tasks import load_task, read_data, train_classifier
+from fedaq.tasks.partition import Partition
+from fedaq_client.learners import learner_of
 from fedaq_client.returning import take_part
 from fedaq_client.training import Learner
 from fedaq_client.transport.access import PLAIN
@@ -42,11 +44,18 @@ async def participate(address: str, name: str, learner: Learner, **more: Any) ->
     return await take_part(connect, name, learner, None, silent, 30.0, **more)
 
 
+def learner_in(settings: Settings, number: int) -> Learner:
+    """Return a client of four, from 0, of a run with these settings."""
+    task = load_task(settings.task, None)
+    everything = read_data(task, "train_data", None)
+    return learner_of(task, everything, Partition(number, CLIENTS), settings)
+
+
 async def relayed(settings: Settings, folder: Path, name: str, server: str, each: range) -> Relay:
     """Take part for some of the clients; return the relay once the run is over."""
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     await asyncio.to_thread(folder.mkdir)
-    task, connect = load_task("digits", None), in_turn([(server, PLAIN)], 20.0)
+    task, connect = load_task(settings.task, None), in_turn([(server, PLAIN)], 20.0)
     learner, ledger = Learner(task, (), settings.seed, state=folder), Ledger(folder)
     relay = Relay(settings, task, learner, ledger, on_listening=port.set_result)
 
@@ -60,7 +69,7 @@ async def relayed(settings: Settings, folder: Path, name: str, server: str, each
         group.create_task(relay.take_part(session))
         address = f"127.0.0.1:{await port}"
         for number in each:
-            own = live.learner(number, CLIENTS)
+            own = learner_in(settings, number)
             group.create_task(participate(address, f"client-{number + 1}", own))
     return relay
 
@@ -81,7 +90,7 @@ def federated(folder: Path, relays: int, **flags: Any) -> tuple[Path, list[Round
             if not relays:
                 await asyncio.gather(
                     *(
-                        participate(address, f"client-{n + 1}", live.learner(n, CLIENTS))
+                        participate(address, f"client-{n + 1}", learner_in(settings, n))
                         for n in range(CLIENTS)
                     )
                 )
@@ -141,6 +150,30 @@ def test_the_server_knows_the_joules_of_both_hops_and_keeps_its_budget(tmp_path:
     # A relay tests nothing, and says of no model that it is not finite.
     assert {each["test_loss"] for each in below[0]["rounds"]} == {None}
     assert records[-1].test_accuracy > 0.5
+
+
+def test_a_budget_of_bytes_says_which_hop_it_is_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    federated(tmp_path, RELAYS, rounds=2, energy__budget="1J,5MB")
+    [said] = {each for each in caplog.messages if "energy.budget" in each}
+    assert said == (
+        "energy.budget: 5 MB are for the hop to this server alone; what the clients of relay-0, "
+        "relay-1 send and receive takes nothing of them"
+    )
+
+
+def test_clients_tests_of_the_model_pass_through_relays(tmp_path: Path) -> None:
+    flags = {"task": "system.number_task:held_back", "scheme": "fp32", "rounds": 3}
+    _, directly = federated(tmp_path / "direct", 0, **flags)
+    _, through = federated(tmp_path / "relayed", RELAYS, **flags)
+    for direct, relayed in zip(directly, through, strict=True):
+        assert set(relayed.client_metrics) == {"loss", "mae", "r2"}
+        assert relayed.client_metrics == pytest.approx(direct.client_metrics, rel=1e-4)
+        # Of its 15 examples each client holds 4 back. A relay tells their mean, and of how many.
+        held_back = {name: each.examples for name, each in relayed.validations.items()}
+        assert held_back == {"relay-0": 8, "relay-1": 8}
+    assert through[0].validations["relay-0"] != through[0].validations["relay-1"]
 
 
 def test_a_relay_with_another_seed_is_told_the_run_s(tmp_path: Path) -> None:

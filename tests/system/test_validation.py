@@ -24,7 +24,7 @@ from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import Validation
 from fedaq_server.records.saved import read_run
 from fedaq_server.records.tracking import metrics
-from fedaq_server.rounds.validation import averaged, of_names
+from fedaq_server.rounds.validation import averaged, of_names, told_by_most
 from fedaq_server.run import Run
 from system.live import settings_of
 
@@ -198,3 +198,17 @@ def test_what_is_not_finite_is_kept(tmp_path: Path) -> None:
         assert isnan(record.client_metrics["loss"])
         assert np.isfinite(record.client_metrics["mae"])
         assert isnan(record.validations["client-1"].metrics["loss"])
+
+
+def test_a_name_that_few_clients_tell_goes_no_further() -> None:
+    """A relay knows no metrics of its own, and must not be made to tell thousands."""
+    honest = {f"client-{n}": Validation(4, {"loss": 1.0, "mae": 2.0}) for n in range(3)}
+    inventive = Validation(4, {f"mine-{n}": 1.0 for n in range(33)})
+    assert told_by_most({**honest, "client-3": inventive}) == {"loss", "mae"}
+    assert told_by_most({}) == frozenset()
+    # Also where most conspire, there are no more than its server takes.
+    conspired = {f"client-{n}": replace(inventive, metrics={
+        **{f"ours-{m}": 1.0 for m in range(30)}, **{f"of-{n}-{m}": 1.0 for m in range(3)},
+        **{f"some-{m}": 1.0 for m in range(30) if (m + n) % 4},
+    }) for n in range(8)}  # fmt: skip
+    assert len(told_by_most(conspired)) == 33

@@ -47,7 +47,7 @@ EVERY_S, LARGEST_SHARE, LONGEST_PAUSE_S = 0.5, 0.02, 5.0
 SILENT = 2
 
 
-@dataclass
+@dataclass(slots=True)
 class _Traffic:
     """Payload bytes of one client: so far, and in its last round."""
 

@@ -11,14 +11,14 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fedaq.codec.model import ModelSpec
-from fedaq.codec.quantizer import Floats
+from fedaq.codec.quantizer import Floats, Spread
 from fedaq.errors import SystemFaultError, UserError
 from fedaq.files import flush_folder, replacing
 from fedaq.settings import LimitsSettings, Settings
@@ -30,7 +30,7 @@ from fedaq_server.records.lost import LEDGER, from_last_model
 from fedaq_server.records.migrations import migrate
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.records.rows import (
-    ClientMemory,
+    RangesOf,
     Transfer,
     ranges_of,
     ranges_text,
@@ -71,13 +71,18 @@ class Committed:
 
     Attributes
     ----------
+    present : set of str
+        The clients that are connected.
+    ranges : mapping of str to tuple of Spread
+        Of the updates of the round.
     sent : Sent, optional
         If clients are sent differences.
     """
 
     record: RoundRecord
     transfers: tuple[Transfer, ...]
-    clients: Mapping[str, ClientMemory]
+    present: Set[str]
+    ranges: RangesOf
     scheme: object
     sent: Sent | None
     conduct: Conduct
@@ -121,7 +126,9 @@ class Ledger:
             with told(self._file):
                 self._prepare()
             self.rounds_done: int = self._read("SELECT MAX(round) FROM rounds")[0][0] or 0
-            self._clients = self.clients()
+            self._present: Set[str] = self.present()
+            # Those of the last round alone: a run may see any number of clients.
+            self._ranges: RangesOf = {}
             self._sent = self.sent()
             # The files that the ledger names, and those that it would name if its log were lost.
             self._named = self._checkpointed = self._names()
@@ -142,6 +149,7 @@ class Ledger:
         # `_checkpoint` has to know what the file names without the log.
         self._database.execute("PRAGMA wal_autocheckpoint = 0")
         self._database.execute("PRAGMA journal_size_limit = 0")
+        self._database.execute("PRAGMA cache_size = -512")  # in KiB
         migrate(self._database, self._file)
 
     def begin(self, settings: Mapping[str, Any], run_id: str = "") -> None:
@@ -180,10 +188,20 @@ class Ledger:
             yield from map(record_of, rows)
             after = rows[-1][0]
 
-    def clients(self) -> dict[str, ClientMemory]:
-        """Return what is known of the clients, by name."""
-        rows = self._read("SELECT name, present, ranges FROM clients ORDER BY name")
-        return {name: ClientMemory(bool(present), ranges_of(text)) for name, present, text in rows}
+    def present(self) -> set[str]:
+        """Return the clients that were connected when the last round was committed."""
+        return {name for (name,) in self._read("SELECT name FROM clients WHERE present")}
+
+    def ranges(self, names: Iterable[str]) -> dict[str, tuple[Spread, ...]]:
+        """Return the ranges of the last update of each of these clients that has sent one."""
+        wanted = set(names)
+        found = {name: self._ranges[name] for name in wanted & self._ranges.keys()}
+        rows = self._read(
+            "SELECT name, ranges FROM clients WHERE ranges IS NOT NULL"
+            " AND name IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted(wanted - found.keys())),),
+        )
+        return found | {name: ranges_of(text) for name, text in rows}
 
     def traffic(self) -> dict[tuple[str, str], int]:
         """Return the payload bytes of every client so far, by its name and the direction."""
@@ -298,7 +316,7 @@ class Ledger:
                 ("round", "client", "direction", "payload_bytes", "counted"),
                 ((record.round, *astuple(transfer)) for transfer in committed.transfers),
             )
-            self._commit_clients(committed.clients)
+            self._commit_clients(committed.present, committed.ranges)
             if committed.sent is not None:
                 self._commit_sent(committed.sent)
             self._set("scheme", json.dumps(state_of(committed.scheme)))
@@ -309,7 +327,7 @@ class Ledger:
             for kind, (number, digest) in self._written.items():
                 if number == record.round:
                     self._set(_DIGESTS[kind], f"{number} {digest}")
-        self._clients = {**self._clients, **committed.clients}
+        self._present, self._ranges = committed.present, committed.ranges
         self._sent = committed.sent or self._sent
         self.rounds_done = record.round
         self._named = self._names()
@@ -329,23 +347,13 @@ class Ledger:
         if logged == done:
             self._checkpointed = self._named
 
-    def _commit_clients(self, clients: Mapping[str, ClientMemory]) -> None:
-        gone = [
-            (name,)
-            for name, memory in self._clients.items()
-            if memory.present and name not in clients
-        ]
+    def _commit_clients(self, present: Set[str], ranges: RangesOf) -> None:
+        gone = [(name,) for name in sorted(self._present - present)]
         self._database.executemany("UPDATE clients SET present = 0 WHERE name = ?", gone)
-        self._insert(
-            "clients",
-            ("name", "present", "ranges"),
-            (
-                (name, memory.present, ranges_text(memory.ranges))
-                for name, memory in clients.items()
-                if memory != self._clients.get(name)
-            ),
-            replacing="name",
-        )
+        come = [(name, True) for name in sorted(present - self._present - ranges.keys())]
+        self._insert("clients", ("name", "present"), come, replacing="name")
+        sent = [(name, name in present, ranges_text(each)) for name, each in ranges.items()]
+        self._insert("clients", ("name", "present", "ranges"), sent, replacing="name")
 
     def _commit_sent(self, sent: Sent) -> None:
         self._insert(

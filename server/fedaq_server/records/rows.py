@@ -1,12 +1,16 @@
 """How what is kept lies in the rows of the ledger."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
 from math import nan
 from typing import Any
 
 from fedaq.codec.quantizer import Spread
 from fedaq_server.records.record import Relayed, RoundRecord, Validation
+
+# Of an update, per tensor, by the client that sent it.
+RangesOf = Mapping[str, tuple[Spread, ...]]
 
 
 @dataclass(frozen=True)
@@ -30,30 +34,14 @@ class Transfer:
     counted: bool
 
 
-@dataclass(frozen=True)
-class ClientMemory:
-    """What a run knows of a client from earlier rounds.
-
-    Attributes
-    ----------
-    present : bool
-        Whether it was connected when the round was committed.
-    ranges : tuple of Spread, optional
-        Of its last update.
-    """
-
-    present: bool
-    ranges: tuple[Spread, ...] | None
-
-
-def ranges_text(ranges: tuple[Spread, ...] | None) -> str | None:
+def ranges_text(ranges: tuple[Spread, ...]) -> str:
     """Return ranges as the ledger keeps them."""
-    return None if ranges is None else json.dumps([astuple(spread) for spread in ranges])
+    return json.dumps([astuple(spread) for spread in ranges])
 
 
-def ranges_of(text: str | None) -> tuple[Spread, ...] | None:
+def ranges_of(text: str) -> tuple[Spread, ...]:
     """Return ranges that the ledger kept."""
-    return None if text is None else tuple(Spread(*values) for values in json.loads(text))
+    return tuple(Spread(*values) for values in json.loads(text))
 
 
 def row_of(record: RoundRecord) -> tuple[Any, ...]:

@@ -260,7 +260,7 @@ def _squares(grid: Grid, codes: Codes) -> float:
 
 
 # As many as tensors of some clients: each has many chunks.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def fixed_point(grid: Grid, examples: int, exponent: int) -> tuple[int, int, int]:
     """Return ``(origin, slope, shift)`` that map a code to its weighted fixed-point value.
 

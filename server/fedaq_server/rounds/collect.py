@@ -109,7 +109,7 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
                 )
         else:
             if report.ranges:
-                roster.ranges[name] = report.ranges
+                current.ranges[name] = report.ranges
             return report
 
 

@@ -5,17 +5,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from math import isfinite
+from math import isfinite, nan
 
 import numpy as np
 
 from fedaq.codec import statistics
 from fedaq.codec.common_grid import figures_of, mean_figures
 from fedaq.codec.quantizer import Floats
+from fedaq.tasks import Evaluation
 from fedaq_server.accounts import Accounts
 from fedaq_server.records.ledger import MOMENTS, Committed
 from fedaq_server.records.record import Relayed, RoundRecord
-from fedaq_server.records.rows import ClientMemory, Transfer
+from fedaq_server.records.rows import Transfer
 from fedaq_server.rounds import turns
 from fedaq_server.rounds.aggregation import Aggregate
 from fedaq_server.rounds.broadcast import Frame, broadcast_values
@@ -87,7 +88,7 @@ async def commit(
         current.charged,
         record.energy_j,
     )
-    committed = _committed(federation, record, transfers)
+    committed = _committed(current, record, transfers)
     await asyncio.to_thread(federation.commit, committed)
     federation.on_round(committed, current.plan)
     return record
@@ -195,6 +196,8 @@ def _add(
 
 def _tested(federation: Federation, number: int) -> Tested:
     evaluation, metric = federation.evaluate(number), federation.metric
+    if evaluation is None:
+        return Tested(Evaluation(loss=nan), (), is_tested=False)
     said = evaluation.loss, evaluation.metrics.get(metric.name, evaluation.loss)
     if all(map(isfinite, said)):
         return Tested(evaluation, ())
@@ -239,20 +242,15 @@ def _transfers(current: Round, downlink: Downlink, reports: list[Report]) -> Ite
             yield Transfer(name, "uplink", current.charged[name], counted=name in counted)
 
 
-def _committed(
-    federation: Federation, record: RoundRecord, transfers: tuple[Transfer, ...]
-) -> Committed:
-    roster, history = federation.roster, federation.history
-    present = {client.name for client in roster.everyone()} - federation.accounts.empty.keys()
-    clients = {
-        name: ClientMemory(name in present, roster.ranges.get(name))
-        for name in sorted(present | roster.ranges.keys())
-    }
+def _committed(current: Round, record: RoundRecord, transfers: tuple[Transfer, ...]) -> Committed:
+    federation, history = current.federation, current.federation.history
+    there = {client.name for client in federation.roster.everyone()}
     sent = None if history is None else history.sent
     return Committed(
         record,
         transfers,
-        clients,
+        there - federation.accounts.empty.keys(),
+        current.ranges,
         federation.scheme,
         sent,
         federation.conduct,

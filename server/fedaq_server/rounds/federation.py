@@ -52,7 +52,8 @@ class Federation:
         Whether clients measure the statistics of the model that they hold, so that this one is
         tested.
     evaluate : callable
-        Tests the model after a round of this number; called between rounds, off the event loop.
+        Tests the model after a round of this number, or returns None where none is tested; called
+        between rounds, off the event loop.
     ledger : Ledger
         What the next round depends on, and the folder of the run.
     commit : callable
@@ -83,7 +84,7 @@ class Federation:
     accounts: Accounts
     metric: Metric
     measured: bool
-    evaluate: Callable[[int], Evaluation]
+    evaluate: Callable[[int], Evaluation | None]
     ledger: Ledger
     commit: Callable[[Committed], None]
     on_round: Callable[[Committed, Plan], None]

@@ -127,8 +127,7 @@ async def _participants(federation: Federation, number: int, *, resumed: bool) -
     """Wait for the clients that a round needs and return those that take part in it."""
     settings, roster = federation.settings, federation.roster
     if resumed:
-        known = federation.ledger.clients().items()
-        names = {name for name, memory in known if memory.present}
+        names = federation.ledger.present()
         wait_s = settings.network.return_wait_s + return_window_s(len(names))
         await roster.wait_for_all(names, wait_s)
     await roster.wait_for_lost(settings.network.return_wait_s)

@@ -10,7 +10,7 @@ from fedaq.tasks import Evaluation
 from fedaq_server.records.record import Relayed, RoundRecord
 from fedaq_server.rounds.reports import Report
 from fedaq_server.rounds.round import catch_up_j
-from fedaq_server.rounds.validation import averaged, of_names
+from fedaq_server.rounds.validation import averaged, of_names, told_by_most
 from fedaq_server.schemes.scheme import RoundState
 from fedaq_server.transport.tcp_counter import WireBytes
 
@@ -24,10 +24,13 @@ class Tested:
     evaluation : Evaluation
     not_finite : tuple of str
         A few tensors that are not finite, where what the run is about is not either.
+    is_tested : bool
+        Whether models are tested here; a relay leaves that to its server.
     """
 
     evaluation: Evaluation
     not_finite: tuple[str, ...]
+    is_tested: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,9 @@ def measure(
     loss = sum(report.weight * report.train_loss for report in reports)
     bits = sum(report.update.sent_bits(report.payload_bytes) for report in reports)
     catch_up_bytes = sum(downlink.catch_up_bytes.values())
-    names = {LOSS, *tested.evaluation.metrics}
-    told = {
-        each.client.name: of_names(each.validation, names)
-        for each in reports
-        if each.validation is not None
-    }
+    every = {each.client.name: each.validation for each in reports if each.validation is not None}
+    names = {LOSS, *tested.evaluation.metrics} if tested.is_tested else told_by_most(every)
+    told = {name: of_names(each, names) for name, each in every.items()}
     return RoundRecord(
         round=state.round,
         test_accuracy=tested.evaluation.accuracy,

@@ -4,15 +4,19 @@ A relay is a client to this server and the server of its clients. Joules are spe
 one price (docs/research/theory.md).
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from fedaq.energy.budgets import JOULES
+from fedaq.energy.budgets import JOULES, written
 from fedaq.errors import ProtocolError
+from fedaq.process.logs import event
 from fedaq.v1 import federation_pb2 as pb
 from fedaq_server.accounts import Accounts
 from fedaq_server.records.record import Relayed
 from fedaq_server.transport.client import MAX_EXAMPLES, Client
+
+log = logging.getLogger(__name__)
 
 # Of the joules of a round with relays, those of their hops, before any were reported.
 FIRST_SHARE = 0.5
@@ -57,6 +61,19 @@ def reserved_j(accounts: Accounts, clients: Iterable[Client], fixed_j: float) ->
     spent_j = accounts.spent.get(JOULES, 0.0)
     share = accounts.relays_j / spent_j if accounts.relays_j else FIRST_SHARE
     return share * max(0.0, accounts.left("", JOULES) - fixed_j)
+
+
+def tell_what_is_not_counted(accounts: Accounts, clients: Iterable[Client]) -> None:
+    """Say that a budget in bytes or money does not know of the hops of relays."""
+    units = [unit for unit in accounts.run if unit != JOULES]
+    relays = [client.name for client in clients if client.relayed is not None]
+    if units and relays:
+        budgets = " and ".join(written(accounts.run[unit], unit) for unit in units)
+        log.warning(
+            "energy.budget: %s are for the hop to this server alone; what the clients of %s send "
+            "and receive takes nothing of them", budgets, ", ".join(relays),
+            extra=event("hop not counted", relays=relays),
+        )  # fmt: skip
 
 
 def allowances(

@@ -131,7 +131,10 @@ def note_model(client: Client, holds: bytes) -> None:
 async def check_model(client: Client, differences: Differences, holds: bytes) -> None:
     """Refuse a client that trained from another model than the one of the round."""
     note_model(client, holds)
-    if holds != await asyncio.shield(differences.advanced):
+    advanced = await asyncio.shield(differences.advanced)
+    if holds == advanced:
+        client.holds = advanced  # the same bytes for all
+    else:
         raise ProtocolError(
             pb.REFUSAL_REASON_OTHER_MODEL,
             "you trained from another model than the one that was sent; what you lack comes "

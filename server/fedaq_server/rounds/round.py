@@ -23,7 +23,7 @@ from fedaq_server.rounds.broadcast import Broadcast, Source, begin_broadcast
 from fedaq_server.rounds.differences import LEAST_CHUNK_BYTES, UP_TO_DATE, CatchUp, History
 from fedaq_server.rounds.federation import Federation
 from fedaq_server.rounds.gathered import Gathered
-from fedaq_server.rounds.relayed import allowances, reserved_j
+from fedaq_server.rounds.relayed import allowances, reserved_j, tell_what_is_not_counted
 from fedaq_server.rounds.turns import reporters
 from fedaq_server.schemes.scheme import ClientState, Plan, RoundState, granted_down
 from fedaq_server.schemes.sparse import sparsity_of
@@ -101,6 +101,8 @@ class Round:
         On the monotonic clock.
     masking : Masking, optional
         Where updates are masked; else each is seen.
+    ranges : dict of str to tuple of Spread
+        Of the updates that arrived whole, by client.
     norms : dict of str to float
         L2 norms of the updates that arrived whole, by client.
     magnitudes : dict of str to float
@@ -131,6 +133,7 @@ class Round:
     allowances: Mapping[str, float]
     started_s: float
     masking: "Masking | None" = None
+    ranges: dict[str, tuple[Spread, ...]] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
     magnitudes: dict[str, float] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
@@ -169,13 +172,16 @@ async def begin(
 
     `resumed` tells of the first round after the server was stopped.
     """
+    if number == 1 or resumed:
+        tell_what_is_not_counted(federation.accounts, clients)
     started_s, declined = time.monotonic(), federation.roster.declined()
     catch_ups = _catch_ups(federation, clients, resumed=resumed)
     going_down = await asyncio.to_thread(_going_down, federation, number)
     spreads = await asyncio.to_thread(payload.tensor_spreads, federation.spec, going_down)
     weights = _weights(federation, clients)
     samples = samples_of(federation.spec, going_down)
-    state = _state(federation, number, clients, weights, spreads, samples, catch_ups)
+    known = await asyncio.to_thread(federation.ledger.ranges, weights)
+    state = _state(federation, number, clients, weights, known, spreads, samples, catch_ups)
     # In a thread: with many clients and tensors it takes its time.
     plan = await asyncio.to_thread(federation.scheme.plan, state)
     if plan is None:
@@ -255,6 +261,7 @@ def _state(
     number: int,
     clients: list[Client],
     weights: Mapping[str, int],
+    known: Mapping[str, tuple[Spread, ...]],
     spreads: tuple[Spread, ...],
     samples: tuple[Floats, ...],
     catch_ups: Mapping[str, CatchUp],
@@ -267,7 +274,7 @@ def _state(
             client.name,
             federation.share * (weights[client.name] / total),
             client.cost(settings, number),
-            federation.roster.ranges.get(client.name),
+            known.get(client.name),
             client.most_price,
             client.name in reporting,
         )

@@ -1,5 +1,6 @@
 """What clients say of the model that they received, on examples that they hold back."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 from fedaq.errors import ProtocolError
@@ -44,6 +45,16 @@ def reported(report: pb.RangeReport) -> Validation | None:
 def of_names(told: Validation, names: Collection[str]) -> Validation:
     """Return of a validation the metrics of these names: others would be a client's to invent."""
     return Validation(told.examples, {n: v for n, v in told.metrics.items() if n in names})
+
+
+def told_by_most(told: Mapping[str, Validation]) -> frozenset[str]:
+    """Return the names of metrics that more than half of the clients tell, 33 at the most.
+
+    A relay tests nothing, and so does not know which there are.
+    """
+    times = Counter(name for each in told.values() for name in each.metrics)
+    common = [name for name, count in times.most_common() if 2 * count > len(told)]
+    return frozenset(common[: MOST_METRICS + 1])
 
 
 def averaged(validations: Mapping[str, Validation]) -> dict[str, float]:

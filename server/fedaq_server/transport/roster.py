@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fedaq.codec.quantizer import Spread
 from fedaq.declines import Decline
 from fedaq.energy.cost import RadioCost
 from fedaq.errors import FedaqError
@@ -57,8 +56,6 @@ class Roster:
 
     Attributes
     ----------
-    ranges : dict of str to tuple of Spread
-        Of the last update of each client, connected or not.
     gone : dict of str to Gone
         Clients that were connected and have not come back.
     wanted : int
@@ -68,7 +65,6 @@ class Roster:
     def __init__(self) -> None:
         self.gone: dict[str, Gone] = {}
         self.wanted = 0
-        self.ranges: dict[str, tuple[Spread, ...]] = {}
         self._clients: dict[str, Client] = {}
         # Of those, by name; counted at every change, however many clients there are.
         self._aside: set[str] = set()
