@@ -13,6 +13,7 @@ several repeats.
 
 import argparse
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ from fedaq.codec.quantizer import Key
 ENVIRONMENTS = HERE / ".venv"
 FLOWER = "Flower 1.42.0"
 SMALL = 1
+STARTED_S = 300
 CODEC_VALUES = 8_000_000
 CODEC_REPEATS = 7
 CODEC_BITS = 4
@@ -87,6 +89,23 @@ def nvflare_environment() -> str:
     return python
 
 
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port of this machine.
+
+    Raises
+    ------
+    SystemExit
+        If nobody does for minutes.
+    """
+    end = time.monotonic() + STARTED_S
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise SystemExit(f"nobody listens on port {port} after {STARTED_S} s")
+
+
 def flower_round(python: str, case: Case, rounds: int) -> Round:
     """Run Flower's server and clients, each a process."""
     port = free_port()
@@ -98,7 +117,7 @@ def flower_round(python: str, case: Case, rounds: int) -> Round:
         server = Process(
             [script, "server", str(port), *sizes, str(out)], folder / "server.log", python
         )
-        time.sleep(5)  # a client of Flower gives up where nobody listens yet
+        wait_for(port)  # a client of Flower gives up where nobody listens yet
         clients = [
             Process([script, "client", str(port)], folder / f"client-{number}.log", python)
             for number in range(case.clients)
@@ -127,12 +146,11 @@ def our_round(name: str, case: Case, rounds: int, *settings: str) -> Round:
 
 def all_rounds(python: str, size: int, clients: int, rounds: int) -> list[Round]:
     coarse, plain = Case(size, clients, 4), Case(size, clients, 32)
-    # Ours take a fraction of the time; more of them make the median steady.
     return [
         flower_round(python, coarse, rounds),
-        our_round("fedaq", coarse, 3 * rounds, "--set", "scheme=fedaq"),
-        our_round("fedaq, 4/4 bits", coarse, 3 * rounds),
-        our_round("fedaq, float32", plain, 3 * rounds),
+        our_round("fedaq", coarse, rounds, "--set", "scheme=fedaq"),
+        our_round("fedaq, 4/4 bits", coarse, rounds),
+        our_round("fedaq, float32", plain, rounds),
     ]
 
 
