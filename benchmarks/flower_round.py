@@ -1,4 +1,4 @@
-"""The round of round.py in Flower 1.11.1; peers.py runs it, in an environment without fedaq.
+"""The round of round.py in Flower 1.42.0; peers.py runs it, in an environment without fedaq.
 
     python flower_round.py server PORT CLIENTS ROUNDS PARAMETERS OUT
     python flower_round.py client PORT

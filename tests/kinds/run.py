@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from fedaq.errors import UserError
 from fedaq.settings import load_settings
@@ -36,11 +37,11 @@ class Outcome:
     Attributes
     ----------
     accuracy : float
-        Mean of the last rounds.
+        Mean of the last rounds, and over the seeds.
     values : int
         Of all that travels.
     bits : float
-        Per value of a client's updates, mean of all rounds.
+        Per value of a client's updates, mean of all rounds and seeds.
     """
 
     accuracy: float
@@ -56,11 +57,18 @@ def trained(name: str, scheme: str | None) -> Outcome:
     UserError
         If it is refused.
     """
+    runs = [_trained(name, scheme, seed) for seed in range(1, KINDS[name].seeds + 1)]
+    return Outcome(
+        mean(run.accuracy for run in runs), runs[0].values, mean(run.bits for run in runs)
+    )
+
+
+def _trained(name: str, scheme: str | None, seed: int) -> Outcome:
     kind = KINDS[name]
     settings = load_settings(
         environment={},
         flags={"task": f"kinds.zoo:{name}", "clients": CLIENTS, "rounds": kind.rounds,
-               "scheme": scheme},
+               "scheme": scheme, "seed": seed},
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         run = Run(settings, Ledger(Path(folder)), lambda record: None)

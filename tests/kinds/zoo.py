@@ -65,6 +65,8 @@ class Kind:
         With plain SGD, what attends stays where it is.
     needs : sequence of str
         Packages that are no dependency of fedaq.
+    seeds : int
+        Runs whose mean counts: more than one where equal runs differ by more than a scheme may.
     refused : str
         What the sentence says with which it is refused; empty for a kind that is trained.
     """
@@ -78,6 +80,7 @@ class Kind:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     needs: Sequence[str] = ()
     refused: str = ""
+    seeds: int = 1
 
     @cached_property
     def task(self) -> Task:
@@ -104,9 +107,14 @@ def _others(
 
 
 def _attending(
-    says: str, model: Callable[[], nn.Module], inputs: Change, *needs: str, rounds: int = 12
+    says: str,
+    model: Callable[[], nn.Module],
+    inputs: Change,
+    *needs: str,
+    rounds: int = 12,
+    seeds: int = 1,
 ) -> Kind:
-    return Kind(says, model, inputs, 32, 0.005, rounds, "adamw", needs)
+    return Kind(says, model, inputs, 32, 0.005, rounds, "adamw", needs, seeds=seeds)
 
 
 KINDS: dict[str, Kind] = {
@@ -136,7 +144,8 @@ KINDS: dict[str, Kind] = {
         "Swin Transformer (torchvision), integer buffers", others.swin, image, "torchvision"
     ),
     "bert": _attending(
-        "BERT (transformers)", others.bert_scores, squares_as_tokens, "transformers"
+        "BERT (transformers)", others.bert_scores, squares_as_tokens, "transformers",
+        rounds=24, seeds=2,
     ),
     "gpt2": _attending(
         "GPT-2 (transformers)", others.gpt2_scores, squares_as_tokens, "transformers"
