@@ -23,8 +23,8 @@ from fedaq_lab.local import federate
 from fedaq_server.records.exporting import trained_model
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.saved import read_run
-from fedaq_server.rounds import commit, turns
 from fedaq_server.rounds import round as server_round
+from fedaq_server.rounds import turns
 from fedaq_server.run import Run
 from fedaq_server.transport.tcp_counter import NoWire
 from system.live import settings_of
@@ -170,27 +170,6 @@ def test_where_clients_take_turns_their_statistics_are_those_of_all(
     module = normalized()
     module.load_state_dict(load_file(tmp_path / "run" / "model.safetensors"), strict=False)
     assert far_from_measured(task, module) < 0.15
-
-
-def test_where_those_whose_turn_it_is_are_late_the_statistics_stay_those_of_the_round_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    advance, saved = commit._advance, list[Any]()
-
-    def late(current: Any, frames: Any, reports: Any) -> float | None:
-        if current.number == 4:
-            clients = current.state.clients
-            reports = [each for each in reports if not clients[each.client.name].reports]
-            assert reports
-        power = advance(current, frames, reports)
-        saved.append(current.federation.model[current.federation.spec.statistics].copy())
-        return power
-
-    monkeypatch.setattr(commit, "_advance", late)
-    task = replace(digits, model=normalized)
-    run_of(tmp_path / "run", monkeypatch, task, clients=5, rounds=4)
-    assert (saved[3] == saved[2]).all()
-    assert (saved[2] != saved[1]).any()
 
 
 def test_a_run_that_goes_on_after_its_last_round_saves_the_same_model(

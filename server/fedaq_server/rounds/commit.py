@@ -139,12 +139,8 @@ def _advance(current: Round, frames: list[Frame], reports: list[Report]) -> floa
     power = None
     if reports and isinstance(current.aggregate, Aggregate):
         power = current.aggregate.power(slice(0, own.start))
-    if changes is not None:
-        unit = statistics.units(federation.spec, held, statistics.UPLINK)
-        advanced = statistics.changed(federation.spec, held, changes, unit)
-    else:
-        # Those of the round before are nearer than what clients hold, which goes down seldom.
-        advanced = held if history is None else model[own].copy()
+    unit = statistics.units(federation.spec, held, statistics.UPLINK)
+    advanced = statistics.changed(federation.spec, held, changes, unit)
     optimizer = federation.optimizer if reports else None
     if federation.settings.added_to == "exact":
         _add(current.aggregate, optimizer, model, model)
@@ -157,20 +153,15 @@ def _advance(current: Round, frames: list[Frame], reports: list[Report]) -> floa
     return power
 
 
-def _statistics(current: Round, reports: list[Report]) -> Floats | None:
-    """Return the mean change of the statistics of those who reported them, in units.
-
-    None if all of those who should have are late.
-    """
+def _statistics(current: Round, reports: list[Report]) -> Floats:
+    """Return the mean change of the statistics of those who reported them, in units."""
     federation, spec = current.federation, current.federation.spec
     changes = current.aggregate.mean(spec.statistics)
     if not spec.has_statistics or current.masking is not None:
         return changes
     # Whoever says that nothing has changed sends nothing.
     heard = [each for each in reports if each.update.codes[-1].bits or each.ranges[-1].is_zero]
-    if not heard:
-        return None
-    if len(heard) < len(reports):
+    if 0 < len(heard) < len(reports):
         # All who did not report were taken to have changed nothing.
         every = sum(report.weight for report in reports)
         changes *= np.float32(every / sum(report.weight for report in heard))

@@ -1,10 +1,9 @@
 """Whose statistics count in a round: those of a few clients, in turns, where all say much the same.
 
-Clients measure the statistics of one model, so where their data are alike, so are these. Then one
-client says what all would. How far they are apart follows from the reports of several: the less
-alike their data, the more of them report, up to all. Where one is enough, two report now and then,
-so that clients that grow apart are noticed. A client whose turn it is not loses nothing, for the
-next change is anew from what all hold.
+Clients measure the statistics of one model, so where their data are alike, so are these. Then two
+clients say what all would. How far they are apart follows from each round's reports: the less
+alike their data, the more of them report, up to all. A client whose turn it is not loses nothing,
+for the next change is anew from what all hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,7 @@ from fedaq_server.schemes.spreads import stacked
 # docs/research/statistics.md: what other values do.
 # How far the mean of those who report may be from that of all, in deviations.
 APART = 0.05
-# So many tell how far apart clients are: one round in so many has them at least.
-TELLING, CHECKED = 2, 4
+LEAST_REPORTS = 2
 
 
 def reporters(weights: Mapping[str, int], number: int, apart: float) -> frozenset[str]:
@@ -39,19 +37,15 @@ def reporters(weights: Mapping[str, int], number: int, apart: float) -> frozense
     names, clients = sorted(weights), len(weights)
     # The mean of m, drawn from n, is off by apart / m * (n - m) / (n - 1), in squares.
     bearable = (APART / UPLINK) ** 2 * (clients - 1) / apart if apart else inf
-    enough = max(ceil(clients / (1 + bearable)), 1)
-    first = enough * number
-    if enough == 1:
-        first += (number - 1) // CHECKED
-        enough = 1 if number % CHECKED else TELLING
+    enough = max(ceil(clients / (1 + bearable)), LEAST_REPORTS)
     if enough >= clients:
         return frozenset(names)
     # Those whose turn it is, until they have as much data as so many clients usually do.
-    examples, chosen = enough * sum(weights.values()) / clients, list[str]()
+    least, chosen = enough * sum(weights.values()) / clients, list[str]()
     for place in range(clients):
-        if len(chosen) >= enough and sum(weights[name] for name in chosen) >= examples:
+        if len(chosen) >= enough and sum(weights[name] for name in chosen) >= least:
             break
-        chosen.append(names[(first + place) % clients])
+        chosen.append(names[(enough * number + place) % clients])
     return frozenset(chosen)
 
 
@@ -75,7 +69,7 @@ def square_apart(
     float or None
         None of fewer than two, or of no values.
     """
-    if len(changes) < TELLING or not mean.size:
+    if len(changes) < LEAST_REPORTS or not mean.size:
         return None
     shares = np.array(weights, np.float64) / sum(weights)
     known = tensors(stacked([(change,) for change in changes]), [mean.size], nearest=False)
