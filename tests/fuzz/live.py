@@ -107,7 +107,7 @@ class Server:
         text = self.said.read().decode(errors="replace")
         if self.process.poll() is not None:
             raise FindingError(f"the server ended with {self.process.returncode}: {text[-4000:]}")
-        for sign in ("Traceback", "exception"):
+        for sign in ("Traceback", "exception", "this is a bug"):
             at = text.find(sign)
             if at >= 0:
                 raise FindingError(f"the server said: {text[max(0, at - 200) : at + 4000]}")
@@ -165,7 +165,7 @@ async def beset(scheme: str, limit_mb: int, folder: Path) -> AsyncIterator[tuple
             # Whoever is shut out gets no further than its join.
             "--set", "limits.strikes=1000000",
         ],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "FEDAQ_TRACEBACK": "1"},
         stdin=subprocess.DEVNULL, stdout=said, stderr=said,
     )  # fmt: skip
     server, honest = Server(process, port, metrics_port, said), Honest()
@@ -173,8 +173,11 @@ async def beset(scheme: str, limit_mb: int, folder: Path) -> AsyncIterator[tuple
     try:
         await honest.completes_rounds(3)
         server.limit(limit_mb)
-        yield server, honest
-        server.check()
+        try:
+            yield server, honest
+        finally:
+            # Before what its peers saw: of a server that has ended they only know that it is gone.
+            server.check()
         await honest.completes_rounds(2)
         server.check()
         process.send_signal(signal.SIGTERM)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedaq.cli import inspection
@@ -47,6 +48,19 @@ def test_a_payload_file_of_no_values_is_none(tmp_path: Path) -> None:
     path = tmp_path / "x.payload"
     path.write_bytes(captured(ModelSpec((TensorSpec("empty", (0,)),))))
     with pytest.raises(UserError, match="its model has no values"):
+        inspection.show(path)
+
+
+def test_a_payload_file_of_too_many_values_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / "x.payload"
+    path.write_bytes(captured(ModelSpec((TensorSpec("vast", (2**31,)),))))
+    monkeypatch.setattr(np, "zeros", full)
+    with pytest.raises(UserError, match="do not fit into memory"):
         inspection.show(path)
 
 

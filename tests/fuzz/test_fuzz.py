@@ -10,7 +10,6 @@ MESSAGES = 2000
 PATIENCE_S = 240
 
 
-@pytest.mark.slow
 def test_mutated_messages_end_neither_decoder_nor_server() -> None:
     pytest.importorskip("atheris")  # not for every system
     command = [sys.executable, str(Path(__file__).with_name("run.py"))]

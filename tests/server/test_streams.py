@@ -97,6 +97,26 @@ def test_who_goes_midway_leaves_no_trace(
     assert [(record.clients, record.left_out) for record in run.records] == [(2, 1), (2, 0)]
 
 
+@pytest.mark.parametrize("comes_as_relay", [False, True])
+def test_who_returns_as_another_kind_waits_for_the_next_round(
+    comes_as_relay: bool, tmp_path: Path, honest_result: str
+) -> None:
+    relay = {"relayed": pb.Relayed(clients=2, examples=1)}
+    seen = []
+
+    async def act(address: str, spec: ModelSpec) -> None:
+        for is_relay in (comes_as_relay, not comes_as_relay):
+            async with raw_client(address, spec) as client:
+                await client.join(**relay if is_relay else {})
+                seen.append((await client.receive("plan")).plan.round)
+                client.hang_up()
+
+    run = asyncio.run(federate(tmp_path, act))
+    assert seen == [1, 2]
+    assert result_of(tmp_path) == honest_result
+    assert [(record.clients, record.left_out) for record in run.records] == [(2, 1), (2, 1)]
+
+
 def test_garbage_ends_the_stream_with_a_reason(tmp_path: Path, honest_result: str) -> None:
     async def act(address: str, spec: ModelSpec) -> None:
         async with raw_client(address, spec) as client:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 import urllib.request
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -39,6 +40,10 @@ def test_json_logs_tell_a_run_from_the_first_client_to_the_last(commands: Comman
         "server", "--task", "digits", "--clients", 2, "--rounds", 2, "--port", port,
         "--metrics-port", metrics_port, "--json-logs", "--out", "run",
     )  # fmt: skip
+    # A client that finds nobody yet says so.
+    while '"listening"' not in server.err.read_text():
+        assert server.process.poll() is None
+        time.sleep(0.02)
     with_json, quiet = (
         commands.start("client", "--server", f"127.0.0.1:{port}", "--partition", part, flag)
         for part, flag in (("1/2", "--json-logs"), ("2/2", "--quiet"))

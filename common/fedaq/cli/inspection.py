@@ -91,7 +91,7 @@ def read_payload(path: Path, content: bytes) -> Captured:
     Raises
     ------
     UserError
-        If the bytes are not one.
+        If the bytes are not one, or stand for more values than memory has room for.
     """
     try:
         captured = pb.CapturedPayload.FromString(content)
@@ -109,6 +109,8 @@ def read_payload(path: Path, content: bytes) -> Captured:
             found.values()
     except (DecodeError, ValueError, ProtocolError) as error:
         raise UserError(f"{path}: not a captured payload: {error}") from None
+    except MemoryError:
+        raise UserError(f"{path}: the values that it stands for do not fit into memory") from None
     if not spec.parameters:
         raise UserError(f"{path}: not a captured payload: its model has no values")
     if size != header.code_bytes:

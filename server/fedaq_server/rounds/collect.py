@@ -99,8 +99,7 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
                 current.masking is not None and current.masking.steps.has_come(name)
             )
             back = None if gone else await roster.wait_for_return(client, wait_s)
-            # Of a relay only the weight that it reports in the end matters.
-            if back is None or (back.examples != client.examples and back.relayed is None):
+            if back is None or not _is_as_before(back, client):
                 raise
             at_work[name] = back
             if differences is not None:
@@ -112,6 +111,14 @@ async def _carry(name: str, at_work: dict[str, Client], current: Round) -> Repor
             if report.ranges:
                 roster.ranges[name] = report.ranges
             return report
+
+
+def _is_as_before(back: Client, client: Client) -> bool:
+    """Tell whether a client returned as what the round was planned for."""
+    if client.relayed is not None:
+        # Of a relay only the weight that it reports in the end matters.
+        return back.relayed is not None
+    return back.relayed is None and back.examples == client.examples
 
 
 async def _let_go(client: Client, current: Round, error: EmptyError) -> None:
