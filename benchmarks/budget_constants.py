@@ -25,7 +25,7 @@ from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.records.record import RoundRecord
 from fedaq_server.run import Run
-from fedaq_server.schemes import coded, expected, packed_budget, spending
+from fedaq_server.schemes import coded, coded_round, expected, packed_budget, spending
 
 SEEDS = 3
 
@@ -42,7 +42,7 @@ class Form:
 
 FORMS = {
     "coded": Form(
-        (coded, expected, spending),
+        (coded, coded_round, expected, spending),
         (),
         (0.03, 0.15),
         {

@@ -10,6 +10,7 @@ from fedaq.codec.quantizer import Floats, Spread, tensor_spread
 from fedaq.codec.statistics import DOWNLINK, UPLINK
 from fedaq.energy.cost import RadioCost
 from fedaq_server.schemes.code_lengths import ZERO_BITS
+from fedaq_server.schemes.coded import FIRST_FINER, CodedBudget
 from fedaq_server.schemes.scheme import ClientState, RoundState
 from fedaq_server.schemes.spreads import arrays
 from fedaq_server.schemes.step_grants import (
@@ -95,3 +96,14 @@ def test_statistics_go_down_when_they_have_moved() -> None:
     # As a whole model they cannot be left out.
     whole = replace(state((True,), 0.0), differences=False)
     assert downlink_grant(whole, 0.05).bits[1] > 0
+
+
+def test_with_a_budget_statistics_are_finer_in_the_first_round() -> None:
+    """It may be the only one, and they change most in it."""
+    first = replace(state((True, True)), round=1, downlink_samples=(drawn(1, 0.1), drawn(2)))
+    scheme = CodedBudget(1e-2)
+    plan = scheme.plan(first)
+    assert plan is not None
+    ranges = tensor_spread(drawn(1, 0.1)), tensor_spread(drawn(2))
+    granted = scheme.grant(first, plan, first.clients["00"], ranges).steps[1]
+    assert granted == pytest.approx(sent(first, "00").fine_step / FIRST_FINER)

@@ -76,6 +76,19 @@ def test_lengths_and_errors_are_those_of_what_was_drawn(
     assert expected_error == pytest.approx(error, rel=0.07, abs=1e-6)
 
 
+@pytest.mark.parametrize("nearest", [False, True], ids=["random", "nearest"])
+def test_a_step_of_half_the_size_takes_a_bit_more_however_fine(nearest: bool) -> None:
+    """Up to the longest codes: more than that is not sent."""
+    values = VALUES["normal"].astype(np.float64)
+    fine = [rms_of(VALUES["normal"]) * 2.0**-exponent for exponent in range(5, 40)]
+    up = [float(expected(VALUES["normal"], step, nearest=nearest)[0]) for step in fine]
+    assert np.diff(up) == pytest.approx(1.0, abs=0.05)
+    found = [sample_codes([values], [MANY], step, nearest=nearest) for step in fine]
+    down = np.array([float(codes.total(1.0)) / MANY for codes in found])
+    assert np.all(np.diff(down) >= 0)
+    assert down[-1] == pytest.approx(16, abs=0.01)
+
+
 @pytest.mark.parametrize("relative", [2.0**-5, 0.3, 1.0, 3.3, 20.0])
 def test_a_mixture_of_scales_is_coded_nearly_as_its_shape_lets_expect(relative: float) -> None:
     """As the columns of a layer are; no generalised normal distribution is quite like it."""

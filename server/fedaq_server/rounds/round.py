@@ -310,7 +310,16 @@ def _state(
         ),
         total_weight=total,
         release=_release(federation, len(clients)),
+        absent_j_per_bit=_absent_j_per_bit(settings, states),
+        drawn=settings.taking_part / settings.clients,
     )
+
+
+def _absent_j_per_bit(settings: Settings, drawn: Mapping[str, ClientState]) -> float:
+    """Return the `RoundState.absent_j_per_bit`, if radios are like those of the round."""
+    each = [downlink_j_per_bit([client.radio], broadcast=False) for client in drawn.values()]
+    absent = settings.clients - settings.taking_part
+    return absent * sum(each) / len(each) if absent else 0.0
 
 
 def _release(federation: Federation, clients: int) -> Release | None:

@@ -87,7 +87,8 @@ class Tensors:
         step : float or float64 array
             Quantization step; of shape (senders, 1) if each sender has its own.
         """
-        return self.elements * self._look_up(self.table.bits, step)
+        finer = _finer(_STEPS[0] * self.rms, step)
+        return self.elements * (self._look_up(self.table.bits, step) + finer)
 
     def errors(self, step: float | Array) -> Array:
         """Return the mean square error over the mean square of each tensor, as `bits` does."""
@@ -184,14 +185,15 @@ def sample_codes(
         How many it has.
     """
     steps = np.broadcast_to(steps, len(samples))
-    shares = [
-        code_weights(values / step, 1.0, nearest=nearest) / max(len(values), 1)
-        for values, step in zip(samples, steps, strict=True)
-    ]
-    sizes = np.array(elements, np.float64)
-    bits = sizes * np.array([entropy(each) for each in shares])
     lo = np.array([values.min(initial=0.0) for values in samples])
     hi = np.array([values.max(initial=0.0) for values in samples])
+    finest = np.maximum(-lo, hi) / _CODES
+    shares = [
+        code_weights(values / step, 1.0, nearest=nearest) / max(len(values), 1)
+        for values, step in zip(samples, np.maximum(steps, finest), strict=True)
+    ]
+    sizes = np.array(elements, np.float64)
+    bits = sizes * (np.array([entropy(each) for each in shares]) + _finer(finest, steps))
     # What is rounded to zero of all values is not sent.
     is_sent = np.maximum(-lo, hi) >= steps / 2 if nearest else np.full(len(sizes), True)
     return Codes(
@@ -199,6 +201,12 @@ def sample_codes(
         np.where(is_sent, bits, 0.0),
         np.where(is_sent, sizes * step_bits(lo, hi, steps), 0.0),
     )
+
+
+def _finer(finest: Array, step: Array | float) -> Array:
+    """Return the bits that a value takes more at a step than at the finest that is looked at."""
+    finer: Array = np.log2(np.maximum(finest / step, 1.0))
+    return finer
 
 
 def code_weights(positions: Array, weights: Array | float, *, nearest: bool) -> Array:

@@ -11,13 +11,21 @@ sender has a limit, within which it stays by taking coarser steps.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
-from fedaq.codec.quantizer import MAX_BITS, RAW_BITS, Spread
+from fedaq.codec.quantizer import RAW_BITS, Spread
 from fedaq_server.schemes.code_lengths import Codes
+from fedaq_server.schemes.coded_round import (
+    SLACK,
+    WORST_STEP,
+    Ahead,
+    PlannedRound,
+    affordable_step,
+    bytes_for,
+    limits,
+)
 from fedaq_server.schemes.expected import (
-    FIRST_SHARE,
     Expected,
     Longer,
     bisect,
@@ -25,25 +33,21 @@ from fedaq_server.schemes.expected import (
     downlink_step,
     expected,
     start_step,
-    step_for,
     total,
 )
 from fedaq_server.schemes.optimizer import resolution
 from fedaq_server.schemes.scheme import ClientState, Grant, Outcome, Plan, RoundState
 from fedaq_server.schemes.spending import (
     LAST_SHARE,
-    ROUNDED,
-    header_bytes,
-    least_down_bytes,
     least_j,
     left_j,
+    round_budget,
     round_share,
     rounds_worth,
     too_small,
 )
 from fedaq_server.schemes.spreads import arrays
 from fedaq_server.schemes.step_grants import (
-    Updates,
     downlink_grant,
     foreseen,
     mean_power,
@@ -53,7 +57,7 @@ from fedaq_server.schemes.step_grants import (
 
 log = logging.getLogger(__name__)
 
-# docs/research/budget-constants.md: what other values do, of all down to `SMOOTHING`.
+# docs/research/budget-constants.md: what other values do.
 # A round in which the noise in the mean update exceeds this multiple of its mean square is
 # worth less than it costs.
 DROWNED = 2.0
@@ -62,16 +66,13 @@ DROWNED = 2.0
 # by a tenth.
 EASED, RISEN = 1.6, 1.1
 LEAST_DROWNED, MOST_DROWNED = 0.5, 5.0
-# A transfer may exceed so many times what was expected of it, while the budget lasts,
-# before its limit acts.
-SLACK = 3.0
+# Statistics change by orders of magnitude in the first round, which may be all that a budget pays
+# for: their steps are so many times finer in it.
+FIRST_FINER = 16.0
+# What is left at the end is told if it is more than this share.
+UNSPENT = 0.03
 # Weight of the newest length of what a sender sent.
 SMOOTHING = 0.5
-
-# The step of the last round may be so many times the coarsest that is bearable.
-_WORST_STEP = 2.0
-# Of a bit: less is nothing.
-_LEAST_J = 1e-300
 
 
 @dataclass
@@ -101,6 +102,8 @@ class CodedBudget:
     coarsest : float
         The step of what goes down at which noise would drown updates, smoothed; 0 before one was
         seen.
+    owed_j : float
+        What clients lack that were not drawn.
     last_step : float
         That of a round that was taken for the last too early; 0 before one was.
     """
@@ -114,7 +117,8 @@ class CodedBudget:
     power: float = 0.0
     coarsest: float = 0.0
     last_step: float = 0.0
-    _round: "_Round | None" = None
+    owed_j: float = 0.0
+    _round: PlannedRound | None = None
     _least_price: float = 0.0  # of a relay: what its own server has found
     _most_price: float = 0.0
 
@@ -131,7 +135,7 @@ class CodedBudget:
         if left < headers_j:
             self._unpaid(state, headers_j)
             return None
-        now = expected(state, Longer(self.longer, self.longer_down), self.tolerance)
+        now = self._expected(state)
         start_j = now.start_j()
         if start_j > left - headers_j:
             raise too_small(
@@ -140,49 +144,43 @@ class CodedBudget:
                 f"takes {start_j:.6g} J",
             )
         left -= start_j
-        # Above this price noise would drown what is sent: fewer and better rounds are run.
-        dearest, coarsest = self._dearest(now)
-        dearest = min(dearest, *(client.most_price for client in state.clients.values()))
+        ahead = self._ahead(state, left)
+        now, rounds, dearest, round_j = ahead.expected, ahead.rounds, ahead.dearest, ahead.round_j
         self._most_price, is_relay = dearest, self._least_price > 0
-        # The last round may be worse than that, rather than much be left.
-        worst = _WORST_STEP**2 * dearest
-        if self.last_step:
-            # It took all that was left, but for what it was expected to. A coarser one undoes it.
-            worst = dearest = min(dearest, (self.last_step / downlink_step(state, 1.0)) ** 2)
-        round_j = now.round_j(dearest)
-        rounds = rounds_worth(state, left, round_j)
-        pays = rounds >= 1 or state.round == 1 or LAST_SHARE * left >= now.round_j(worst)
+        pays = rounds >= 1 or state.round == 1 or LAST_SHARE * left >= now.round_j(ahead.worst)
         if not (pays or is_relay):
             self._unpaid(state, round_j)
             return None
-        rounds = max(1, rounds)
+        rounds, left = max(1, rounds), max(left - ahead.owed_j, headers_j)
         if state.round == 2 and rounds < state.rounds - 1:
             self._say_what_would_do(state, rounds, round_j)
         share_j = round_share(left, rounds, state)
         # A relay knows neither how many rounds are left nor what they are to take.
         is_last = rounds == 1 and not is_relay
         price = max(bisect(now.round_j, share_j), self._least_price)
-        price = min(price, worst if is_last else dearest)
+        price = min(price, ahead.worst if is_last else dearest)
         down_j, up_j = now.down_j(price), now.up_j(price)
+        round_j, before_j = now.round_j(price), ahead.owed_j + start_j + state.catch_up_j
         share_j = down_j + total(up_j) if is_relay else share_j
-        down_limit_j, slack = _limits(now, share_j, left + start_j - headers_j, price)
-        self._round = _Round(
+        down_limit_j, slack = limits(now, share_j, left + start_j - headers_j, price)
+        self._round = PlannedRound(
             expected=now,
             is_last=is_last,
             price=price,
-            coarsest=coarsest,
+            coarsest=ahead.coarsest,
+            absent_j_per_bit=state.absent_j_per_bit,
             left_j=left - headers_j,
             shares_j=dict(zip(state.clients, up_j.tolist(), strict=True)),
             limits_j=dict(zip(state.clients, (slack * up_j).tolist(), strict=True)),
         )
-        step = start_step(state) if start_j else downlink_step(state, price)
+        step = start_step(state) if start_j else downlink_step(now.state, price)
         down = downlink_grant(state, step)
-        limit = _bytes(down_limit_j, state.downlink_j_per_bit)
+        limit = bytes_for(down_limit_j, state.downlink_j_per_bit)
         return Plan(
             Grant(down.bits, down.steps, limit),
             foreseen(state, now.updates.spreads, now.up_steps(price)),
             price,
-            forecast_j=min(rounds * (down_j + total(up_j)), left) + start_j + state.catch_up_j,
+            forecast_j=min(round_budget(round_j, rounds, state), left) + before_j,
         )
 
     def grant(
@@ -196,17 +194,17 @@ class CodedBudget:
         share_j, longer = now.shares_j[client.name], self.longer.get(client.name, 1.0)
         if now.expected.is_first:
             # Nothing was known of the updates, so nothing of the price.
+            sent = replace(sent, fine_step=sent.fine_step / FIRST_FINER)
             step = now.first_step(client, sent)
         elif now.is_last:
-            step = min(_step_for(client, sent, share_j, longer), _WORST_STEP * step)
+            step = min(affordable_step(client, sent, share_j, longer), WORST_STEP * step)
         else:
             # Where updates have shrunk, the price lets noise drown them.
             bearable = coarsest_step(state, client, sent, self.tolerance, step)
             if bearable < step:
                 most_j = max(now.limits_j[client.name] / SLACK * 2, share_j)
-                step = min(step, max(bearable, _step_for(client, sent, most_j, longer)))
-        codes = sent.codes(step)
-        now.sent[client.name] = codes
+                step = min(step, max(bearable, affordable_step(client, sent, most_j, longer)))
+        now.sent[client.name] = sent.codes(step)
         chosen = uplink_grant(sent, step)
         return Grant(chosen.bits, chosen.steps, now.limit_bytes(client))
 
@@ -220,7 +218,67 @@ class CodedBudget:
         state = now.expected.state
         if now.is_last and not now.expected.is_first and state.round < state.rounds:
             self.last_step = downlink_step(state, now.price)
+        self._owe(outcome, now)
         self._judge(outcome, state)
+        rest_j = self.budget_j - self.spent_j
+        if state.round == state.rounds and rest_j > UNSPENT * self.budget_j and now.is_last:
+            log.warning(
+                "energy.budget_j = %.6g J: %.3g J are left after all %d rounds, for the last took "
+                "less than was kept for it",
+                self.budget_j, rest_j, state.rounds,
+            )  # fmt: skip
+
+    def _expected(self, state: RoundState) -> Expected:
+        longer = Longer(self.longer, self.longer_down)
+        return expected(state, longer, self.tolerance)
+
+    def _ahead(self, state: RoundState, left: float) -> Ahead:
+        """Return what is ahead, with the most rounds that `left` joules pay for.
+
+        The more rounds there are, the more clients come back in them and take what they missed.
+        """
+        fewest, most = 1, state.rounds - state.round + 1
+        ahead = self._of_rounds(state, left, most)
+        if not state.absent_j_per_bit or ahead.rounds >= most:
+            return ahead
+        ahead = self._of_rounds(state, left, fewest)
+        while most - fewest > 1:
+            rounds = (fewest + most) // 2
+            found = self._of_rounds(state, left, rounds)
+            if found.rounds >= rounds:
+                ahead, fewest = found, rounds
+            else:
+                most = rounds
+        return replace(ahead, rounds=min(ahead.rounds, fewest))
+
+    def _of_rounds(self, state: RoundState, left: float, rounds: int) -> Ahead:
+        """Return what is ahead if so many rounds are to come, this one among them."""
+        back = 1 - (1 - state.drawn) ** (rounds - 1)
+        owed_j = back * max(self.owed_j - state.catch_up_j, 0.0)
+        state = replace(state, absent_j_per_bit=back * state.absent_j_per_bit)
+        now = self._expected(state)
+        # Above this price noise would drown what is sent: fewer and better rounds are run.
+        dearest, coarsest = self._dearest(now)
+        dearest = min(dearest, *(client.most_price for client in state.clients.values()))
+        # The last round may be worse than that, rather than much be left.
+        worst = WORST_STEP**2 * dearest
+        if self.last_step:
+            # It took all that was left, but for what it was expected to. A coarser one undoes it.
+            worst = dearest = min(dearest, (self.last_step / downlink_step(state, 1.0)) ** 2)
+        round_j = now.round_j(dearest)
+        worth = rounds_worth(state, left - owed_j, round_j)
+        return Ahead(now, owed_j, dearest, worst, coarsest, round_j, worth)
+
+    def _owe(self, outcome: Outcome, now: PlannedRound) -> None:
+        """Take note of what clients lack that were not drawn, less what was made up for."""
+        if not now.absent_j_per_bit:
+            return
+        state = now.expected.state
+        missed = 8 * (outcome.downlink_bytes or 0)
+        # Who lacks more than the whole model is sent that.
+        most_j = RAW_BITS * state.spec.parameters * now.absent_j_per_bit
+        owed_j = max(self.owed_j - state.catch_up_j, 0.0) + missed * now.absent_j_per_bit
+        self.owed_j = min(owed_j, most_j)
 
     def _dearest(self, now: Expected) -> tuple[float, float]:
         """Return the price above which noise would drown what is sent, and its downlink step.
@@ -288,94 +346,5 @@ class CodedBudget:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Round:
-    """What was decided when a round began, and while it went on.
-
-    Attributes
-    ----------
-    is_last : bool
-        Whether all that is left is to be spent.
-    coarsest : float
-        As `CodedBudget.coarsest`.
-    left_j : float
-        What is left for this round and all later ones.
-    shares_j, limits_j : mapping of str to float
-        What each update is expected to take, and what it may take.
-    sent : dict of str to Codes
-        What was granted.
-    """
-
-    expected: Expected
-    is_last: bool
-    price: float
-    coarsest: float
-    left_j: float
-    shares_j: Mapping[str, float]
-    limits_j: Mapping[str, float]
-    sent: dict[str, Codes] = field(default_factory=dict)
-
-    def limit_bytes(self, client: ClientState) -> int:
-        """Return what an update may take."""
-        limit = _bytes(self.limits_j[client.name], client.radio.uplink_j_per_bit)
-        return header_bytes(self.expected.state) + limit
-
-    def first_step(self, client: ClientState, sent: Updates) -> float:
-        """Return the step of an update where none was seen before.
-
-        It is as fine as the budget of the whole run makes it, if all updates are like this one.
-        """
-        state, share = self.expected.state, self.shares_j[client.name] / sum(self.shares_j.values())
-        coarsest = coarsest_step(state, client, sent, self.expected.tolerance, inf)
-        least_j = client.radio.uplink_j_per_bit * float(sent.codes(coarsest).total(1.0))
-        if state.differences:
-            first, later = 1.0, 1 / FIRST_SHARE
-        else:
-            down_j = self.expected.down_j(self.price)
-            first = later = 1 + down_j / max(sum(self.shares_j.values()), _LEAST_J)
-        left = share * self.left_j / max(least_j, _LEAST_J)
-        rounds = max(0, min(state.rounds - state.round, int((left - first) / later + ROUNDED)))
-        share_j = share * self.left_j / (first + rounds * later)
-        if rounds == 0:
-            share_j *= LAST_SHARE
-        return min(_step_for(client, sent, share_j, 1.0), _WORST_STEP * coarsest)
-
-    def down_codes(self) -> Codes | None:
-        """Return what went down; None if nothing did, or a start."""
-        state = self.expected.state
-        if self.expected.is_first and state.differences:
-            return None
-        return self.expected.down_codes(downlink_step(state, self.price))
-
-
-def _step_for(client: ClientState, sent: Updates, joules: float, longer: float) -> float:
-    """Return the step with which an update takes so many joules."""
-    return step_for(sent, joules / max(client.radio.uplink_j_per_bit, _LEAST_J), longer)
-
-
 def _smoothed(before: float | None, now: float) -> float:
     return float(now if before is None else before ** (1 - SMOOTHING) * now**SMOOTHING)
-
-
-def _limits(now: Expected, share_j: float, spare_j: float, price: float) -> tuple[float, float]:
-    """Return what may go down, in joules, and how many times what is expected may come up.
-
-    Every sender can pay for its headers, and nobody for more than what is left then: `spare_j`
-    joules. `share_j` is what the round is to take.
-    """
-    state, up_j = now.state, total(now.up_j(price))
-    header_j = 8 * least_down_bytes(state) * state.downlink_j_per_bit
-    if now.is_first and state.differences:
-        # But for a start, nothing goes down. Updates may take all, if there is to be one round.
-        down_j = min(SLACK * now.start_j(), spare_j)
-        return header_j + down_j, (spare_j - down_j) / up_j
-    # More than it can take is of no use to what goes down, and updates would lack it.
-    widest = MAX_BITS if state.differences else RAW_BITS
-    most_j = widest * state.spec.parameters * state.downlink_j_per_bit
-    down_j = max(0.0, min(max(SLACK * now.down_j(price), share_j), spare_j - up_j, most_j))
-    spare_j -= down_j
-    return header_j + down_j, min(max(SLACK, share_j / up_j), spare_j / up_j)
-
-
-def _bytes(joules: float, j_per_bit: float) -> int:
-    return int(joules / (8 * j_per_bit)) if j_per_bit > 0 else 2**62

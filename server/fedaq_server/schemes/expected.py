@@ -10,6 +10,7 @@ import numpy as np
 from fedaq.codec.statistics import normalization
 from fedaq.energy.cost import downlink_j_per_bit
 from fedaq_server.schemes.code_lengths import Codes, root_mean_square, sample_codes
+from fedaq_server.schemes.crowd import CLIENTS, noise_down
 from fedaq_server.schemes.optimizer import resolution, resolutions
 from fedaq_server.schemes.scheme import ClientState, RoundState
 from fedaq_server.schemes.spending import known_spreads
@@ -83,7 +84,15 @@ class Expected:
 
     def round_j(self, price: float) -> float:
         """Return the joules that a round takes; they fall as the price rises."""
-        return self.down_j(price) + total(self.up_j(price))
+        return self.down_j(price) * self.copies + total(self.up_j(price))
+
+    @cached_property
+    def copies(self) -> float:
+        """How many times the joules of what goes down are taken, by clients that come back too."""
+        state = self.state
+        if not state.absent_j_per_bit:
+            return 1.0
+        return 1 + state.absent_j_per_bit / (state.downlink_j_per_bit or _usual_j_per_bit(state))
 
     def up_j(self, price: float) -> Array:
         """Return the joules that each update takes, shape (senders,)."""
@@ -125,9 +134,15 @@ class Expected:
         most = self.tolerance * total(np.sum(sent.weights * sent.power, axis=1)) or inf
         if not self.is_first:
             most = min(most, self.state.share * bearable_noise(self.state))
-        return greatest(
+        price = greatest(
             lambda price: total(sent.harm(self.up_steps(price)[:, None], self.tolerance)), most
         )
+        squares = self.state.squared_weights
+        if CLIENTS * squares >= 1:
+            return price
+        weights = sent.weights[:, 0]
+        up = total(weights * self.up_steps(price)) / total(weights)
+        return min(price, (noise_down(squares) * up / downlink_step(self.state, 1.0)) ** 2)
 
 
 def expected(state: RoundState, longer: Longer, tolerance: float) -> Expected:
@@ -218,9 +233,13 @@ def bearable_noise(state: RoundState) -> float:
 def downlink_step(state: RoundState, price: float) -> float:
     """Return the step of what goes down at a price."""
     # A difference that nobody needs now costs nothing, but whoever misses it may need it later.
+    j_per_bit = state.downlink_j_per_bit or _usual_j_per_bit(state)
+    return resolution(price, j_per_bit + state.absent_j_per_bit, state.share)
+
+
+def _usual_j_per_bit(state: RoundState) -> float:
     radios = [client.radio for client in state.clients.values()]
-    j_per_bit = state.downlink_j_per_bit or downlink_j_per_bit(radios, broadcast=False)
-    return resolution(price, j_per_bit, state.share)
+    return downlink_j_per_bit(radios, broadcast=False)
 
 
 def bisect(falling: Callable[[float], float], target: float) -> float:

@@ -72,6 +72,11 @@ class RoundState:
         that this round and later ones leave to the hops of relays.
     relays_j : float
         The part of it that is for relays.
+    absent_j_per_bit : float
+        Joules to bring one bit to the clients that are not drawn this time, one by one: they need
+        what goes down now when they come back.
+    drawn : float
+        The share of the clients that a round draws.
     purses : tuple of Purse
         The budgets of the run and of its devices.
     total_weight : int
@@ -97,6 +102,8 @@ class RoundState:
     share: float = 1.0
     relays_j: float = 0.0
     release: Release | None = None
+    absent_j_per_bit: float = 0.0
+    drawn: float = 1.0
 
     @cached_property
     def squared_weights(self) -> float:

@@ -22,12 +22,10 @@ from fedaq.errors import UserError
 from fedaq_server.accounts import ROUNDING
 from fedaq_server.schemes.budgeted_round import BudgetedRound, of_run
 from fedaq_server.schemes.code_lengths import Codes
-from fedaq_server.schemes.coded import SLACK, CodedBudget
+from fedaq_server.schemes.coded import CodedBudget
+from fedaq_server.schemes.coded_round import SLACK
 from fedaq_server.schemes.expected import (
     FIRST_UPDATE,
-    Expected,
-    Longer,
-    expected,
     start_step,
     step_for,
 )
@@ -146,9 +144,6 @@ class CodedBudgets(CodedBudget):
             return NoiseSteps(self.noise_step, self.crowd)
         return ConstantSteps(self.uplink, self.downlink)
 
-    def _expected(self, state: RoundState) -> Expected:
-        return expected(state, Longer(self.longer, self.longer_down), self.tolerance)
-
     def _plan_free(self, state: RoundState) -> Plan:
         """Plan a round that no budget limits."""
         up, down = self._usual.steps(state)
@@ -205,7 +200,12 @@ class CodedBudgets(CodedBudget):
             for (name, client), price in zip(state.clients.items(), found.up.tolist(), strict=True)
         }
         priced = replace(
-            state, clients=clients, downlink_j_per_bit=found.down / 8, catch_up_j=0.0, purses=()
+            state,
+            clients=clients,
+            downlink_j_per_bit=found.down / 8,
+            catch_up_j=0.0,
+            absent_j_per_bit=0.0,
+            purses=(),
         )
         known = {f.name: getattr(self, f.name) for f in fields(CodedBudget) if f.name[0] != "_"}
         now = self._expected(priced)
@@ -217,7 +217,7 @@ class CodedBudgets(CodedBudget):
             round_budget(max(now.round_j(1.0), headers * (1 + 1e-9)), rounds, priced)
             + now.start_j()
         )
-        return CodedBudget(**known | {"budget_j": budget, "spent_j": 0.0}), priced
+        return CodedBudget(**known | {"budget_j": budget, "spent_j": 0.0, "owed_j": 0.0}), priced
 
 
 @dataclass(frozen=True)

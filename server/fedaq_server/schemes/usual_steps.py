@@ -12,10 +12,11 @@ import numpy as np
 from fedaq.codec.quantizer import Spread
 from fedaq.settings.schemes import CODED_UPLINK
 from fedaq_server.schemes.code_lengths import COARSEST
+from fedaq_server.schemes.crowd import crowd_of, noise_down
 from fedaq_server.schemes.expected import FIRST_UPDATE, coarsest_step, coarsest_steps, start_step
 from fedaq_server.schemes.scheme import ClientState, RoundState
 from fedaq_server.schemes.spending import known_spreads
-from fedaq_server.schemes.spreads import Array, arrays, stacked
+from fedaq_server.schemes.spreads import arrays, stacked
 from fedaq_server.schemes.step_grants import Updates, updates
 
 # docs/research/resolutions.md: what other values do.
@@ -23,8 +24,6 @@ from fedaq_server.schemes.step_grants import Updates, updates
 NOISE = 0.3
 # The most that it may become while they shrink.
 MOST_NOISE = 3.0
-# Both were found with so many clients.
-CLIENTS = 10.0
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,7 @@ class NoiseSteps:
     uplink : float, optional
         The step, in the unit of the weights; None before the first update.
     crowd : float
-        The mean square of the mean update of a round, over what it would be with `CLIENTS` clients:
-        of what differs between clients, less is left where they are many. So much of the noise
-        is borne; 1 with fewer.
+        Of the last rounds (`crowd_of`), smoothed: so much of the noise is borne.
     """
 
     uplink: float | None
@@ -72,10 +69,7 @@ class NoiseSteps:
     def steps(self, state: RoundState) -> tuple[float, float]:
         """Return the step of updates, and that of what goes down."""
         up = self.uplink or _guess(state)
-        # Steps up grow with the clients, whose noise averages out. That of what goes down does not:
-        # it is as fine as with `CLIENTS`.
-        squares = state.squared_weights
-        down = (squares * min(1.0, CLIENTS * squares)) ** 0.5 * up
+        down = noise_down(state.squared_weights) * up
         return up, down if self.uplink else start_step(state) or down
 
     def step(self, state: RoundState, client: ClientState, sent: Updates) -> float:
@@ -117,29 +111,9 @@ class NoiseSteps:
                 else (MOST_NOISE * crowd, np.full(len(names), self.uplink))
             )
             granted = coarsest_steps(state, weights, sent, tolerance, most)
-            crowd = (crowd * _crowd(sent, granted, mean_power)) ** 0.5
+            crowd = (crowd * crowd_of(sent, granted, mean_power)) ** 0.5
         steps: list[float] = coarsest_steps(state, weights, sent, NOISE * crowd, largest).tolist()
         return NoiseSteps(max(self.uplink or 0.0, sum(steps) / len(steps)), crowd)
-
-
-def _crowd(sent: Updates, steps: Array, mean_power: float) -> float:
-    """Return `NoiseSteps.crowd` of one round, by what its mean update was.
-
-    Of what clients agree on, all is in the mean; of what differs, one part in as many as they are.
-    """
-    shares = sent.weights[:, 0] / np.sum(sent.weights)
-    clients = 1 / float(np.sum(shares**2))
-    if clients <= CLIENTS:
-        return 1.0
-    each = float(np.sum(shares * np.sum(sent.power, axis=-1)))
-    noise = np.sum(sent.power * sent.sent.errors(steps[:, None]), axis=-1)
-    mean = mean_power - float(np.sum(shares**2 * noise))
-    agreed = min(max((clients * mean - each) / (clients - 1), 0.0), each)
-
-    def power(clients: float) -> float:
-        return agreed + (each - agreed) / clients
-
-    return power(clients) / power(CLIENTS)
 
 
 def _is_any(spread: Spread) -> bool:
