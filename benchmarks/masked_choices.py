@@ -2,7 +2,7 @@
 
     python benchmarks/masked_choices.py                 # digits, three seeds
     python benchmarks/masked_choices.py --task fashion-mnist --data FOLDER --target 0.86 \\
-        --seeds 1 --rounds 20 --one-in 8 12 16 --steps 2
+        --rounds 20 --one-in 8 12 16 24 --steps 1 2 4
 
 Ten clients with secure aggregation, trained to a target accuracy. Each row sends one value in so
 many, in one step (in root mean squares of what is sent) throughout the run; the last has what the

@@ -98,12 +98,15 @@ def test_statistics_go_down_when_they_have_moved() -> None:
     assert downlink_grant(whole, 0.05).bits[1] > 0
 
 
-def test_with_a_budget_statistics_are_finer_in_the_first_round() -> None:
+@pytest.mark.parametrize(("budget_j", "finer"), [(1e-2, FIRST_FINER), (10.0, 1.0)])
+def test_with_a_budget_for_few_rounds_statistics_are_finer_in_the_first(
+    budget_j: float, finer: float
+) -> None:
     """It may be the only one, and they change most in it."""
     first = replace(state((True, True)), round=1, downlink_samples=(drawn(1, 0.1), drawn(2)))
-    scheme = CodedBudget(1e-2)
+    scheme = CodedBudget(budget_j)
     plan = scheme.plan(first)
     assert plan is not None
     ranges = tensor_spread(drawn(1, 0.1)), tensor_spread(drawn(2))
     granted = scheme.grant(first, plan, first.clients["00"], ranges).steps[1]
-    assert granted == pytest.approx(sent(first, "00").fine_step / FIRST_FINER)
+    assert granted == pytest.approx(sent(first, "00").fine_step / finer)

@@ -66,9 +66,9 @@ DROWNED = 2.0
 # by a tenth.
 EASED, RISEN = 1.6, 1.1
 LEAST_DROWNED, MOST_DROWNED = 0.5, 5.0
-# Statistics change by orders of magnitude in the first round, which may be all that a budget pays
-# for: their steps are so many times finer in it.
-FIRST_FINER = 16.0
+# Statistics change by orders of magnitude in the first round. Their steps are so many times finer
+# in it where so few more are to come that their errors may last.
+FIRST_FINER, FEW = 16.0, 3.0
 # What is left at the end is told if it is more than this share.
 UNSPENT = 0.03
 # Weight of the newest length of what a sender sent.
@@ -194,7 +194,8 @@ class CodedBudget:
         share_j, longer = now.shares_j[client.name], self.longer.get(client.name, 1.0)
         if now.expected.is_first:
             # Nothing was known of the updates, so nothing of the price.
-            sent = replace(sent, fine_step=sent.fine_step / FIRST_FINER)
+            if now.later_rounds(client, sent) < FEW:
+                sent = replace(sent, fine_step=sent.fine_step / FIRST_FINER)
             step = now.first_step(client, sent)
         elif now.is_last:
             step = min(affordable_step(client, sent, share_j, longer), WORST_STEP * step)

@@ -93,25 +93,39 @@ class PlannedRound:
         limit = bytes_for(self.limits_j[client.name], client.radio.uplink_j_per_bit)
         return header_bytes(self.expected.state) + limit
 
+    def later_rounds(self, client: ClientState, sent: Updates) -> float:
+        """Return how many more rounds the budget pays for, if updates are like this first one."""
+        first, later = self._takes()
+        step = self._coarsest(client, sent)
+        least_j = client.radio.uplink_j_per_bit * float(sent.codes(step).total(1.0))
+        return max(self._share_j(client) / max(least_j, _LEAST_J) - first, 0.0) / later
+
     def first_step(self, client: ClientState, sent: Updates) -> float:
         """Return the step of an update where none was seen before.
 
         It is as fine as the budget of the whole run makes it, if all updates are like this one.
         """
-        state, share = self.expected.state, self.shares_j[client.name] / sum(self.shares_j.values())
-        coarsest = coarsest_step(state, client, sent, self.expected.tolerance, inf)
-        least_j = client.radio.uplink_j_per_bit * float(sent.codes(coarsest).total(1.0))
-        if state.differences:
-            first, later = 1.0, 1 + (1 / FIRST_SHARE - 1) * self.expected.copies
-        else:
-            down_j = self.expected.down_j(self.price) * self.expected.copies
-            first = later = 1 + down_j / max(sum(self.shares_j.values()), _LEAST_J)
-        left = share * self.left_j / max(least_j, _LEAST_J)
-        rounds = max(0, min(state.rounds - state.round, int((left - first) / later + ROUNDED)))
-        share_j = share * self.left_j / (first + rounds * later)
+        state, (first, later) = self.expected.state, self._takes()
+        rounds = min(state.rounds - state.round, int(self.later_rounds(client, sent) + ROUNDED))
+        share_j = self._share_j(client) / (first + rounds * later)
         if rounds == 0:
             share_j *= LAST_SHARE
-        return min(affordable_step(client, sent, share_j, 1.0), WORST_STEP * coarsest)
+        step = affordable_step(client, sent, share_j, 1.0)
+        return min(step, WORST_STEP * self._coarsest(client, sent))
+
+    def _takes(self) -> tuple[float, float]:
+        """Return what a first round and a later one take, beside a first one's updates."""
+        if self.expected.state.differences:
+            return 1.0, 1 + (1 / FIRST_SHARE - 1) * self.expected.copies
+        down_j = self.expected.down_j(self.price) * self.expected.copies
+        each = 1 + down_j / max(sum(self.shares_j.values()), _LEAST_J)
+        return each, each
+
+    def _share_j(self, client: ClientState) -> float:
+        return self.shares_j[client.name] / sum(self.shares_j.values()) * self.left_j
+
+    def _coarsest(self, client: ClientState, sent: Updates) -> float:
+        return coarsest_step(self.expected.state, client, sent, self.expected.tolerance, inf)
 
     def down_codes(self) -> Codes | None:
         """Return what went down; None if nothing did, or a start."""
