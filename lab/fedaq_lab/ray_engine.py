@@ -264,8 +264,11 @@ def _workers(
         resources["num_gpus"] = cluster.gpus
     slots = _slots(resources)
     place = Place(__version__, tuple(sys.path), ray.put(task), _put(everything), settings)
-    # A worker keeps the model that it has, and its GPU, for the clients to come.
-    options: dict[str, Any] = {**resources, "max_retries": RETRIES, "max_calls": 0}
+    # A worker keeps the model that it has, and its GPU, for the clients to come. Ray would keep a
+    # record of each task, so that its memory grew with the rounds.
+    options: dict[str, Any] = {
+        **resources, "max_retries": RETRIES, "max_calls": 0, "enable_task_events": False,
+    }  # fmt: skip
     at = At(uuid4().hex, ray.put(place))
     task_of_ray = ray.remote(**options)(_knowing(at, carry_out))
     each = _clients_of_task(task, settings, slots)

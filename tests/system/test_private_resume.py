@@ -42,7 +42,8 @@ def kill_once_charged(server: Running, folder: Path, lost: int) -> int:
     raise AssertionError("no sum was charged for")
 
 
-@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True])
 def test_a_server_that_is_killed_overspends_no_epsilon(masked: bool, commands: Commands) -> None:
     settings = [f"privacy.epsilon={EPSILON}", f"privacy.secure_aggregation={masked}"]
     words = [word for setting in settings for word in ("--set", setting)]

@@ -1,7 +1,10 @@
 """A task may start processes of its own, in training and in testing, over real sockets."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,34 @@ def test_a_run_that_is_stopped_leaves_no_work_processes(with_tasks: Commands) ->
     run = with_tasks.start("run", "--task", "forking_task:task", *LONG)
     run.wait_for("round 2/")
     stopped(run, signal.SIGTERM)
+
+
+EARLY_SIGNAL = """
+import asyncio, os, signal
+# Runs in the child before what fedaq does there.
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+from fedaq.process import forks, stopping
+forks.allow()
+
+async def main():
+    child = os.fork()
+    if not child:
+        os._exit(3)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    await asyncio.sleep(0.1)
+    print(os.waitstatus_to_exitcode(status))
+
+stopping.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_signal_to_a_process_that_has_just_been_forked_is_its_own() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", EARLY_SIGNAL],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{-signal.SIGTERM}\n", "")
