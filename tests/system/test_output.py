@@ -195,7 +195,7 @@ def test_a_run_that_ignores_the_end_of_its_terminal_goes_on(start: Start, tmp_pa
 # ---- No orphans ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["run", "compare"])
+@pytest.mark.parametrize("engine", ["run", pytest.param("compare", marks=pytest.mark.slow)])
 def test_what_was_started_ends_with_a_command_that_is_killed(
     engine: str, start: Start, tmp_path: Path
 ) -> None:
