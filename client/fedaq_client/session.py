@@ -162,16 +162,14 @@ class Session:
             plan: pb.RoundPlan | None = None
             while True:
                 try:
-                    await self._one_round(plan or await self._next_plan(welcome), welcome)
+                    plan = plan or await self._next_plan(welcome)
+                    async with self.turn(self):
+                        await self._take_part(plan, welcome)
                     plan = None
                 except SupersededError as newer:
                     plan = newer.plan
         finally:
             heart.cancel()
-
-    async def _one_round(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> None:
-        async with self.turn(self):
-            await self._take_part(plan, welcome)
 
     async def _next_plan(self, welcome: pb.Welcome) -> pb.RoundPlan:
         """Wait for a round; say meanwhile whether it may count on this client."""
@@ -229,7 +227,8 @@ class Session:
                 trained = await self._train(plan, welcome)
             else:
                 trained = await self.below.update(plan)
-            self.on_event(Trained(plan.round, loss := trained.train_loss))
+            loss = trained.train_loss
+            self.on_event(Trained(plan.round, loss))
             subset = Subset(self.learner.spec, welcome.seed, plan.round, max(1, plan.one_in))
             spreads = await asyncio.to_thread(self._spreads, plan, subset)
             holds = await asyncio.to_thread(self._holds) if plan.prove else b""
@@ -269,7 +268,8 @@ class Session:
             await self._say_ready()
             self.on_event(Declined(error.decline.reason, error.decline.detail))
             return
-        bits = sent[0].sent_bits(sent[1])
+        update, update_bytes = sent
+        bits = update.sent_bits(update_bytes)
         self.on_event(Sent(plan.round, plan.rounds, loss, bits, downlink_bits))
 
     async def _train(self, plan: pb.RoundPlan, welcome: pb.Welcome) -> pb.RangeReport:

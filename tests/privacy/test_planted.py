@@ -5,17 +5,15 @@ protocol accepts. The two kinds of mistakes bound epsilon from below; that bound
 what the account says. Where the noise is too small, it does.
 """
 
-from math import log
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
 
 from fedaq.privacy.noise import discrete_gaussian
 from fedaq_server.privacy.account import epsilon_of
 from fedaq_server.privacy.release import Release
 from fedaq_server.rounds.masking import fewest_of
+from privacy.bounds import least_epsilon
 
 RUNS, VALUES, CLIENTS, DELTA = 60_000, 12, 7, 1e-3
 # That a bound is not one has a chance of so much.
@@ -63,21 +61,18 @@ def looked(release: Release, planted: bool, quieter: float) -> NDArray[np.float6
     return np.asarray(ratio, np.float64)
 
 
-def least_epsilon(without: NDArray[np.float64], planted: NDArray[np.float64]) -> float:
+def found_epsilon(without: NDArray[np.float64], planted: NDArray[np.float64]) -> float:
     """Return a lower bound on epsilon (one threshold, chosen on half of the runs)."""
     half = RUNS // 2
     thresholds = np.quantile(
         np.concatenate([without[:half], planted[:half]]), np.linspace(0, 1, 400)
     )
-    chosen = max(thresholds, key=lambda at: _bound(without[:half] > at, planted[:half] > at))
-    return _bound(without[half:] > chosen, planted[half:] > chosen)
 
+    def bound(part: slice, threshold: float) -> float:
+        return least_epsilon(without[part] > threshold, planted[part] > threshold, DELTA, CHANCE)
 
-def _bound(false: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Clopper and Pearson: the most that false alarms may be, and the least that true ones are."""
-    most = stats.beta.ppf(1 - CHANCE, false.sum() + 1, (~false).sum()) if not false.all() else 1.0
-    least = stats.beta.ppf(CHANCE, true.sum(), (~true).sum() + 1) if true.any() else 0.0
-    return log(max(least - DELTA, 1e-12) / most)
+    chosen = max(thresholds, key=lambda at: bound(slice(half), at))
+    return bound(slice(half, None), chosen)
 
 
 @pytest.mark.parametrize("adapts", [False, True], ids=["fixed", "adaptive"])
@@ -88,7 +83,7 @@ def test_a_planted_client_is_not_found_more_often_than_epsilon_allows(
 ) -> None:
     release = release_of(multiplier, masked=masked, adapts=adapts)
     claimed = epsilon_of(multiplier, 1, DELTA)
-    found = least_epsilon(looked(release, False, 1), looked(release, True, 1))
+    found = found_epsilon(looked(release, False, 1), looked(release, True, 1))
     # Near enough for the test to see what is wrong.
     assert 0.25 * claimed < found <= claimed
 
@@ -96,5 +91,5 @@ def test_a_planted_client_is_not_found_more_often_than_epsilon_allows(
 @pytest.mark.parametrize("masked", [False, True], ids=["seen", "masked"])
 def test_it_is_found_where_the_noise_is_a_fifth(masked: bool) -> None:
     release = release_of(2.0, masked=masked, adapts=False)
-    found = least_epsilon(looked(release, False, 5), looked(release, True, 5))
+    found = found_epsilon(looked(release, False, 5), looked(release, True, 5))
     assert found > 2 * epsilon_of(2.0, 1, DELTA)

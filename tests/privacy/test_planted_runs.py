@@ -6,7 +6,6 @@ often a threshold takes one kind of run for the other bounds epsilon from below.
 
 import asyncio
 from contextlib import closing
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import nn
 
 from fedaq.privacy import noise
@@ -24,6 +22,7 @@ from fedaq_client.training import Learner
 from fedaq_lab.local import federate
 from fedaq_server.records.ledger import Ledger
 from fedaq_server.run import Run
+from privacy.bounds import least_epsilon
 from privacy.federation import settings_of
 
 RUNS, CLIENTS, ROUNDS, VALUES = 200, 3, 2, 4
@@ -78,13 +77,6 @@ def alarms(
     return np.array(found) > THRESHOLD
 
 
-def least_epsilon(false: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Return a lower bound on epsilon by the bounds of Clopper and Pearson on both rates."""
-    most = stats.beta.ppf(1 - CHANCE, false.sum() + 1, (~false).sum()) if not false.all() else 1.0
-    least = stats.beta.ppf(CHANCE, true.sum(), (~true).sum() + 1) if true.any() else 0.0
-    return log(max(least - DELTA, 1e-12) / most)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True], ids=["seen", "masked"])
 def test_runs_tell_no_more_of_a_client_than_epsilon_allows(
@@ -96,7 +88,7 @@ def test_runs_tell_no_more_of_a_client_than_epsilon_allows(
     )
     # What is planted is there, and is seen now and then.
     assert true.mean() > false.mean()
-    assert least_epsilon(false, true) <= EPSILON
+    assert least_epsilon(false, true, DELTA, CHANCE) <= EPSILON
 
 
 @pytest.mark.slow
@@ -113,4 +105,4 @@ def test_runs_tell_more_where_the_noise_is_a_twentieth(
         alarms(tmp_path / str(planted), monkeypatch, planted=planted, masked=masked)
         for planted in (False, True)
     )
-    assert least_epsilon(false, true) > EPSILON
+    assert least_epsilon(false, true, DELTA, CHANCE) > EPSILON

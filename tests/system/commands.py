@@ -41,12 +41,12 @@ class Running:
         out, err = (file.read_text(errors="backslashreplace") for file in (self.out, self.err))
         return Ended(code, out, err)
 
-    def wait_for(self, text: str) -> None:
-        """Wait until it says this on standard output."""
-        end = time.monotonic() + PATIENCE_S
-        while text not in self.out.read_text():
+    def wait_for(self, text: str, *, on_error: bool = False) -> None:
+        """Wait until it says this on standard output, or on standard error."""
+        end, said = time.monotonic() + PATIENCE_S, self.err if on_error else self.out
+        while text not in said.read_text():
             assert self.process.poll() is None, f"it ended: {self.err.read_text()}"
-            assert time.monotonic() < end, f"it never said {text!r}: {self.out.read_text()}"
+            assert time.monotonic() < end, f"it never said {text!r}: {said.read_text()}"
             time.sleep(0.02)
 
     def signal(self, number: int) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import time
 import urllib.request
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -41,9 +40,7 @@ def test_json_logs_tell_a_run_from_the_first_client_to_the_last(commands: Comman
         "--metrics-port", metrics_port, "--json-logs", "--out", "run",
     )  # fmt: skip
     # A client that finds nobody yet says so.
-    while '"listening"' not in server.err.read_text():
-        assert server.process.poll() is None
-        time.sleep(0.02)
+    server.wait_for('"listening"', on_error=True)
     with_json, quiet = (
         commands.start("client", "--server", f"127.0.0.1:{port}", "--partition", part, flag)
         for part, flag in (("1/2", "--json-logs"), ("2/2", "--quiet"))

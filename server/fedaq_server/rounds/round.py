@@ -285,6 +285,7 @@ def _state(
     down_j = downlink_j_per_bit(receivers, broadcast=settings.energy.broadcast)
     extra_j = catch_up_j(states, {name: way.payload_bytes for name, way in ways.items()})
     relays_j = reserved_j(federation.accounts, clients, extra_j)
+    drawn = settings.taking_part / settings.clients
     return RoundState(
         round=number,
         rounds=settings.rounds,
@@ -304,22 +305,24 @@ def _state(
                 for name, client in states.items()
             },
             settings.rounds - number + 1,
-            settings.taking_part / settings.clients,
+            drawn,
             down_j,
             extra_j + relays_j,
         ),
         total_weight=total,
         release=_release(federation, len(clients)),
         absent_j_per_bit=_absent_j_per_bit(settings, states),
-        drawn=settings.taking_part / settings.clients,
+        drawn=drawn,
     )
 
 
 def _absent_j_per_bit(settings: Settings, drawn: Mapping[str, ClientState]) -> float:
     """Return the `RoundState.absent_j_per_bit`, if radios are like those of the round."""
-    each = [downlink_j_per_bit([client.radio], broadcast=False) for client in drawn.values()]
     absent = settings.clients - settings.taking_part
-    return absent * sum(each) / len(each) if absent else 0.0
+    if not absent:
+        return 0.0
+    each = [downlink_j_per_bit([client.radio], broadcast=False) for client in drawn.values()]
+    return absent * sum(each) / len(each)
 
 
 def _release(federation: Federation, clients: int) -> Release | None:

@@ -194,9 +194,10 @@ class CodedBudget:
         share_j, longer = now.shares_j[client.name], self.longer.get(client.name, 1.0)
         if now.expected.is_first:
             # Nothing was known of the updates, so nothing of the price.
-            if now.later_rounds(client, sent) < FEW:
+            coarsest = coarsest_step(state, client, sent, self.tolerance, inf)
+            if now.later_rounds(client, sent, coarsest) < FEW:
                 sent = replace(sent, fine_step=sent.fine_step / FIRST_FINER)
-            step = now.first_step(client, sent)
+            step = now.first_step(client, sent, coarsest)
         elif now.is_last:
             step = min(affordable_step(client, sent, share_j, longer), WORST_STEP * step)
         else:
@@ -255,7 +256,7 @@ class CodedBudget:
     def _of_rounds(self, state: RoundState, left: float, rounds: int) -> Ahead:
         """Return what is ahead if so many rounds are to come, this one among them."""
         back = 1 - (1 - state.drawn) ** (rounds - 1)
-        owed_j = back * max(self.owed_j - state.catch_up_j, 0.0)
+        owed_j = back * self._still_owed_j(state)
         state = replace(state, absent_j_per_bit=back * state.absent_j_per_bit)
         now = self._expected(state)
         # Above this price noise would drown what is sent: fewer and better rounds are run.
@@ -278,8 +279,12 @@ class CodedBudget:
         missed = 8 * (outcome.downlink_bytes or 0)
         # Who lacks more than the whole model is sent that.
         most_j = RAW_BITS * state.spec.parameters * now.absent_j_per_bit
-        owed_j = max(self.owed_j - state.catch_up_j, 0.0) + missed * now.absent_j_per_bit
+        owed_j = self._still_owed_j(state) + missed * now.absent_j_per_bit
         self.owed_j = min(owed_j, most_j)
+
+    def _still_owed_j(self, state: RoundState) -> float:
+        """Return what clients lack once those of a round have been sent what they missed."""
+        return max(self.owed_j - state.catch_up_j, 0.0)
 
     def _dearest(self, now: Expected) -> tuple[float, float]:
         """Return the price above which noise would drown what is sent, and its downlink step.

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 
 from fedaq.codec.quantizer import MAX_BITS, RAW_BITS
 from fedaq_server.schemes.code_lengths import Codes
 from fedaq_server.schemes.expected import (
     FIRST_SHARE,
     Expected,
-    coarsest_step,
     downlink_step,
     step_for,
     total,
@@ -93,25 +91,27 @@ class PlannedRound:
         limit = bytes_for(self.limits_j[client.name], client.radio.uplink_j_per_bit)
         return header_bytes(self.expected.state) + limit
 
-    def later_rounds(self, client: ClientState, sent: Updates) -> float:
-        """Return how many more rounds the budget pays for, if updates are like this first one."""
+    def later_rounds(self, client: ClientState, sent: Updates, coarsest: float) -> float:
+        """Return how many more rounds the budget pays for, if updates are like this first one.
+
+        `coarsest` is the step at which noise all but drowns it.
+        """
         first, later = self._takes()
-        step = self._coarsest(client, sent)
-        least_j = client.radio.uplink_j_per_bit * float(sent.codes(step).total(1.0))
+        least_j = client.radio.uplink_j_per_bit * float(sent.codes(coarsest).total(1.0))
         return max(self._share_j(client) / max(least_j, _LEAST_J) - first, 0.0) / later
 
-    def first_step(self, client: ClientState, sent: Updates) -> float:
+    def first_step(self, client: ClientState, sent: Updates, coarsest: float) -> float:
         """Return the step of an update where none was seen before.
 
         It is as fine as the budget of the whole run makes it, if all updates are like this one.
         """
         state, (first, later) = self.expected.state, self._takes()
-        rounds = min(state.rounds - state.round, int(self.later_rounds(client, sent) + ROUNDED))
+        worth = self.later_rounds(client, sent, coarsest)
+        rounds = min(state.rounds - state.round, int(worth + ROUNDED))
         share_j = self._share_j(client) / (first + rounds * later)
         if rounds == 0:
             share_j *= LAST_SHARE
-        step = affordable_step(client, sent, share_j, 1.0)
-        return min(step, WORST_STEP * self._coarsest(client, sent))
+        return min(affordable_step(client, sent, share_j, 1.0), WORST_STEP * coarsest)
 
     def _takes(self) -> tuple[float, float]:
         """Return what a first round and a later one take, beside a first one's updates."""
@@ -123,9 +123,6 @@ class PlannedRound:
 
     def _share_j(self, client: ClientState) -> float:
         return self.shares_j[client.name] / sum(self.shares_j.values()) * self.left_j
-
-    def _coarsest(self, client: ClientState, sent: Updates) -> float:
-        return coarsest_step(self.expected.state, client, sent, self.expected.tolerance, inf)
 
     def down_codes(self) -> Codes | None:
         """Return what went down; None if nothing did, or a start."""
